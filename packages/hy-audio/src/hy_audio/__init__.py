@@ -1,0 +1,3 @@
+"""Sound for hy: every video gets its soundtrack."""
+
+from __future__ import annotations

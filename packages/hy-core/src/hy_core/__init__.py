@@ -1,0 +1,3 @@
+"""hy_core: from a prompt to a video."""
+
+from __future__ import annotations
