@@ -76,7 +76,7 @@ class Case:
 
         prefix = f"{run}/{side}/"
         with safe_open(self.path / "tensors.safetensors", framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith(prefix)]
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
 
 
