@@ -1,0 +1,19 @@
+"""The procedural world: clips of coloured shapes that move, with captions and the full truth about each."""
+
+from __future__ import annotations
+
+from hy_data.world.render import render
+from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Thing, Track, sample_scene
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "MOTIONS",
+    "SHAPES",
+    "SIZES",
+    "Scene",
+    "Thing",
+    "Track",
+    "render",
+    "sample_scene",
+]
