@@ -1,0 +1,518 @@
+"""Reads and writes frames and sound: MP4, WebM, GIF, numbered pictures, one picture.
+
+Every write goes to a temporary file in the same folder and appears under its name only when complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.request import Sound
+
+log = logging.getLogger(__name__)
+
+# Containers only: playlists (HLS, concat) name other files and addresses, which a media file must not do.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
+)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_PIXELS = 16384 * 16384
+MOST_BYTES = 8 << 30
+COMMENT_BYTES = 1 << 20
+
+
+@dataclass
+class Clip:
+    """What a file holds: `frames` uint8 [F, H, W, 3], `fps`, and the sound if any."""
+
+    frames: np.ndarray
+    fps: float
+    sound: Sound | None = None
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a file says of itself without decoding: sizes in pixels, `frames` None when unknown."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int | None
+    sound: bool
+    comment: str | None
+
+
+# -- writing ---------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Takes frames as they come; the file appears at the end of the `with` block, or not at all."""
+
+    def __init__(self, path: Path, fps: float, sound: Sound | None = None, comment: str | None = None):
+        self.path, self.fps, self.sound, self.comment = Path(path), fps, sound, comment
+        self.made: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                for temporary, final in self.made:
+                    os.replace(temporary, final)
+        except OSError as problem:
+            raise HyError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+        finally:
+            if kind is not None:
+                self.drop()
+            for temporary, _ in self.made:
+                temporary.unlink(missing_ok=True)
+
+    def temporary(self, final: Path) -> Path:
+        """A name beside `final` that is removed unless the whole write succeeds."""
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise HyError(f"cannot create the folder {final.parent}: {problem.strerror}") from problem
+        path = final.with_name(f".{final.stem[:80]}-{secrets.token_hex(4)}.part{final.suffix}")
+        self.made.append((path, final))
+        return path
+
+    def add(self, frames: Any) -> None:
+        """Append `frames`: uint8 [F, H, W, 3], an array or a tensor on any device."""
+        frames = as_array(frames)
+        try:
+            self.put(frames)
+        except OSError as problem:
+            raise HyError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+
+    def put(self, frames: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Complete the temporary file."""
+
+    def drop(self) -> None:
+        """Let go of what is open after a failure."""
+
+
+class VideoWriter(Writer):
+    """H.264 with AAC in MP4, VP9 with Opus in WebM, 4:2:0; odd sizes gain a repeated row or column."""
+
+    # Pocket clips are 64 pixels wide: a low CRF costs nothing there and keeps edges clean.
+    CODECS = {
+        ".mp4": ("libx264", {"crf": "15", "preset": "medium"}, "aac", {"movflags": "+faststart"}),
+        ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "row-mt": "1"}, "libopus", {}),
+    }
+    container: Any = None
+
+    def put(self, frames: np.ndarray) -> None:
+        height, width = frames.shape[1:3]
+        if self.container is None:
+            self.open(width + width % 2, height + height % 2)
+        if height % 2 or width % 2:
+            frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame.pts, frame.time_base = self.count, 1 / self.rate
+            self.count += 1
+            self.container.mux(self.video.encode(frame))
+
+    def open(self, width: int, height: int) -> None:
+        codec, options, sound_codec, flags = self.CODECS[self.path.suffix.lower()]
+        self.count, self.rate = 0, Fraction(self.fps).limit_denominator(1001)
+        self.container = av.open(str(self.temporary(self.path)), "w", options=flags)
+        self.video = self.container.add_stream(codec, rate=self.rate, options=options)
+        self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
+        self.video.time_base = 1 / self.rate
+        context = self.video.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1
+        if self.sound is not None:
+            self.voice = open_sound(self.container, sound_codec, self.sound)
+        if self.comment is not None:
+            self.container.metadata["comment"] = self.comment
+
+    def finish(self) -> None:
+        if self.container is None:
+            raise UsageError(f"no frames to write to {self.path}")
+        self.container.mux(self.video.encode(None))
+        if self.sound is not None:
+            put_sound(self.container, self.voice, self.sound)
+        self.container.close()
+        self.container = None
+
+    def drop(self) -> None:
+        if self.container is not None:
+            try:
+                self.container.close()
+            except (OSError, av.FFmpegError):
+                pass  # the file is thrown away
+
+
+class GifWriter(Writer):
+    """A GIF with one palette for the clip; its clock counts hundredths of a second."""
+
+    frames: list[np.ndarray]
+
+    def put(self, frames: np.ndarray) -> None:
+        self.frames = getattr(self, "frames", [])
+        self.frames.extend(frames)
+
+    def finish(self) -> None:
+        if not getattr(self, "frames", None):
+            raise UsageError(f"no frames to write to {self.path}")
+        if self.sound is not None:
+            log.warning("%s holds no sound: it was left out", self.path.name)
+        ends = [round(100 * i / self.fps) for i in range(len(self.frames) + 1)]
+        images = paletted(self.frames)
+        extra = {} if self.comment is None else {"comment": self.comment.encode()}
+        images[0].save(
+            self.temporary(self.path),
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=[max(10 * (b - a), 10) for a, b in zip(ends, ends[1:], strict=False)],
+            loop=0,
+            **extra,
+        )
+
+
+class PictureWriter(Writer):
+    """One picture, or numbered ones when the name holds a number pattern such as `%03d`."""
+
+    count = 0
+
+    def put(self, frames: np.ndarray) -> None:
+        for image in frames:
+            self.count += 1
+            path = Path(str(self.path) % self.count) if numbered(self.path) else self.path
+            if self.count > 1 and path == self.path:
+                raise UsageError(
+                    f"{self.path} is one picture but the clip has more frames", pattern_hint(self.path)
+                )
+            save_picture(self.temporary(path), image, self.comment if self.count == 1 else None)
+
+    def finish(self) -> None:
+        if not self.count:
+            raise UsageError(f"no frames to write to {self.path}")
+        if self.sound is not None:
+            log.warning("%s holds no sound: it was left out", self.path.name)
+
+
+WRITERS: dict[str, type[Writer]] = {
+    ".mp4": VideoWriter,
+    ".webm": VideoWriter,
+    ".gif": GifWriter,
+    **dict.fromkeys(PICTURES, PictureWriter),
+}
+
+
+def open_writer(
+    path: Path | str,
+    fps: float,
+    sound: Sound | None = None,
+    comment: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Writer:
+    """The writer that the name's suffix asks for; `more` adds suffixes (`register_writers`)."""
+    path = Path(path)
+    kinds = {**WRITERS, **(more or {})}
+    if path.suffix.lower() not in kinds:
+        raise UsageError(
+            f"{path}: no writer for {path.suffix or 'a name without suffix'}", f"use one of {' '.join(kinds)}"
+        )
+    return kinds[path.suffix.lower()](path, fps, sound, comment)
+
+
+def write(
+    path: Path | str,
+    frames: Any,
+    fps: float,
+    sound: Sound | None = None,
+    comment: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a whole clip; returns the path. Nothing is left behind when it fails."""
+    with open_writer(path, fps, sound, comment, more) as out:
+        out.add(frames)
+    return Path(path)
+
+
+def check_target(path: Path | str, frames: int, more: Mapping[str, Any] | None = None) -> None:
+    """Raise `UsageError` now if a clip of `frames` frames could not be written to `path` later."""
+    path = Path(path)
+    writer = open_writer(path, 1.0, more=more)
+    if isinstance(writer, PictureWriter):
+        if frames > 1 and not numbered(path):
+            raise UsageError(f"{path} is one picture but the clip has {frames} frames", pattern_hint(path))
+        if frames > 1 and Path(str(path) % 1).parent != path.parent:
+            raise UsageError(f"{path}: the number belongs in the file's name, not in a folder's")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "end the name with / to write into it")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` if files could not be made in `folder` (it may still have to be created)."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to the folder {there}", "choose another with -o")
+
+
+def as_array(frames: Any) -> np.ndarray:
+    """uint8 [F, H, W, 3] from an array, a tensor or one picture [H, W, 3]."""
+    if hasattr(frames, "detach"):
+        frames = frames.detach().cpu().numpy()
+    frames = np.asarray(frames)
+    if frames.ndim == 3:
+        frames = frames[None]
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise HyError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    return frames
+
+
+def numbered(path: Path) -> bool:
+    """Whether the name holds exactly one number pattern, such as `%03d`."""
+    try:
+        return path.suffix.lower() in PICTURES and (str(path) % 1) != (str(path) % 2)
+    except (TypeError, ValueError):
+        return False
+
+
+def pattern_hint(path: Path) -> str:
+    return f"use {path.stem}-%03d{path.suffix} for numbered pictures, .mp4 for a video, or --frames 1"
+
+
+def save_picture(path: Path, image: np.ndarray, comment: str | None = None) -> None:
+    """One picture [H, W, 3] uint8 under this very name, with its comment where the format has one."""
+    picture, extra = Image.fromarray(image), {}
+    suffix = path.suffix.lower()
+    if suffix == ".png" and comment is not None:
+        extra["pnginfo"] = PngImagePlugin.PngInfo()
+        extra["pnginfo"].add_itxt("comment", comment)
+    elif suffix in (".jpg", ".jpeg"):
+        extra |= {"quality": 95, "subsampling": 0}
+        if comment is not None and len(comment.encode()) < 65000:  # one JPEG segment holds no more
+            extra["comment"] = comment.encode()
+    elif suffix == ".webp":
+        extra |= {"lossless": True}
+        if comment is not None:
+            extra["xmp"] = comment.encode()
+    picture.save(path, **extra)
+
+
+def paletted(frames: list[np.ndarray]) -> list[Image.Image]:
+    """The frames on one palette of 255 colours chosen from the whole clip."""
+    step = max(len(frames) // 16, 1)
+    # Rows of every chosen frame at a stride that keeps the sample near a million pixels.
+    sample = np.concatenate(frames[::step], axis=0)
+    stride = max(math.isqrt(sample.shape[0] * sample.shape[1] // 1_000_000), 1)
+    palette = Image.fromarray(np.ascontiguousarray(sample[::stride, ::stride])).quantize(
+        255, method=Image.Quantize.MEDIANCUT, kmeans=1
+    )
+    return [
+        Image.fromarray(np.ascontiguousarray(frame)).quantize(
+            palette=palette, dither=Image.Dither.FLOYDSTEINBERG
+        )
+        for frame in frames
+    ]
+
+
+def open_sound(container: Any, codec: str, sound: Sound) -> Any:
+    """Add a sound stream; rates that the codec lacks become 48 kHz."""
+    rates = (48000,) if codec == "libopus" else (8000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
+    stream = container.add_stream(codec, rate=sound.rate if sound.rate in rates else 48000)
+    stream.layout = "mono" if sound.samples.shape[0] == 1 else "stereo"
+    stream.bit_rate = 96000 * min(sound.samples.shape[0], 2)
+    return stream
+
+
+def put_sound(container: Any, stream: Any, sound: Sound) -> None:
+    samples = np.ascontiguousarray(np.clip(sound.samples[:2], -1, 1), dtype=np.float32)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=stream.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = sound.rate, 0, Fraction(1, sound.rate)
+    context = stream.codec_context
+    change = av.AudioResampler(
+        context.format, stream.layout, stream.rate, frame_size=context.frame_size or None
+    )
+    for piece in [*change.resample(frame), *change.resample(None)]:
+        container.mux(stream.encode(piece))
+    container.mux(stream.encode(None))
+
+
+# -- reading ---------------------------------------------------------------------------------------------
+
+
+def probe(path: Path | str) -> Info:
+    """Sizes, rate and comment of a file; one-line `HyError` for what is no video or picture."""
+    path = Path(path)
+    if path.suffix.lower() in PICTURES:
+        with open_picture(path) as picture:
+            return Info(*picture.size, 1.0, 1, False, picture_comment(picture))
+    with open_media(path) as box:
+        if not box.streams.video:
+            raise HyError(f"{path} has no picture stream")
+        video = box.streams.video[0]
+        rate = float(video.average_rate or video.guessed_rate or 0) or 1.0
+        comment = gif_comment(path) if path.suffix.lower() == ".gif" else box_comment(box)
+        return Info(video.width, video.height, rate, video.frames or None, bool(box.streams.audio), comment)
+
+
+def read(path: Path | str, most: int | None = None) -> Clip:
+    """The whole clip (or its first `most` frames) with its sound, or one picture as one frame.
+
+    A file that breaks off gives what came before and a warning; one that gives nothing is a `HyError`.
+    """
+    path = Path(path)
+    frames, held = [], 0
+    for image in stream(path):
+        held += image.nbytes
+        if held > MOST_BYTES:
+            raise HyError(f"{path} is too long to hold: more than {MOST_BYTES >> 30} GB of frames")
+        frames.append(image)
+        if most is not None and len(frames) == most:
+            break
+    if path.suffix.lower() in PICTURES:
+        return Clip(np.stack(frames), 1.0)
+    return Clip(np.stack(frames), probe(path).fps, read_sound(path))
+
+
+def stream(path: Path | str) -> Iterator[np.ndarray]:
+    """Yield the frames of a video or picture one by one: uint8 [H, W, 3], upright, all of one size."""
+    path = Path(path)
+    if path.suffix.lower() in PICTURES:
+        with open_picture(path) as picture:
+            yield np.asarray(picture.convert("RGB"))
+        return
+    count, shape = 0, None
+    with open_media(path) as box:
+        if not box.streams.video:
+            raise HyError(f"{path} has no picture stream")
+        box.streams.video[0].thread_type = "AUTO"
+        try:
+            for frame in box.decode(video=0):
+                image = frame.to_ndarray(format="rgb24")
+                if frame.rotation % 360:
+                    image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+                if shape not in (None, image.shape):
+                    raise HyError(f"{path} changes its size from {shape[1]}x{shape[0]} at frame {count}")
+                shape, count = image.shape, count + 1
+                yield image
+        except av.FFmpegError as problem:
+            if not count:
+                raise HyError(f"{path} cannot be read as a video ({problem.strerror})") from problem
+            log.warning("%s is damaged after frame %d (%s)", path, count, problem.strerror)
+    if not count:
+        raise HyError(f"{path} has no frames")
+
+
+def read_sound(path: Path | str) -> Sound | None:
+    """The first sound stream as float32 [channels, count]; None if the file has none."""
+    path = Path(path)
+    with open_media(path) as box:
+        if not box.streams.audio:
+            return None
+        voice = box.streams.audio[0]
+        rate, layout = voice.rate, "mono" if voice.channels == 1 else "stereo"
+        change, pieces = av.AudioResampler("fltp", layout, rate), []
+        try:
+            for frame in box.decode(audio=0):
+                pieces += [piece.to_ndarray() for piece in change.resample(frame)]
+        except av.FFmpegError as problem:
+            log.warning("the sound of %s is damaged (%s)", path, problem.strerror)
+        pieces += [piece.to_ndarray() for piece in change.resample(None)] if pieces else []
+        return Sound(np.concatenate(pieces, axis=1), rate) if pieces else None
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """A container for reading, from an opened file: no addresses, no patterns, no playlists."""
+    with open_file(path) as file:
+        try:
+            box = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
+        except (av.FFmpegError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or "not a known container"
+            raise HyError(f"{path} cannot be read as a video ({reason})") from problem
+        with box:
+            for video in box.streams.video:
+                if video.width * video.height > MOST_PIXELS:
+                    raise HyError(
+                        f"{path} claims {video.width}x{video.height} pixels, more than any real video"
+                    )
+            yield box
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    with open_file(path) as file:
+        try:
+            picture = Image.open(file)
+            if picture.width * picture.height > MOST_PIXELS:
+                raise HyError(
+                    f"{path} claims {picture.width}x{picture.height} pixels, more than any real picture"
+                )
+            picture.load()
+        except Image.DecompressionBombError as problem:
+            raise HyError(f"{path} claims more pixels than any real picture") from problem
+        except (OSError, ValueError, SyntaxError) as problem:
+            raise HyError(f"{path} cannot be read as a picture ({str(problem)[:80]})") from problem
+        yield picture
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except OSError as problem:
+        raise HyError(f"cannot open {path}: {problem.strerror}") from problem
+    with file:
+        yield file
+
+
+# -- comments --------------------------------------------------------------------------------------------
+
+
+def box_comment(box: Any) -> str | None:
+    """The comment tag of MP4 or Matroska (whose tags are upper case)."""
+    for name, value in box.metadata.items():
+        if name.lower() == "comment" and len(value) <= COMMENT_BYTES:
+            return value
+    return None
+
+
+def gif_comment(path: Path) -> str | None:
+    with open_picture(path) as picture:
+        return decoded(picture.info.get("comment"))
+
+
+def picture_comment(picture: Image.Image) -> str | None:
+    return decoded(picture.info.get("comment")) or decoded(picture.info.get("xmp"))
+
+
+def decoded(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value) if value and len(value) <= COMMENT_BYTES else None
