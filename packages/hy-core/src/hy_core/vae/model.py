@@ -1,0 +1,133 @@
+"""The causal 3D VAE of HunyuanVideo: pixels to latents and back (facts: the paper's section 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hy_core.errors import UsageError
+from hy_core.vae.config import VAEConfig
+from hy_core.vae.layers import NORM_EPS, CausalConv3d, DownBlock, MidBlock, UpBlock
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A normal distribution over latents: mean and log-variance, both [B, C, t, h, w]."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    @classmethod
+    def of(cls, moments: Tensor) -> Posterior:
+        """Split the encoder's output [B, 2C, t, h, w]; the log-variance is clamped to [-30, 20]."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30.0, 20.0))
+
+    def mode(self) -> Tensor:
+        """The most likely latents."""
+        return self.mean
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Latents drawn from the distribution; noise comes from the generator's own device in float32."""
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device)
+        return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
+
+    def kl(self) -> Tensor:
+        """Divergence from the standard normal distribution, summed over everything but the batch: [B], nats."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)
+
+
+class Encoder(nn.Module):
+    """Pixels [B, 3, T, H, W] to moments before `quant_conv`."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = (config.channels[0], *config.channels)
+        self.conv_in = CausalConv3d(config.in_channels, widths[0])
+        self.down_blocks = nn.ModuleList(
+            DownBlock(a, b, config.layers, config.groups, stride)
+            for a, b, stride in zip(widths, config.channels, config.strides(), strict=False)
+        )
+        self.mid_block = MidBlock(widths[-1], config.groups, config.attention)
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=NORM_EPS)
+        self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents after `post_quant_conv` to pixels [B, 3, T, H, W]."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        channels = config.channels[::-1]
+        widths = (channels[0], *channels)
+        self.conv_in = CausalConv3d(config.latent_channels, widths[0])
+        self.mid_block = MidBlock(widths[0], config.groups, config.attention)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(a, b, config.layers + 1, config.groups, stride)
+            for a, b, stride in zip(widths, channels, config.strides(), strict=False)
+        )
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=NORM_EPS)
+        self.conv_out = CausalConv3d(widths[-1], config.out_channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class VAE(nn.Module):
+    """Causal 3D VAE: `time`k+1 frames to k+1 latent frames, `space` times smaller in height and width.
+
+    Pixels are [B, 3, T, H, W] in [-1, 1]; a picture is a clip of one frame. Latents are [B, C, t, h, w];
+    `to_model` and `from_model` change between the VAE's scale and the one the video model works in.
+    """
+
+    def __init__(self, config: VAEConfig | None = None):
+        super().__init__()
+        self.config = config = config or VAEConfig()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
+
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and (unclamped) log-variance of pixels, stacked: [B, 2C, t, h, w]."""
+        self._check("pixels", x, self.config.in_channels)
+        self.config.latent_size(*x.shape[2:])
+        return self.quant_conv(self.encoder(x))
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Distribution over the latents of pixels; UsageError for a size the VAE has no latents for."""
+        return Posterior.of(self.moments(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Pixels of latents in the VAE's scale: [B, 3, T, H, W], not clamped."""
+        self._check("latents", z, self.config.latent_channels)
+        return self.decoder(self.post_quant_conv(z))
+
+    def to_model(self, z: Tensor) -> Tensor:
+        """Latents as the video model sees them."""
+        return z * self.config.scaling
+
+    def from_model(self, z: Tensor) -> Tensor:
+        """Latents as the VAE sees them."""
+        return z / self.config.scaling
+
+    @staticmethod
+    def _check(what: str, x: Tensor, channels: int) -> None:
+        if x.ndim != 5 or x.shape[1] != channels:
+            raise UsageError(
+                f"{what} have shape {list(x.shape)}, the VAE takes [batch, {channels}, time, height, width]",
+                hint="add the missing axes; a picture has one frame",
+            )
