@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hy_data.world.captions import Caption, caption
 from hy_data.world.render import render
 from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Thing, Track, sample_scene
 
@@ -11,9 +12,11 @@ __all__ = [
     "MOTIONS",
     "SHAPES",
     "SIZES",
+    "Caption",
     "Scene",
     "Thing",
     "Track",
+    "caption",
     "render",
     "sample_scene",
 ]
