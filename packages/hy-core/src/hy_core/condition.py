@@ -1,0 +1,213 @@
+"""Condition: all that one guidance branch of the network sees besides the noisy video, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hy_core.errors import ConflictError, PluginError
+
+Time = Literal["clean", "video"]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Tokens that a plugin adds to the text stream: one [n, D] for each row, or one for all rows."""
+
+    owner: str
+    tokens: tuple[Tensor, ...]
+    before: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """Frames that the network sees beside the video and that never reach the output.
+
+    `latents` [B, C, f, h, w]; `at` are their f temporal positions (the video's own are 0, 1, 2, …; -1 lies before
+    them); `time` is "clean" (they run at time 0) or "video" (at the video's own time).
+    """
+
+    owner: str
+    latents: Tensor
+    at: tuple[float, ...]
+    time: Time
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A frame of the video that is given: `latent` [B, C, h, w] in the model's scale."""
+
+    owner: str
+    latent: Tensor
+
+
+@dataclass
+class Condition:
+    """What one guidance branch sees: B rows of text and pooled text, and what plugins contribute.
+
+    `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
+    `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
+    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is.
+
+    Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin` one
+    frame, `set_text`: a second owner is a ConflictError that names both). What is additive is kept in the order of
+    the owners' names, so that the order of plugins on a command line changes nothing.
+    """
+
+    text: list[Tensor]
+    pooled: Tensor
+    frames: int
+    size: tuple[int, int]
+    fps: float = 24.0
+    guidance: Tensor | None = None
+    prompts: tuple[str, ...] = ()
+    negative: bool = False
+    feeds: dict[str, Any] = field(default_factory=dict)
+    pins: dict[int, Pin] = field(default_factory=dict)
+    _extras: list[Extra] = field(default_factory=list)
+    _contexts: list[Context] = field(default_factory=list)
+    _text_owner: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """B, the number of videos."""
+        return len(self.text)
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Context frames in the order in which they stand before the video."""
+        return sorted(self._contexts, key=lambda context: context.owner)
+
+    def tokens(self) -> list[Tensor]:
+        """The text stream of each row: tokens added before, the prompt's, tokens added after."""
+        extras = sorted(self._extras, key=lambda extra: extra.owner)
+        rows = []
+        for row, prompt in enumerate(self.text):
+            before = [e.tokens[row % len(e.tokens)] for e in extras if e.before]
+            after = [e.tokens[row % len(e.tokens)] for e in extras if not e.before]
+            parts = [part.to(prompt) for part in (*before, prompt, *after)]
+            rows.append(torch.cat(parts) if len(parts) > 1 else prompt)
+        return rows
+
+    def set_text(self, owner: str, text: Sequence[Tensor], pooled: Tensor | None = None) -> None:
+        """Replace the prompt's tokens (a model that reads picture and prompt together). Exclusive."""
+        if self._text_owner not in (None, owner):
+            raise ConflictError(f"{self._text_owner} and {owner} both replace the prompt's tokens", "drop one of them")
+        self._check(owner, len(text) == self.rows, f"set_text takes {self.rows} rows, not {len(text)}")
+        self._text_owner, self.text = owner, list(text)
+        self.pooled = self.pooled if pooled is None else pooled
+
+    def add_text(self, owner: str, tokens: Sequence[Tensor] | Tensor, before: bool = True) -> None:
+        """Add tokens to the text stream: a list of one [n, D] for each row, or one [n, D] for all. Additive."""
+        tokens = (tokens,) if isinstance(tokens, Tensor) else tuple(tokens)
+        self._check(owner, len(tokens) in (1, self.rows), f"add_text takes 1 or {self.rows} rows, not {len(tokens)}")
+        width = self.text[0].shape[-1]
+        for part in tokens:
+            fits = part.ndim == 2 and part.shape[1] == width
+            self._check(owner, fits, f"add_text takes tokens [n, {width}], not {list(part.shape)}")
+        self._extras.append(Extra(owner, tokens, before))
+
+    def add_context(self, owner: str, latents: Tensor, at: Sequence[float], time: Time = "clean") -> None:
+        """Show the network frames [B, C, f, h, w] at the temporal positions `at`. Additive."""
+        at = tuple(float(position) for position in at)
+        self._check(owner, time in ("clean", "video"), f"add_context takes time 'clean' or 'video', not {time!r}")
+        self._check_latents(owner, "add_context", latents, len(at))
+        self._contexts.append(Context(owner, latents, at, time))
+
+    def pin(self, owner: str, frames: Sequence[int], latents: Tensor) -> None:
+        """Give frames of the video: values [B, C, len(frames), h, w] held, time 0. Exclusive for each frame.
+
+        Frames count latent frames from 0, or from the end when negative (-1 is the last).
+        """
+        self._check_latents(owner, "pin", latents, len(frames))
+        for frame in frames:
+            inside = -self.frames <= frame < self.frames
+            self._check(owner, inside, f"pin frame {frame}: the video has {self.frames} latent frames")
+        places = [frame % self.frames for frame in frames]
+        self._check(owner, len(set(places)) == len(places), f"pin names a frame twice: {list(frames)}")
+        for place in places:
+            if place in self.pins:
+                raise ConflictError(f"{self.pins[place].owner} and {owner} both set latent frame {place}", "drop one")
+        for index, place in enumerate(places):
+            self.pins[place] = Pin(owner, latents[:, :, index])
+
+    def feed(self, owner: str, value: Any) -> None:
+        """Hand `value` to the modules that the owner attached at ports; feeding again replaces it."""
+        self.feeds[owner] = value
+
+    def hold(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, F, h, w] with the pinned frames at their given values; the same tensor if there are none."""
+        if not self.pins:
+            return latents
+        frames = list(latents.unbind(2))
+        for place, pin in self.pins.items():
+            frames[place] = pin.latent.to(latents).expand_as(frames[place])
+        return torch.stack(frames, 2)
+
+    def copy(self, **changes: Any) -> Condition:
+        """An independent condition with the same contributions, for another branch; `changes` replace fields."""
+        own = dict(
+            text=list(self.text),
+            feeds=dict(self.feeds),
+            pins=dict(self.pins),
+            _extras=list(self._extras),
+            _contexts=list(self._contexts),
+        )
+        return replace(self, **(own | changes))
+
+    def _check_latents(self, owner: str, call: str, latents: Tensor, frames: int) -> None:
+        shape = list(latents.shape)
+        fits = latents.ndim == 5 and shape[0] in (1, self.rows) and shape[2:] == [frames, *self.size]
+        wanted = f"[{self.rows}, C, {frames}, {self.size[0]}, {self.size[1]}]"
+        self._check(owner, fits, f"{call} takes latents {wanted}, not {shape}")
+
+    @staticmethod
+    def _check(owner: str, fine: bool, message: str) -> None:
+        if not fine:
+            raise PluginError(f"{owner}: {message}")
+
+
+def mergeable(conditions: Sequence[Condition]) -> bool:
+    """Whether `merge` can run these conditions as rows of one batch.
+
+    Same size and frames, the same frames pinned and shown; no feeds, whose meaning only their owners know.
+    """
+
+    def form(cond: Condition) -> tuple[Any, ...]:
+        shown = tuple((c.at, c.time) for c in cond.contexts)
+        return cond.frames, cond.size, cond.guidance is None, tuple(sorted(cond.pins)), shown
+
+    return not any(cond.feeds for cond in conditions) and len({form(cond) for cond in conditions}) == 1
+
+
+def merge(conditions: Sequence[Condition]) -> Condition:
+    """One condition with the rows of several, in order; they must be `mergeable`."""
+    first = conditions[0]
+    if len(conditions) == 1:
+        return first
+
+    def latents(parts: Iterable[tuple[Tensor, int]]) -> Tensor:
+        return torch.cat([part.expand(rows, *part.shape[1:]) for part, rows in parts])
+
+    pins = {
+        place: Pin(pin.owner, latents((cond.pins[place].latent, cond.rows) for cond in conditions))
+        for place, pin in first.pins.items()
+    }
+    contexts = [
+        replace(context, latents=latents((cond.contexts[index].latents, cond.rows) for cond in conditions))
+        for index, context in enumerate(first.contexts)
+    ]
+    return replace(
+        first,
+        text=[row for cond in conditions for row in cond.tokens()],
+        pooled=torch.cat([cond.pooled for cond in conditions]),
+        guidance=None if first.guidance is None else torch.cat([cond.guidance for cond in conditions]),
+        prompts=tuple(prompt for cond in conditions for prompt in cond.prompts),
+        pins=pins,
+        _extras=[],
+        _contexts=contexts,
+    )

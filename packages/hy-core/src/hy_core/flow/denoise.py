@@ -1,0 +1,61 @@
+"""From a Condition and noisy latents to a velocity: context and pins are put around the network here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from hy_core.condition import Condition
+    from hy_core.dit import DiT
+
+
+class Denoiser:
+    """The velocity of one condition: `denoiser(latents, time)`.
+
+    All that depends only on the prompt or the shape is prepared once, when this is made. Context frames stand before
+    the video, at their own temporal positions and times, and are cut away after; pinned frames are set to their
+    values, run at time 0, and get velocity 0, so that a sampler leaves them as they are.
+    """
+
+    def __init__(self, dit: DiT, cond: Condition) -> None:
+        self.dit, self.cond = dit, cond
+        weight = dit.img_in.proj.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        at = [position for context in cond.contexts for position in context.at]
+        positions = torch.tensor([*at, *range(cond.frames)], dtype=torch.float32, device=self.device)
+        shown = [context.time == "clean" for context in cond.contexts for _ in context.at]
+        pinned = [frame in cond.pins for frame in range(cond.frames)]
+        self.shown = len(shown)
+        # [F] of the network's frames: which are given, and so clean
+        self.given = torch.tensor([*shown, *pinned], dtype=torch.bool, device=self.device)
+        self.prepared = dit.prepare(
+            [row.to(self.device, self.dtype) for row in cond.tokens()],
+            cond.pooled.to(self.device, self.dtype),
+            positions,
+            cond.size,
+            None if cond.guidance is None else cond.guidance.to(self.device),
+        )
+
+    def __call__(self, latents: Tensor, time: Tensor | float) -> Tensor:
+        """Velocity float32 like `latents` [B, C, F, h, w]; `time` is a number, [B], or [B, F] (1 noise, 0 clean)."""
+        cond = self.cond
+        context = [c.latents.to(latents).expand(len(latents), *c.latents.shape[1:]) for c in cond.contexts]
+        frames = torch.cat([*context, cond.hold(latents)], 2)
+        time = torch.as_tensor(time, dtype=torch.float32, device=self.device)
+        time = self._context_times(time, len(latents))
+        given = self.given.expand(len(latents), -1) if self.given.any() else None
+        time = time if given is None else time.masked_fill(given, 0.0)
+        velocity = self.dit(frames.to(self.device, self.dtype), time, self.prepared, cond.feeds, given)
+        velocity = velocity[:, :, self.shown :].to(latents.device, torch.float32)
+        if cond.pins:
+            velocity = velocity.masked_fill(self.given[self.shown :, None, None].to(latents.device), 0.0)
+        return velocity
+
+    def _context_times(self, time: Tensor, rows: int) -> Tensor:
+        """Times of all the network's frames [B, F]; a context frame that follows the video takes its latest time."""
+        video = time.reshape(-1, 1) if time.ndim < 2 else time
+        video = video.expand(rows, self.cond.frames)
+        return torch.cat([video.amax(1, keepdim=True).expand(rows, self.shown), video], 1)

@@ -1,0 +1,33 @@
+"""The straight path between data and noise: time 0 is data, time 1 is noise, velocity points to the noise."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """The point at `time` on the path, (1 - t) * data + t * noise; `time` [B] or [B, F] for latents [B, C, F, h, w].
+
+    The paper writes the same path with its time running the other way, t * data + (1 - t) * noise, and the
+    velocity data - noise: that is this one under t -> 1 - t. The released weights know only this direction, so
+    there is no switch (core facts, trap 1).
+    """
+    time = spread(time, data)
+    return (1 - time) * data + time * noise
+
+
+def velocity(data: Tensor, noise: Tensor) -> Tensor:
+    """What the network learns to predict: the change of the point per unit of time, noise - data."""
+    return noise - data
+
+
+def clean(point: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+    """The data that a predicted velocity at `time` points back to; `time` as in `interpolate`, or a scalar."""
+    return point - spread(time, point) * velocity
+
+
+def spread(time: Tensor, latents: Tensor) -> Tensor:
+    """Times of rows [B], or of rows and frames [B, F], shaped to multiply latents [B, C, F, h, w]."""
+    if time.ndim == 2:
+        return time[:, None, :, None, None].to(latents.device)
+    return time.reshape(-1, *(1,) * (latents.ndim - 1)).to(latents.device)

@@ -1,0 +1,63 @@
+"""From noise to data along the velocity: plain functions that a plugin can stand beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor, int], Tensor]
+"""`velocity(x, sigma, step)`: x [B, C, F, h, w] float32, sigma a scalar tensor, step from 0; returns float32 like x."""
+
+Before = Callable[[Tensor, Tensor, int], Tensor]
+"""`before(x, sigma, step)`: the latents that the step starts from."""
+
+
+class Callback(Protocol):
+    """Called after each step: `step` counts from 1, `x` is where it ended, `clean` the data it points to."""
+
+    def __call__(self, step: int, steps: int, x: Tensor, clean: Tensor) -> None: ...
+
+
+def sample_euler(
+    velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None, before: Before | None = None
+) -> Tensor:
+    """Walk from `x` at sigmas[0] to sigmas[-1] by Euler's rule, x + (next - sigma) * velocity, one call a step.
+
+    The latents stay float32 between steps whatever the network computes in (core facts, trap 8). `sigmas` is [n + 1].
+    """
+    x, sigmas = x.float(), sigmas.float().to(x.device)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, target = sigmas[step], sigmas[step + 1]
+        x = before(x, sigma, step) if before else x
+        v = velocity(x, sigma, step)
+        x = x + (target - sigma) * v
+        if callback:
+            callback(step + 1, steps, x, x - target * v)
+    return x
+
+
+def sample_heun(
+    velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None, before: Before | None = None
+) -> Tensor:
+    """Walk by Heun's rule: an Euler step, then again with the mean of the velocities at both its ends.
+
+    Two calls a step, one in the last: at time 0 there is nothing left to learn from the network. Float32 as Euler.
+    """
+    x, sigmas = x.float(), sigmas.float().to(x.device)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, target = sigmas[step], sigmas[step + 1]
+        x = before(x, sigma, step) if before else x
+        v = velocity(x, sigma, step)
+        if step < steps - 1:
+            v = (v + velocity(x + (target - sigma) * v, target, step)) / 2
+        x = x + (target - sigma) * v
+        if callback:
+            callback(step + 1, steps, x, x - target * v)
+    return x
+
+
+SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
