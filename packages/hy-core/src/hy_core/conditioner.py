@@ -1,0 +1,102 @@
+"""Conditioner: one way to steer a generation; the class that a plugin fills in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hy_core import options as opts
+from hy_core.errors import UsageError
+from hy_core.trace import traced, tracing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed.tensor.parallel import ParallelStyle
+
+    from hy_core.condition import Condition
+    from hy_core.dit import DiT
+    from hy_core.flow.guidance import Branch
+    from hy_core.request import Request, Result
+
+LIFECYCLE = (
+    "validate",
+    "extend",
+    "encode",
+    "encode_batch",
+    "branches",
+    "before_step",
+    "finish",
+    "weights",
+    "parallel_plan",
+)
+
+
+class Conditioner:
+    """One way to steer a generation. Override what you need; the rest does nothing.
+
+    The methods are called in this order: validate (all plugins), extend (all), weights and parallel_plan while
+    the network is loaded, encode, branches, before_step at each step, finish. A module that defines a Conditioner
+    stays free of torch: import it inside the methods that need it.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        """A frozen dataclass of `option()` fields; each is a flag, a TOML key and a keyword."""
+
+    name: ClassVar[str] = "conditioner"
+    """What flags, TOML tables, ports and weights call it: the name it is registered under."""
+
+    options: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:  # until it is registered
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    def __init__(self, options: Any = None, /, **values: Any) -> None:
+        """Take an `Options` instance, or its fields as keywords; UsageError names the flag of a wrong one."""
+        if options is None:
+            options = opts.parse(self.name, self.Options, values)
+        elif values or not isinstance(options, self.Options):
+            raise TypeError(f"{type(self).__name__} takes one {self.Options.__qualname__}, or keywords")
+        self.options = options
+        if tracing():
+            for method in LIFECYCLE:
+                setattr(self, method, traced(self.name, method, getattr(self, method)))
+
+    def error(self, option: str, message: str) -> UsageError:
+        """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""
+        return UsageError(f"{opts.flag(self.name, option)}: {message}")
+
+    def validate(self, request: Request) -> None:
+        """Look at files, sizes and ranges, and raise a HyError early. Cheap; imports no torch."""
+
+    def extend(self, dit: DiT) -> None:
+        """Attach modules at the ports of a network on the meta device: shapes only, no values."""
+
+    def encode(self, request: Request, cond: Condition) -> None:
+        """Load encoders, fill the condition, free them. Called once per guidance branch and batch."""
+
+    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+        """In training: do the same as `encode` from the cached features of a batch."""
+
+    def branches(self, cond: Condition) -> Iterable[Branch]:
+        """Further guidance terms, beside the text's."""
+        return ()
+
+    def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
+        """Change the noisy latents [B, C, F, H, W] before a step at time `t` (1 is noise, 0 is clean)."""
+        return latents
+
+    def finish(self, request: Request, result: Result) -> None:
+        """After decoding: add sound, grade the frames, write files beside the clip."""
+
+    def weights(self) -> str | None:
+        """The safetensors file with the values of what `extend` attached; None when nothing needs loading."""
+        return None
+
+    def parallel_plan(self) -> Mapping[str, ParallelStyle]:
+        """Tensor-parallel styles for the attached modules, keyed by the names below this plugin's."""
+        return {}

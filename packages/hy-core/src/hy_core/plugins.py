@@ -1,0 +1,409 @@
+"""Find, select, load, isolate and time plugins; one typed method per hook."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from hy_core import hooks, options
+from hy_core.conditioner import Conditioner
+from hy_core.errors import HyError, PluginError
+from hy_core.hooks import Check
+from hy_core.registered import KINDS, READERS, Entry, Registered, read_target
+from hy_core.trace import trace
+
+if TYPE_CHECKING:
+    from hy_core.request import Request, Result
+
+NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+HOOKS = tuple(name for name in vars(hooks) if name.startswith(("register_", "on_")))
+log = logging.getLogger("hy")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin as its metadata tells it, without importing it."""
+
+    name: str
+    distribution: str
+    version: str
+    summary: str
+    module: str
+    rivals: tuple[str, ...] = ()  # further distributions with a plugin of this name
+
+    @property
+    def package(self) -> str:
+        """Distribution and version: `hy-i2v 0.1.0`."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+class Plugins:
+    """The plugins of one run. `found` is read without imports; only what `load` names is imported.
+
+    `entries` are entry points of the group `hy.plugins` (those installed, unless given); `only` restricts what may
+    be selected (the environment variable HY_PLUGINS, a comma-separated list, unless given).
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[importlib.metadata.EntryPoint] | None = None,
+        only: Iterable[str] | None = None,
+    ) -> None:
+        if only is None and "HY_PLUGINS" in os.environ:
+            only = [name.strip() for name in os.environ["HY_PLUGINS"].split(",")]
+        self._only = None if only is None else frozenset(only)
+        self._entries = entries
+        self._manager = pluggy.PluginManager("hy")
+        self._manager.add_hookspecs(hooks)
+        self._loaded: dict[str, Found] = {}
+        self._said: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+
+    # finding
+
+    @cached_property
+    def _installed(self) -> dict[str, tuple[importlib.metadata.EntryPoint, Found]]:
+        entries = self._entries
+        if entries is None:
+            entries = importlib.metadata.entry_points(group=hooks.GROUP)
+        together: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
+        for entry in entries:
+            together.setdefault(entry.name, {})[_package(entry)] = entry
+        table = {}
+        for name in sorted(together):
+            first, *rivals = sorted(together[name])
+            entry = together[name][first]
+            about = entry.dist.metadata if entry.dist else {}
+            found = Found(
+                name,
+                about["Name"] if entry.dist else first,
+                about["Version"] if entry.dist else "",
+                (about["Summary"] or "") if entry.dist else "",
+                entry.value,
+                tuple(rivals),
+            )
+            table[name] = (entry, found)
+        return table
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """The installed plugins that may be selected, sorted by name; nothing is imported."""
+        return {name: found for name, (_, found) in self._installed.items() if self._allowed(name)}
+
+    @property
+    def off(self) -> dict[str, Found]:
+        """The installed plugins that HY_PLUGINS leaves out."""
+        return {name: found for name, (_, found) in self._installed.items() if not self._allowed(name)}
+
+    @property
+    def loaded(self) -> dict[str, Found]:
+        """The plugins loaded so far, in the order of their selection."""
+        return dict(self._loaded)
+
+    def _allowed(self, name: str) -> bool:
+        return self._only is None or name in self._only
+
+    # loading
+
+    def load(self, *names: str) -> list[str]:
+        """Import plugins by name, or by the path of a Python file; return their names. Loading again does nothing.
+
+        PluginError, in one line, for one that is missing, switched off, installed twice or broken. A broken one
+        is left out entirely; those loaded before stay.
+        """
+        return [self._load(name) for name in names]
+
+    def _load(self, name: str) -> str:
+        if name.endswith(".py") or os.sep in name:
+            return self._load_file(Path(name))
+        if name in self._loaded:
+            return name
+        if name not in self._installed:
+            near = options.nearest(name, self.found)
+            known = ", ".join(self.found) or "none is installed"
+            raise PluginError(
+                f"no plugin {name!r}",
+                f"did you mean {near}?" if near else f"plugins: {known}; or: hy plugins install",
+            )
+        entry, found = self._installed[name]
+        self._refuse_off(name)
+        if found.rivals:
+            every = " and ".join((found.package, *found.rivals))
+            raise PluginError(f"plugin {name!r} is installed twice: by {every}", "uninstall one of them")
+        with _one_line(name, found.distribution):
+            module = entry.load()
+        self.add(found, module)
+        return name
+
+    def _load_file(self, path: Path) -> str:
+        path, name = path.resolve(), path.stem
+        if name in self._loaded and self._loaded[name].module == str(path):
+            return name
+        if not NAME.fullmatch(name):
+            raise PluginError(
+                f"{path.name}: not a name for a plugin",
+                "name the file in lower case, such as dawn.py or night_sky.py",
+            )
+        if not path.is_file():
+            raise PluginError(f"no such plugin file: {path}")
+        self._refuse_off(name)
+        taken = self._loaded.get(name) or self.found.get(name)
+        if taken:
+            raise PluginError(f"{path} and {taken.package} both are plugin {name!r}", "rename the file")
+        spec = importlib.util.spec_from_file_location(f"hy_local_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up by name
+        try:
+            with _one_line(name, ""):
+                spec.loader.exec_module(module)
+            self.add(Found(name, path.name, "", _first_line(module), str(path)), module)
+        except BaseException:
+            sys.modules.pop(spec.name, None)
+            raise
+        return name
+
+    def _refuse_off(self, name: str) -> None:
+        if not self._allowed(name):
+            allowed = ",".join(sorted(self._only or ()))
+            raise PluginError(
+                f"plugin {name!r} is switched off by HY_PLUGINS={allowed}", "add it there, or unset it"
+            )
+
+    def add(self, found: Found | str, module: Any) -> None:
+        """Take a module, or any object with hookimpls, as a plugin; refuse one whose hooks don't fit."""
+        if isinstance(found, str):
+            found = Found(found, found, "", "", getattr(module, "__name__", type(module).__name__))
+        if found.name in self._loaded:
+            raise PluginError(f"plugin {found.name!r} is loaded already", "take another name")
+        try:
+            self._manager.register(module, found.name)
+            self._manager.check_pending()
+            if not self.hooks(found.name):
+                raise PluginError(
+                    f"plugin {found.name!r} has no hooks", "mark them with @hookimpl from hy_core"
+                )
+        except (pluggy.PluginValidationError, ValueError, PluginError) as error:
+            wrong = [hook for hook in self.hooks(found.name) if hook not in HOOKS]
+            if self._manager.get_plugin(found.name) is not None:
+                self._manager.unregister(name=found.name)
+            if isinstance(error, PluginError):
+                raise
+            near = options.nearest(wrong[0], HOOKS) if wrong else None
+            reason = f"there is no hook {wrong[0]!r}" if wrong else " ".join(str(error).split())
+            hint = f"did you mean {near}?" if near else "see docs/plugins/hooks.md for the signatures"
+            raise PluginError(f"plugin {found.name!r}: {reason}", hint) from error
+        self._loaded[found.name] = found
+
+    def hooks(self, name: str) -> list[str]:
+        """The hooks that a loaded plugin has, sorted."""
+        plugin = self._manager.get_plugin(name)
+        return sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()) if plugin else []
+
+    def examine(self, name: str) -> Health:
+        """Load one installed plugin, call its registration hooks, and say how that went, also when it went badly."""
+        found = self._installed[name][1]
+        if not self._allowed(name):
+            return Health(found, [], 0.0, "off", "HY_PLUGINS leaves it out")
+        light, start = "torch" not in sys.modules, time.perf_counter()
+        state, detail, hint = "ok", "", None
+        try:
+            self.load(name)
+            for hook in self.hooks(name):
+                if hook.startswith("register_"):
+                    self._collect(hook)
+        except HyError as error:
+            state, detail, hint = "broken", error.message, error.hint
+        took = (time.perf_counter() - start) * 1000
+        known = self.hooks(name) if name in self._loaded else []
+        if state == "broken" and known:  # so that the next one isn't blamed for it
+            self._manager.unregister(name=name)
+            del self._loaded[name]
+        if state == "ok" and light and "torch" in sys.modules:
+            state, detail = "slow", "imports torch at start-up"
+            hint = "import torch inside the methods that need it"
+        return Health(found, known, took, state, detail, hint)
+
+    # what they register
+
+    def conditioners(self, names: Iterable[str] | None = None) -> Registered[type[Conditioner]]:
+        """Conditioner classes of the plugins named, loaded and in that order; without names, of all loaded."""
+        owners = None if names is None else self.load(*names)
+        entries = self._collect("register_conditioners", owners)
+        for name, entry in entries.items():
+            entry.target.name = name  # flags, tables and ports go by the registered name
+        return Registered("conditioner", entries)
+
+    def models(self, kind: str) -> Registered[Any]:
+        """Networks of one kind: dit, vae, text or vocoder."""
+        if kind not in KINDS:
+            raise ValueError(f"a model is one of {', '.join(KINDS)}, not {kind!r}")
+        entries, prefix = self._collect("register_models"), f"{kind}:"
+        ours = {
+            name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)
+        }
+        return Registered(f"{kind} model", ours)
+
+    def samplers(self) -> Registered[Callable[..., Any]]:
+        """Samplers by name."""
+        return Registered("sampler", self._collect("register_samplers"))
+
+    def presets(self) -> Registered[Path]:
+        """Preset files by name."""
+        return Registered("preset", self._collect("register_presets"))
+
+    def key_maps(self) -> Registered[Any]:
+        """Key maps of foreign checkpoints by name."""
+        return Registered("key map", self._collect("register_key_maps"))
+
+    def writers(self) -> Registered[Callable[[Result, Path], None]]:
+        """Writers by suffix, such as ".webp"."""
+        return Registered("writer", self._collect("register_writers"))
+
+    def objectives(self) -> Registered[Any]:
+        """Training objectives by name."""
+        return Registered("objective", self._collect("register_objectives"))
+
+    def strategies(self) -> Registered[Any]:
+        """Training strategies by name."""
+        return Registered("strategy", self._collect("register_strategies"))
+
+    def datasets(self) -> Registered[Any]:
+        """Data sets by name."""
+        return Registered("dataset", self._collect("register_datasets"))
+
+    def stages(self) -> Registered[Any]:
+        """Steps of the data pipeline by name."""
+        return Registered("stage", self._collect("register_stages"))
+
+    def checks(self) -> Registered[Callable[[], Check]]:
+        """Checks of `hy doctor` by name."""
+        return Registered("check", self._collect("register_checks"))
+
+    def _collect(self, hook: str, owners: Iterable[str] | None = None) -> dict[str, Entry[Any]]:
+        table: dict[str, Entry[Any]] = {}
+        for owner in dict.fromkeys(self._loaded if owners is None else owners):
+            for name, target in self._registrations(owner, hook):
+                if name in table:
+                    both = f"{self._label(table[name].owner)} and {self._label(owner)}"
+                    raise PluginError(f"{name!r} is registered by {both}", "use one of them at a time")
+                table[name] = Entry(owner, target)
+        return table
+
+    def _registrations(self, owner: str, hook: str) -> list[tuple[str, Any]]:
+        if (owner, hook) not in self._said:
+            said: list[tuple[str, Any]] = []
+            reader = READERS.get(hook, read_target)
+            with _one_line(owner, self._loaded[owner].distribution, hook):
+                self._call(owner, hook, register=lambda *a, **k: said.append(reader(owner, *a, **k)))
+            self._said[owner, hook] = said
+        return self._said[owner, hook]
+
+    def _call(self, owner: str, hook: str, **arguments: Any) -> None:
+        others = [plugin for name, plugin in self._manager.list_name_plugin() if name != owner]
+        if hook in self.hooks(owner):
+            with trace(owner, hook):
+                self._manager.subset_hook_caller(hook, others)(**arguments)
+
+    def _label(self, owner: str) -> str:
+        return self._loaded[owner].distribution or owner
+
+    # observers
+
+    def run_start(self, request: Request) -> None:
+        """Tell every observer that a run begins."""
+        self._tell("on_run_start", request=request)
+
+    def step(self, request: Request, step: int, steps: int, seconds: float) -> None:
+        """Tell every observer that a sampling step is done."""
+        self._tell("on_step", request=request, step=step, steps=steps, seconds=seconds)
+
+    def run_end(self, request: Request, result: Result | None, error: BaseException | None) -> None:
+        """Tell every observer that a run is over."""
+        self._tell("on_run_end", request=request, result=result, error=error)
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        for owner in self._loaded:
+            try:
+                self._call(owner, hook, **arguments)
+            except Exception as error:  # an observer must never end a run
+                log.error("plugin %r: %s failed: %s", owner, hook, _reason(error), exc_info=debugging())
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one plugin is: `state` is ok, slow (imports torch at start-up), broken or off."""
+
+    found: Found
+    hooks: list[str]
+    milliseconds: float
+    state: str
+    detail: str = ""
+    hint: str | None = None
+
+
+@cache
+def installed() -> Plugins:
+    """The plugins of this process: the one instance that the command line uses. Tests make their own."""
+    return Plugins()
+
+
+def debugging() -> bool:
+    """Whether HY_DEBUG asks for tracebacks."""
+    return os.environ.get("HY_DEBUG", "") not in ("", "0")
+
+
+@contextmanager
+def _one_line(name: str, distribution: str, doing: str = "") -> Iterator[None]:
+    """Turn whatever a plugin raises while it loads into a PluginError of one line."""
+    try:
+        yield
+    except HyError as error:
+        raise PluginError(f"plugin {name!r}: {error.message}", error.hint) from error
+    except (Exception, SystemExit) as error:
+        failed = f"{doing} failed" if doing else "failed to load"
+        hint = _remedy(error, distribution)
+        raise PluginError(f"plugin {name!r} {failed}: {_reason(error)}", hint) from error
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line; its type too, unless it is an import that says all."""
+    said = " ".join(str(error).split())
+    return said if said and isinstance(error, ImportError) else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
+def _remedy(error: BaseException, distribution: str) -> str:
+    """What helps against a failed import: the extra that brings the missing module, if the plugin has one."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not missing:
+        return "set HY_DEBUG=1 for the traceback, or go without this plugin"
+    try:
+        needs = importlib.metadata.requires(distribution) if distribution else None
+    except importlib.metadata.PackageNotFoundError:
+        needs = None
+    for need in needs or ():
+        wanted = re.match(r"[\w.-]+", need)
+        extra = re.search(r"""extra\s*==\s*["']([\w.-]+)["']""", need)
+        if wanted and extra and wanted[0].replace("-", "_").lower() == missing.lower():
+            return f'pip install "{distribution}[{extra[1]}]"'
+    return f"install what brings the module {missing!r}"
+
+
+def _package(entry: importlib.metadata.EntryPoint) -> str:
+    return f"{entry.dist.metadata['Name']} {entry.dist.metadata['Version']}" if entry.dist else entry.value
+
+
+def _first_line(module: Any) -> str:
+    return (inspect.getdoc(module) or "").partition("\n")[0]

@@ -1,0 +1,128 @@
+"""What plugins registered, by name: tables that know owners, and the rules for each kind of registration."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hy_core import options
+from hy_core.conditioner import Conditioner
+from hy_core.errors import PluginError, UsageError
+
+T = TypeVar("T")
+KINDS = ("dit", "vae", "text", "vocoder")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """Something registered, and the plugin it belongs to."""
+
+    owner: str
+    target: T | str
+
+
+class Registered(Mapping[str, T]):
+    """What plugins registered of one kind; a "module:attribute" target is imported when it is looked up."""
+
+    def __init__(self, what: str, entries: Mapping[str, Entry[T]]) -> None:
+        self._what = what
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> T:
+        entry = self._entries[name]
+        if isinstance(entry.target, str):
+            return _imported(entry.target, f"plugin {entry.owner!r}: {self._what} {name!r}")
+        return entry.target
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def owner(self, name: str) -> str:
+        """The plugin that registered `name`."""
+        return self._entries[name].owner
+
+    def pick(self, name: str) -> T:
+        """The one of that name, or a UsageError with the nearest name."""
+        if name in self:
+            return self[name]
+        near = options.nearest(name, self._entries)
+        hint = f"did you mean {near}?" if near else f"there is: {', '.join(self) or 'none'}"
+        raise UsageError(f"no {self._what} {name!r}", hint)
+
+
+def _imported(target: str, label: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise PluginError(f"{label}: can't import {target}: {error}") from error
+    return found
+
+
+# Each reader takes what a plugin passed to `register`; it returns (name, target), or raises TypeError or ValueError.
+
+
+def read_conditioner(owner: str, cls: Any, name: str | None = None) -> tuple[str, type[Conditioner]]:
+    """`register(cls, name=None)`: a subclass whose Options are understood."""
+    if not (isinstance(cls, type) and issubclass(cls, Conditioner)):
+        raise TypeError(f"{cls!r} isn't a subclass of Conditioner")
+    options.fields(cls.Options)
+    return name or owner, cls
+
+
+def read_model(owner: str, kind: str, name: str, target: Any) -> tuple[str, Any]:
+    """`register(kind, name, target)`."""
+    if kind not in KINDS:
+        raise ValueError(f"a model is one of {', '.join(KINDS)}, not {kind!r}")
+    named, target = read_target(owner, name, target)
+    return f"{kind}:{named}", target
+
+
+def read_target(owner: str, name: str, target: Any) -> tuple[str, Any]:
+    """`register(name, target)`: an object, or where to import it from."""
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"{name!r} isn't a name")
+    if isinstance(target, str) and not all(target.partition(":")):
+        raise ValueError(f'{name!r}: {target!r} isn\'t "module:attribute"')
+    return name, target
+
+
+def read_preset(owner: str, name: str, path: str | Path) -> tuple[str, Path]:
+    """`register(name, path)`: a TOML file that is there."""
+    if not Path(path).is_file():
+        raise ValueError(f"preset {name!r}: no such file: {path}")
+    return name, Path(path)
+
+
+def read_writer(owner: str, suffix: str, target: Any) -> tuple[str, Any]:
+    """`register(suffix, target)`: the suffix begins with a dot."""
+    if not (isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower()):
+        raise ValueError(f'{suffix!r} isn\'t a suffix such as ".webp"')
+    return read_target(owner, suffix, target)
+
+
+def read_check(owner: str, name: str, function: Callable[[], Any]) -> tuple[str, Callable[[], Any]]:
+    """`register(name, function)`."""
+    if not callable(function):
+        raise TypeError(f"check {name!r} isn't a function")
+    return name, function
+
+
+READERS: dict[str, Callable[..., tuple[str, Any]]] = {
+    "register_conditioners": read_conditioner,
+    "register_models": read_model,
+    "register_presets": read_preset,
+    "register_writers": read_writer,
+    "register_checks": read_check,
+}

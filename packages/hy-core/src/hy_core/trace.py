@@ -1,0 +1,45 @@
+"""HY_TRACE=1 prints every hook and lifecycle call with its owner and its milliseconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+
+def tracing() -> bool:
+    """Whether HY_TRACE asks for a line per call."""
+    return os.environ.get("HY_TRACE", "") not in ("", "0")
+
+
+@contextmanager
+def trace(owner: str, call: str) -> Iterator[None]:
+    """Print `trace OWNER CALL MS` on stderr when the block ends, if tracing."""
+    if not tracing():
+        yield
+        return
+    start = time.perf_counter()
+    end = ""
+    try:
+        yield
+    except BaseException as error:
+        end = f"  {type(error).__name__}"
+        raise
+    finally:
+        milliseconds = (time.perf_counter() - start) * 1000
+        print(f"trace  {owner}  {call}  {milliseconds:.1f} ms{end}", file=sys.stderr, flush=True)
+
+
+def traced(owner: str, call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with a trace around each call."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with trace(owner, call):
+            return function(*args, **kwargs)
+
+    return wrapper
