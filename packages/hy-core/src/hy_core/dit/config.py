@@ -1,0 +1,133 @@
+"""The numbers that say which DiT it is: sizes, patch, rotary dimensions, and the named members of the family."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hy_core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Shape of a DiT. The defaults are those of HYVideo-T/2-cfgdistill, the released 13B model.
+
+    `rope_dims` are the channels of a head that turn with time, row and column; they add up to the head's size.
+    `guidance` says whether the model was distilled to take the guidance scale as an input.
+    """
+
+    in_channels: int = 16
+    out_channels: int = 16
+    width: int = 3072
+    heads: int = 24
+    depth_double: int = 20
+    depth_single: int = 40
+    depth_refiner: int = 2
+    mlp_ratio: float = 4.0
+    patch: tuple[int, int, int] = (1, 2, 2)
+    rope_dims: tuple[int, int, int] = (16, 56, 56)
+    rope_theta: float = 256.0
+    text_dim: int = 4096
+    pooled_dim: int = 768
+    guidance: bool = True
+
+    #: Named sizes: ours, and those of the official code.
+    named: ClassVar[Mapping[str, DiTConfig]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch", tuple(self.patch))
+        object.__setattr__(self, "rope_dims", tuple(self.rope_dims))
+        if self.width % self.heads:
+            raise UsageError(f"DiT width {self.width} can't be divided among {self.heads} heads")
+        if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
+            raise UsageError(
+                f"rotary dimensions {self.rope_dims} don't fill a head of {self.head_dim} channels",
+                hint="three even numbers that add up to width / heads",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.width * self.mlp_ratio)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads, with plain JSON types only."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DiTConfig:
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise UsageError(f"unknown DiT setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}")
+        return cls(**data)
+
+    @classmethod
+    def from_official(cls, data: Mapping[str, Any]) -> DiTConfig:
+        """Read the arguments of the original package's transformer; settings of its variants are left alone."""
+        names = {
+            "in_channels": "in_channels",
+            "out_channels": "out_channels",
+            "hidden_size": "width",
+            "heads_num": "heads",
+            "num_heads": "heads",
+            "mm_double_blocks_depth": "depth_double",
+            "depth_double_blocks": "depth_double",
+            "mm_single_blocks_depth": "depth_single",
+            "depth_single_blocks": "depth_single",
+            "mlp_width_ratio": "mlp_ratio",
+            "patch_size": "patch",
+            "rope_dim_list": "rope_dims",
+            "rope_theta": "rope_theta",
+            "text_states_dim": "text_dim",
+            "text_states_dim_2": "pooled_dim",
+            "guidance_embed": "guidance",
+        }
+        return cls(**{"guidance": False} | {ours: data[theirs] for theirs, ours in names.items() if theirs in data})
+
+    @classmethod
+    def from_diffusers(cls, data: Mapping[str, Any]) -> DiTConfig:
+        """Read the `config.json` of a diffusers `HunyuanVideoTransformer3DModel`."""
+        names = {
+            "in_channels": "in_channels",
+            "out_channels": "out_channels",
+            "num_attention_heads": "heads",
+            "num_layers": "depth_double",
+            "num_single_layers": "depth_single",
+            "num_refiner_layers": "depth_refiner",
+            "mlp_ratio": "mlp_ratio",
+            "rope_axes_dim": "rope_dims",
+            "rope_theta": "rope_theta",
+            "text_embed_dim": "text_dim",
+            "pooled_projection_dim": "pooled_dim",
+            "guidance_embeds": "guidance",
+        }
+        ours = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
+        ours["width"] = data.get("num_attention_heads", 24) * data.get("attention_head_dim", 128)
+        side = data.get("patch_size", 2)
+        ours["patch"] = (data.get("patch_size_t", 1), side, side)
+        return cls(**ours)
+
+
+DiTConfig.named = {
+    "pocket": DiTConfig(
+        width=192,
+        heads=3,
+        depth_double=2,
+        depth_single=6,
+        rope_dims=(16, 24, 24),
+        text_dim=128,
+        pooled_dim=64,
+        guidance=False,
+    ),
+    "HYVideo-T/2": DiTConfig(guidance=False),
+    "HYVideo-T/2-cfgdistill": DiTConfig(),
+    "HYVideo-S/2": DiTConfig(
+        width=480, heads=5, depth_double=6, depth_single=12, rope_dims=(12, 42, 42), guidance=False
+    ),
+}

@@ -1,0 +1,146 @@
+"""The small layers that the blocks are made of.
+
+B rows, F frames, S tokens of a frame, D width, T text tokens of all rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Every norm of the DiT.
+EPS = 1e-6
+
+
+def embedded_guidance(scale: float | Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The number that a guidance-distilled model is given for a guidance scale, fp32.
+
+    The official code casts the scale and multiplies by 1000 in the model's dtype, and the released weights were
+    run that way: in bfloat16, 6.0 becomes 6016 and not 6000.
+    """
+    return (torch.as_tensor(scale, dtype=torch.float32).to(dtype) * 1000.0).float()
+
+
+def sinusoid(value: Tensor, dim: int = 256, period: float = 10000.0) -> Tensor:
+    """Cosines, then sines, of `dim / 2` frequencies from 1 down to 1 / period; fp32, [..., dim]."""
+    half = torch.arange(dim // 2, dtype=torch.float32, device=value.device)
+    angles = value.float()[..., None] * torch.exp(half * (-math.log(period) / (dim // 2)))
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class NumberEmbedding(nn.Module):
+    """Embed a number (a time, a guidance scale; both times 1000): [...] to [..., D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.mlp(sinusoid(value).to(self.mlp[0].weight.dtype))
+
+
+class VectorEmbedding(nn.Module):
+    """Embed the pooled text vector."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.in_layer = nn.Linear(features, width)
+        self.out_layer = nn.Linear(width, width)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(vector.to(self.in_layer.weight.dtype))))
+
+
+class ContextEmbedding(nn.Module):
+    """Embed the mean of the text encoder's states, for the token refiner."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(features, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(vector.to(self.linear_1.weight.dtype))))
+
+
+class PatchEmbedding(nn.Module):
+    """Cut latents [B,C,F,H,W] into patches and embed them: [B,F,S,D], the patches of a frame in row-major order.
+
+    A convolution whose stride is its kernel is one matrix product per patch; it is computed as that.
+    """
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        t, h, w = self.proj.kernel_size
+        cut = latents.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))  # [B,C,F,t,H,h,W,w]
+        patches = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(2, 3)  # [B,F,S,C*t*h*w]
+        weight = self.proj.weight
+        return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+class RMSNorm(nn.Module):
+    """Scale each head's channels to unit root mean square, in fp32, then by a weight."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
+
+
+class MLP(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = activation
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Modulation(nn.Module):
+    """Shifts, scales and gates from SiLU(vector): [..., D] to `parts` tensors [..., D].
+
+    The caller passes SiLU(vector), which all blocks share.
+    """
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(width, parts * width)
+
+    def forward(self, act: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(act).chunk(self.parts, dim=-1)
+
+
+def norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without weights, then x * (1 + scale) + shift; shift and scale broadcast over tokens."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
+
+
+class FinalLayer(nn.Module):
+    """From tokens [B,F,S,D] to the velocity's patches; the modulation is (shift, scale), shift first."""
+
+    def __init__(self, width: int, patch: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.linear = nn.Linear(width, math.prod(patch) * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, vec: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return [B,C,F,H,W] for x [B,F,S,D], vec [B,F,D] and the grid's rows and columns."""
+        shift, scale = self.adaLN_modulation(vec).unsqueeze(2).chunk(2, dim=-1)
+        t, h, w = self.patch
+        out = self.linear(norm(x, shift, scale))  # [B,F,S,C*t*h*w]
+        out = out.unflatten(-1, (-1, t, h, w)).unflatten(2, size)  # [B,F,rows,columns,C,t,h,w]
+        return out.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)

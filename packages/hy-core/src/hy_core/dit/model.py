@@ -1,0 +1,182 @@
+"""The diffusion transformer: latents, time and text to velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hy_core.dit import blocks
+from hy_core.dit.attention import Layout
+from hy_core.dit.blocks import DoubleBlock, SingleBlock
+from hy_core.dit.config import DiTConfig
+from hy_core.dit.layers import FinalLayer, NumberEmbedding, PatchEmbedding, VectorEmbedding
+from hy_core.dit.ports import Port
+from hy_core.dit.refiner import Refiner
+from hy_core.dit.rope import table
+
+NO_FEEDS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass
+class Prepared:
+    """All that depends on the prompt and the shape alone, computed once per run."""
+
+    text: Tensor  # [T,D] embedded text states, packed
+    mean: Tensor  # [B,D] embedded mean of the states
+    vec: Tensor  # [B,D] the part of the conditioning vector that given frames have: pooled text
+    guided: Tensor  # [B,D] the part that the others have: pooled text and guidance
+    words: Layout  # text alone
+    seq: blocks.Sequence  # rotary tables, and text joined to the video
+    grid: tuple[int, int]  # rows and columns of patches
+
+
+class DiT(nn.Module):
+    """A HunyuanVideo transformer. Parameter names are those of the official checkpoints.
+
+    Plugins attach modules at `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.img_in = PatchEmbedding(config.in_channels, width, config.patch)
+        self.txt_in = Refiner(config.text_dim, width, config.heads, config.mlp_width, config.depth_refiner)
+        self.time_in = NumberEmbedding(width)
+        self.vector_in = VectorEmbedding(config.pooled_dim, width)
+        self.guidance_in = NumberEmbedding(width) if config.guidance else None
+        self.double_blocks = nn.ModuleList([DoubleBlock(config) for _ in range(config.depth_double)])
+        self.single_blocks = nn.ModuleList([SingleBlock(config) for _ in range(config.depth_single)])
+        self.final_layer = FinalLayer(width, config.patch, config.out_channels)
+        self.embed = Port()
+        self.time = Port()
+        #: Recompute blocks in the backward pass instead of keeping their activations.
+        self.checkpointing = False
+        self.reset_parameters()
+
+    @property
+    def width(self) -> int:
+        return self.config.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.img_in.proj.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.img_in.proj.weight.device
+
+    def prepare(
+        self,
+        text: Sequence[Tensor],
+        pooled: Tensor,
+        frames_at: Tensor,
+        size: tuple[int, int],
+        guidance: Tensor | None = None,
+    ) -> Prepared:
+        """Do the work of the prompt and the shape, once per run.
+
+        `text` holds the valid states of each row [L_i, text_dim]; `pooled` is [B, pooled_dim]; `frames_at` [F] are
+        the frames' temporal positions (0, 1, 2... for a video); `size` is the latents' height and width;
+        `guidance` [B] is the embedded guidance of a distilled model (see `embedded_guidance`), and None for others.
+        ValueError: an empty row of text, guidance missing or not understood, a size that the patch doesn't divide.
+        """
+        _, patch_h, patch_w = self.config.patch
+        if size[0] % patch_h or size[1] % patch_w:
+            raise ValueError(f"latents of {size[0]}x{size[1]} can't be cut into {patch_h}x{patch_w} patches")
+        if not all(len(row) for row in text):
+            raise ValueError("every row needs at least one text token")
+        if (guidance is None) != (self.guidance_in is None):
+            raise ValueError("a guidance-distilled DiT needs `guidance`, and only such a DiT takes it")
+        device, lengths = self.device, [len(row) for row in text]
+        grid = (size[0] // patch_h, size[1] // patch_w)
+        tokens = len(frames_at) * grid[0] * grid[1]
+        axes = [frames_at.to(device), *(torch.arange(n, device=device) for n in grid)]
+        embedded, mean = self.txt_in.prepare(text)
+        vec = guided = self.vector_in(pooled)
+        if self.guidance_in is not None and guidance is not None:
+            guided = vec + self.guidance_in(guidance)
+        return Prepared(
+            text=embedded,
+            mean=mean,
+            vec=vec,
+            guided=guided,
+            words=Layout(lengths, device=device),
+            seq=blocks.Sequence(
+                rope=table(axes, self.config.rope_dims, self.config.rope_theta),
+                joint=Layout([tokens] * len(lengths), lengths, device=device),
+            ),
+            grid=grid,
+        )
+
+    def forward(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        prepared: Prepared,
+        feeds: Mapping[str, Any] = NO_FEEDS,
+        given: Tensor | None = None,
+        now: Tensor | None = None,
+    ) -> Tensor:
+        """Latents [B,C,F,H,W], each frame at its time [B,F] (0 is clean, 1 is noise), to velocity [B,C',F,H,W].
+
+        `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and what
+        the last layer makes of given frames, follow `now` [B], the time of the noisiest frame that isn't given.
+
+        B rows, C channels, F frames, S patches of a frame, D width, T text tokens of all rows.
+        """
+        free = torch.ones_like(time, dtype=torch.bool) if given is None else ~given
+        now = time.where(free, 0).amax(1) if now is None else now  # [B]
+        vec = self.time(self.vector(time, free, prepared), feeds)  # [B,F,D]
+        noisy = self.time(self.vector(now[:, None].expand_as(time), None, prepared), feeds)[:, -1]  # [B,D]
+
+        x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
+        y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
+
+        act, act_noisy = F.silu(vec), F.silu(noisy)
+        for block in (*self.double_blocks, *self.single_blocks):
+            x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
+
+        return self.final_layer(x, vec.where(free[..., None], noisy[:, None]), prepared.grid)
+
+    def vector(self, time: Tensor, free: Tensor | None, prepared: Prepared) -> Tensor:
+        """Conditioning vector of each frame [B,F,D]: its time, the pooled text and, where `free`, the guidance."""
+        known = prepared.guided[:, None]
+        if free is not None:
+            known = known.where(free[..., None], prepared.vec[:, None])
+        return self.time_in(time * 1000) + known
+
+    def run(self, block: nn.Module, *args: Any) -> tuple[Tensor, Tensor]:
+        """Call a block, keeping its activations or not."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def reset_parameters(self) -> None:
+        """Start values for training: every block begins as the identity, and the output at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.img_in.proj.weight.flatten(1))
+        nn.init.zeros_(self.img_in.proj.bias)
+        embedders = [self.time_in, self.guidance_in, self.vector_in, self.txt_in.t_embedder, self.txt_in.c_embedder]
+        for embedder in filter(None, embedders):
+            for layer in embedder.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=0.02)
+        zero = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
+        zero += [block.adaLN_modulation[1] for block in self.txt_in.individual_token_refiner.blocks]
+        for block in self.double_blocks:
+            zero += [block.img_mod.linear, block.txt_mod.linear]
+        zero += [block.modulation.linear for block in self.single_blocks]
+        for layer in zero:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,98 @@
+"""Places in the network where plugins attach modules, and the two adapters that most of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hy_core.errors import ConflictError, PluginError
+
+
+class Port(nn.ModuleDict):
+    """A named place where plugins attach modules. Empty, it is the identity.
+
+    Modules are called in the order of attachment as `module(x, feeds[name])` and return a tensor of x's shape and
+    dtype. Their parameters are saved under the port's key and the plugin's name.
+    """
+
+    def attach(self, name: str, module: nn.Module) -> None:
+        """Add a module under a plugin's name. A taken name is a ConflictError, an unusable one a PluginError."""
+        if name in self:
+            raise ConflictError(f"two plugins are called {name!r} at the same port", hint="rename one of them")
+        try:
+            self[name] = module
+        except KeyError:
+            raise PluginError(f"{name!r} can't be the name of modules at a port", hint="choose another") from None
+
+    def detach(self, name: str) -> nn.Module:
+        """Take a module out again; the network is what it was before."""
+        if name not in self:
+            raise PluginError(f"nothing called {name!r} is attached at this port")
+        return self.pop(name)
+
+    def forward(self, x: Tensor, feeds: Mapping[str, Any]) -> Tensor:
+        for name, module in self.items():
+            x = module(x, feeds[name])
+        return x
+
+
+def add_to_video(x: Tensor, change: Tensor) -> Tensor:
+    """Add [B, F', ...] to the last F' frames of x [B, F, ...]: context frames before the video stay as they are."""
+    before = x.shape[1] - change.shape[1]
+    if before and change.shape[1] > 1:
+        change = F.pad(change, [0, 0] * (change.dim() - 2) + [before, 0])
+    return x + change.to(x.dtype)
+
+
+class Additive(nn.Module):
+    """Add a linear map of the feed, zero at first.
+
+    The feed is [B, F, features] (one vector a frame, or F = 1 for all frames), or [B, F, S, features] where x is
+    [B, F, S, D]. A feed of the video's frames leaves context frames alone.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(features, width)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor, feed: Tensor) -> Tensor:
+        change = self.proj(feed.to(self.proj.weight.dtype))
+        if change.dim() < x.dim():
+            change = change.unsqueeze(2)
+        return add_to_video(x, change)
+
+
+class CrossAttend(nn.Module):
+    """Let the tokens of each frame attend to tokens of the feed; zero at first.
+
+    The feed is [B, F, n, features], n tokens for each frame; F = 1 gives all frames the same tokens. x is
+    [B, F, S, D]. A feed of the video's frames leaves context frames alone.
+    """
+
+    def __init__(self, features: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(features, 2 * width)
+        self.proj = nn.Linear(width, width)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor, feed: Tensor) -> Tensor:
+        frames = x[:, -feed.shape[1] :] if feed.shape[1] > 1 else x
+        q = self.q(self.norm(frames)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
+        k, v = self.kv(feed.to(self.kv.weight.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = (part.transpose(2, 3).expand(-1, q.shape[1], -1, -1, -1) for part in (k, v))
+        out = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3)
+        return add_to_video(x, self.proj(out))
+
+
+def is_port_key(key: str) -> bool:
+    """Whether a key of the DiT's state dict belongs to a plugin's module."""
+    return key.startswith(("embed.", "time.")) or ".after." in key

@@ -1,0 +1,66 @@
+"""The token refiner: a small transformer that turns the language model's states into the DiT's text tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hy_core.dit.attention import Layout, attend
+from hy_core.dit.layers import EPS, MLP, ContextEmbedding, NumberEmbedding
+
+
+class RefinerBlock(nn.Module):
+    """Self-attention and an MLP over the text, each behind a gate made from time and the text's mean.
+
+    Unlike the DiT's own blocks: norms with weights, no shift or scale, no query/key norm, no positions, SiLU.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.self_attn_qkv = nn.Linear(width, 3 * width)
+        self.self_attn_proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = MLP(width, hidden, nn.SiLU())
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, y: Tensor, context: Tensor, layout: Layout) -> Tensor:
+        """y [T,D], context [B,D] to [T,D]."""
+        gate_attn, gate_mlp = layout.spread(self.adaLN_modulation(context)).chunk(2, dim=-1)
+        q, k, v = self.self_attn_qkv(self.norm1(y)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        out = attend(layout.pack(q), layout.pack(k), layout.pack(v), layout.lengths)
+        y = y + gate_attn * self.self_attn_proj(layout.unpack(out)[0].flatten(1))
+        return y + gate_mlp * self.mlp(self.norm2(y))
+
+
+class BlockList(nn.Module):
+    """Holds the blocks under the name that the checkpoints have."""
+
+    def __init__(self, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class Refiner(nn.Module):
+    """Text states to text tokens. `embed` and `mean` depend on the prompt alone; `forward` runs every step."""
+
+    def __init__(self, features: int, width: int, heads: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.input_embedder = nn.Linear(features, width)
+        self.t_embedder = NumberEmbedding(width)
+        self.c_embedder = ContextEmbedding(features, width)
+        self.individual_token_refiner = BlockList([RefinerBlock(width, heads, hidden) for _ in range(depth)])
+
+    def prepare(self, text: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed the states of each row [L_i, features]: packed tokens [T,D], and the rows' embedded means [B,D]."""
+        packed = torch.cat(text)
+        means = torch.stack([row.float().mean(0) for row in text])
+        return self.input_embedder(packed.to(self.input_embedder.weight.dtype)), self.c_embedder(means)
+
+    def forward(self, y: Tensor, mean: Tensor, time: Tensor, layout: Layout) -> Tensor:
+        """y [T,D] and mean [B,D] of `prepare`, time [B] in 0..1000 to [T,D]."""
+        context = self.t_embedder(time) + mean
+        for block in self.individual_token_refiner.blocks:
+            y = block(y, context, layout)
+        return y
