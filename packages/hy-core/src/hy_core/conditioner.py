@@ -36,9 +36,9 @@ LIFECYCLE = (
 class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
-    The methods are called in this order: validate (all plugins), extend (all), weights and parallel_plan while
-    the network is loaded, encode, branches, before_step at each step, finish. A module that defines a Conditioner
-    stays free of torch: import it inside the methods that need it.
+    The methods are called in this order: validate (of all plugins), extend (of all), weights and
+    parallel_plan while the network is loaded, encode, branches, before_step at each step, finish. A module
+    that defines a Conditioner stays free of torch: import it inside the methods that need it.
     """
 
     @dataclass(frozen=True)

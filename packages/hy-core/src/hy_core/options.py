@@ -36,8 +36,8 @@ def option(
     """Declare a field of an `Options` dataclass; without a default it is required.
 
     `minimum` and `maximum` (both allowed) bound numbers, or each number of a sequence. Supported types: str,
-    int, float, bool, Path, Literal of strings, Optional of those, and of those again list[...] or tuple[..., ...]
-    (a flag that repeats) or tuple[A, B] (a flag with that many values).
+    int, float, bool, Path, Literal of strings, Optional of those, and sequences of those: list[...] or
+    tuple[..., ...] (a flag that repeats) and tuple[A, B] (a flag with that many values).
     """
     about = {_KIND: {"help": help, "metavar": metavar, "minimum": minimum, "maximum": maximum}}
     if isinstance(default, list):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hy_core import hooks, options
+from hy_core import builtin, hooks, options
 from hy_core.conditioner import Conditioner
 from hy_core.errors import HyError, PluginError
 from hy_core.hooks import Check
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hy_core.request import Request, Result
 
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+CORE = "core"
 HOOKS = tuple(name for name in vars(hooks) if name.startswith(("register_", "on_")))
 log = logging.getLogger("hy")
 
@@ -54,8 +55,8 @@ class Found:
 class Plugins:
     """The plugins of one run. `found` is read without imports; only what `load` names is imported.
 
-    `entries` are entry points of the group `hy.plugins` (those installed, unless given); `only` restricts what may
-    be selected (the environment variable HY_PLUGINS, a comma-separated list, unless given).
+    `entries` are entry points of the group `hy.plugins` (those installed, unless given); `only` restricts
+    what may be selected (the environment variable HY_PLUGINS, a comma-separated list, unless given).
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Plugins:
         self._manager.add_hookspecs(hooks)
         self._loaded: dict[str, Found] = {}
         self._said: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+        self.add(_core(), builtin)
 
     # finding
 
@@ -110,8 +112,8 @@ class Plugins:
 
     @property
     def loaded(self) -> dict[str, Found]:
-        """The plugins loaded so far, in the order of their selection."""
-        return dict(self._loaded)
+        """The plugins loaded so far, in the order of their selection; not the core's own."""
+        return {name: found for name, found in self._loaded.items() if name != CORE}
 
     def _allowed(self, name: str) -> bool:
         return self._only is None or name in self._only
@@ -119,15 +121,15 @@ class Plugins:
     # loading
 
     def load(self, *names: str) -> list[str]:
-        """Import plugins by name, or by the path of a Python file; return their names. Loading again does nothing.
+        """Import plugins by name, or by the path of a Python file, once; return their names.
 
-        PluginError, in one line, for one that is missing, switched off, installed twice or broken. A broken one
-        is left out entirely; those loaded before stay.
+        PluginError, in one line, for one that is missing, switched off, installed twice or broken. A broken
+        one is left out entirely; those loaded before stay.
         """
         return [self._load(name) for name in names]
 
     def _load(self, name: str) -> str:
-        if name.endswith(".py") or os.sep in name:
+        if name.endswith(".py") or "/" in name or os.sep in name:
             return self._load_file(Path(name))
         if name in self._loaded:
             return name
@@ -213,7 +215,7 @@ class Plugins:
         return sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()) if plugin else []
 
     def examine(self, name: str) -> Health:
-        """Load one installed plugin, call its registration hooks, and say how that went, also when it went badly."""
+        """Load an installed plugin, call its registration hooks, and say how that went; never raise."""
         found = self._installed[name][1]
         if not self._allowed(name):
             return Health(found, [], 0.0, "off", "HY_PLUGINS leaves it out")
@@ -239,11 +241,16 @@ class Plugins:
     # what they register
 
     def conditioners(self, names: Iterable[str] | None = None) -> Registered[type[Conditioner]]:
-        """Conditioner classes of the plugins named, loaded and in that order; without names, of all loaded."""
+        """Conditioner classes of the plugins named, loading them, in that order; without names, of all."""
         owners = None if names is None else self.load(*names)
         entries = self._collect("register_conditioners", owners)
         for name, entry in entries.items():
-            entry.target.name = name  # flags, tables and ports go by the registered name
+            entry.target.name = name  # flags, TOML tables and ports go by the registered name
+        twice = [name for name, entry in entries.items() if entry.target.name != name]
+        if twice:
+            raise PluginError(
+                f"plugin {entries[twice[0]].owner!r} registers one class twice", "make a subclass"
+            )
         return Registered("conditioner", entries)
 
     def models(self, kind: str) -> Registered[Any]:
@@ -297,8 +304,7 @@ class Plugins:
         for owner in dict.fromkeys(self._loaded if owners is None else owners):
             for name, target in self._registrations(owner, hook):
                 if name in table:
-                    both = f"{self._label(table[name].owner)} and {self._label(owner)}"
-                    raise PluginError(f"{name!r} is registered by {both}", "use one of them at a time")
+                    raise PluginError(f"{name!r} is registered by {self._both(table[name].owner, owner)}")
                 table[name] = Entry(owner, target)
         return table
 
@@ -317,8 +323,13 @@ class Plugins:
             with trace(owner, hook):
                 self._manager.subset_hook_caller(hook, others)(**arguments)
 
-    def _label(self, owner: str) -> str:
-        return self._loaded[owner].distribution or owner
+    def _both(self, one: str, other: str) -> str:
+        first, second = self._loaded[one], self._loaded[other]
+        if one == other:
+            return f"{first.distribution} twice"
+        if first.distribution == second.distribution:
+            return f"{one} and {other} of {first.distribution}"
+        return f"{first.distribution} and {second.distribution}"
 
     # observers
 
@@ -363,6 +374,10 @@ def installed() -> Plugins:
 def debugging() -> bool:
     """Whether HY_DEBUG asks for tracebacks."""
     return os.environ.get("HY_DEBUG", "") not in ("", "0")
+
+
+def _core() -> Found:
+    return Found(CORE, "hy-core", "", "What the core registers itself", builtin.__name__)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _imported(target: str, label: str) -> Any:
     return found
 
 
-# Each reader takes what a plugin passed to `register`; it returns (name, target), or raises TypeError or ValueError.
+# A reader takes what a plugin passed to `register`; it returns (name, target), or raises Type- or ValueError.
 
 
 def read_conditioner(owner: str, cls: Any, name: str | None = None) -> tuple[str, type[Conditioner]]:

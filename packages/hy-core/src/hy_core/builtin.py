@@ -1,0 +1,21 @@
+"""What the core registers itself, through the same door as everybody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hy_core.hooks import Register, hookimpl
+
+
+@hookimpl
+def register_samplers(register: Register) -> None:
+    """Euler and Heun."""
+    register("euler", "hy_core.flow.sampler:sample_euler")
+    register("heun", "hy_core.flow.sampler:sample_heun")
+
+
+@hookimpl
+def register_presets(register: Register) -> None:
+    """The files in `presets/`."""
+    for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):
+        register(path.stem, path)
