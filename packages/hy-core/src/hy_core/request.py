@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hy_core.errors import UsageError
@@ -80,7 +80,8 @@ class Request:
         for name, value in (("width", self.width), ("height", self.height)):
             if value < limits.multiple or value % limits.multiple:
                 raise UsageError(
-                    f"--size {self.width}x{self.height}: {name} {value} is not a multiple of {limits.multiple}",
+                    f"--size {self.width}x{self.height}: "
+                    f"{name} {value} is not a multiple of {limits.multiple}",
                     f"nearest: --size {nearest_sizes(self.width, self.height, limits.multiple)}",
                 )
         if self.frames < 1 or (self.frames - 1) % limits.group:
@@ -99,13 +100,6 @@ class Request:
                 raise UsageError(f"--{name} {scale:g}: must be from 0 to 1000")
         if self.shift is not None and not (math.isfinite(self.shift) and 0 < self.shift <= 1000):
             raise UsageError(f"--shift {self.shift:g}: must be over 0 and at most 1000")
-
-    def summary(self) -> dict[str, Any]:
-        """The request as plain JSON values; plugin options become tables."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        values["plugins"] = list(self.plugins)
-        values["options"] = {name: plain_options(options) for name, options in self.options.items()}
-        return values
 
 
 @dataclass
@@ -158,24 +152,3 @@ def nearest_frames(frames: int, group: int = 4) -> str:
     low = (frames - 1) // group * group + 1
     pair = sorted({low, low + group}, key=lambda n: (abs(n - frames), n))
     return " or ".join(map(str, pair))
-
-
-def plain_options(options: object) -> dict[str, Any]:
-    """A plugin's frozen options as JSON values (paths become text); unset ones are left out."""
-    values = (
-        dict(options)
-        if isinstance(options, Mapping)
-        else {f.name: getattr(options, f.name) for f in fields(options)}
-    )
-    return {name: plain(value) for name, value in values.items() if value is not None}
-
-
-def plain(value: Any) -> Any:
-    """Anything as JSON values."""
-    if isinstance(value, bool | int | float | str) or value is None:
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
-    return str(value)

@@ -1,0 +1,91 @@
+"""The `hy` command: commands load when they run, and every error is one line with a hint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from hy_core.cli.lazy import LazyGroup
+from hy_core.errors import HyError
+
+COMMANDS = {
+    "generate": ("hy_core.cli.generate:command", "Make a video from a prompt."),
+    "inspect": ("hy_core.cli.inspect:command", "Tell how a clip was made, and the command to make it again."),
+    "plugins": ("hy_core.cli.plugins:command", "List, show, write and install plugins."),
+    "config": ("hy_core.cli.config:command", "Show, write and check settings."),
+    "doctor": ("hy_core.cli.doctor:command", "Is this machine ready?"),
+}
+
+
+def version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print the version of hy-core and stop."""
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version as of
+
+        click.echo(f"hy {of('hy-core')}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    entry_points="hy.commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the version."
+)
+def cli() -> None:
+    """Make videos from text, pictures and sound.
+
+    \b
+    $ hy generate "a red circle moves right"
+    $ hy generate "a blue square spins on a grey floor" --seed 3 -o square.gif
+    $ hy inspect square.gif
+    """
+
+
+cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer a clip."
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (docs/errors.md)."""
+    signal.signal(signal.SIGTERM, interrupted)
+    code = run(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `hy … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def interrupted(number: int, frame: Any) -> None:
+    """End on SIGTERM as on Ctrl-C, so that no partial file stays."""
+    raise KeyboardInterrupt
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The exit code of one command line; errors are printed on stderr."""
+    from hy_core.cli import output
+
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        return cli.main(args=arguments, prog_name="hy", standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
+        output.note("interrupted; no partial file was kept")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except (Exception, RecursionError) as error:
+        if debug or os.environ.get("HY_DEBUG", "") not in ("", "0"):
+            import traceback
+
+            traceback.print_exc()
+        return output.report(error)
+
+
+__all__ = ["HyError", "cli", "main", "run"]

@@ -1,0 +1,137 @@
+"""What a run says: results on stdout, everything else on stderr; a bar, JSON events or silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import unicodedata
+from typing import Any
+
+import click
+
+from hy_core.errors import HyError, MemoryLimitError
+
+MODES = ("auto", "bar", "json", "off")
+
+
+def clean(text: str) -> str:
+    """Text that can't move the cursor or reorder a line: control and format characters are dropped."""
+    return "".join(
+        c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    )
+
+
+def colored(text: str, color: str) -> str:
+    """`text` in colour if stderr is a terminal and NO_COLOR is unset."""
+    fancy = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return click.style(text, fg=color) if fancy else text
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    click.echo(clean(text), err=True)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    click.echo(f"{colored('Warning:', 'yellow')} {clean(text)}", err=True)
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one line and a hint; returns the exit code."""
+    problem = understood(error)
+    if isinstance(problem, HyError):
+        message, hint, code = str(problem), problem.hint, problem.exit_code
+    elif isinstance(problem, click.ClickException):
+        message, _, hint = problem.format_message().partition("\nHint: ")
+        code = problem.exit_code
+    else:
+        text = str(problem).strip().splitlines()
+        message = f"unexpected {type(problem).__name__}: {text[0][:300] if text else ''}"
+        hint, code = "run again with HY_DEBUG=1 for the traceback", 1
+    click.echo(f"{colored('Error:', 'red')} {one_line(message)}", err=True)
+    if hint:
+        click.echo(f"Hint: {one_line(hint)}", err=True)
+    return code
+
+
+def one_line(text: str) -> str:
+    return " ".join(clean(text.replace("\n", " ")).split())
+
+
+def understood(error: BaseException) -> BaseException:
+    """Out-of-memory and disk errors of libraries as errors of ours; anything else as it is."""
+    text = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
+    ):
+        return MemoryLimitError("out of memory", "try a smaller --size, fewer --frames, or --tiling official")
+    if isinstance(error, OSError) and error.filename:
+        return HyError(f"{error.filename}: {error.strerror}")
+    return error
+
+
+class Progress:
+    """Phases and sampling steps, on stderr, in one of the `MODES`."""
+
+    def __init__(self, mode: str = "auto", quiet: bool = False) -> None:
+        if mode == "auto":
+            mode = "bar" if sys.stderr.isatty() and not quiet else "off"
+        self.mode, self.quiet = mode, quiet
+        self.started = time.perf_counter()
+        self.bar: Any = None
+        self.task: Any = None
+
+    def phase(self, name: str) -> None:
+        """A new part of the work begins: "loading pocket", "decoding"."""
+        if self.mode == "json":
+            self.event("phase", name=name)
+        elif self.mode == "bar":
+            self.close()
+            note(name)
+
+    def step(self, step: int, steps: int, seconds: float, **more: Any) -> None:
+        """Sampling step `step` of `steps` (from 1) took `seconds`."""
+        if self.mode == "json":
+            self.event("step", step=step, steps=steps, seconds=round(seconds, 4), **more)
+        elif self.mode == "bar":
+            if self.bar is None:
+                self.open(steps)
+            self.bar.update(self.task, completed=step, rate=f"{seconds:.1f} s/step")
+            if step == steps:
+                self.close()
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One JSON object on a line of stderr."""
+        seconds = round(time.perf_counter() - self.started, 3)
+        click.echo(json.dumps({"event": kind, "at": seconds, **values}), err=True)
+
+    def open(self, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("sampling"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("sampling", total=steps, rate="")
+        self.bar.start()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
