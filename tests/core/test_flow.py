@@ -83,7 +83,7 @@ def test_trap_1_reverse_is_the_only_mode(steps, shift):
         (50, 7, [1, 0.99709, 0.99408], [0.22581, 0.125], 22),
         (50, 17, [1, 0.99880, 0.99756], [0.41463, 0.25758], 33),
         (20, 17, [1, 0.99691, 0.99351], [0.65385, 0.47222], 14),
-        (10, 17, [1, 0.99351, 0.98551], [0.80909, 0.65385], 7),
+        (10, 17, [1, 0.99351, 0.98551], [0.80952, 0.65385], 7),
     ],
 )
 def test_published_noise_levels(steps, shift, first, last, high):
@@ -165,7 +165,7 @@ def test_training_times_differ_as_their_densities_do():
 
 def test_training_shift_is_the_sampling_shift():
     plain, shifted = times("uniform"), times("uniform", shift=5.0)
-    torch.testing.assert_close(shifted, (5 * plain / (1 + 4 * plain)).clamp(1e-5, 1 - 1e-5))
+    torch.testing.assert_close(shifted, 5 * plain / (1 + 4 * plain), atol=1e-4, rtol=0)
 
 
 def test_unknown_time_sampler():

@@ -22,8 +22,7 @@ class Denoiser:
 
     def __init__(self, dit: DiT, cond: Condition) -> None:
         self.dit, self.cond = dit, cond
-        weight = dit.img_in.proj.weight
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = dit.device, dit.dtype
         at = [position for context in cond.contexts for position in context.at]
         positions = torch.tensor([*at, *range(cond.frames)], dtype=torch.float32, device=self.device)
         shown = [context.time == "clean" for context in cond.contexts for _ in context.at]

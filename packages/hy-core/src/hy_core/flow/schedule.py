@@ -20,7 +20,9 @@ def shift_times(times: Tensor, shift: float) -> Tensor:
 
 def shifted_sigmas(steps: int, shift: float) -> Tensor:
     """Times [steps + 1] from 1 (noise) to 0 (data), float32, evenly spaced and then shifted (core facts 4.1)."""
-    return shift_times(torch.linspace(1.0, 0.0, steps + 1), shift)
+    sigmas = shift_times(torch.linspace(1.0, 0.0, steps + 1), shift)
+    sigmas[0] = 1.0  # a fractional shift can miss it by rounding
+    return sigmas
 
 
 def adaptive_shift(steps: int) -> float:
