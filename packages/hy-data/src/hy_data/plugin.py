@@ -1,0 +1,16 @@
+"""What hy-data adds to hy: the procedural world as a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hy_core.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@hookimpl
+def register_datasets(register: Callable[..., None]) -> None:
+    """Offer the world to `hy train`."""
+    register("world", "hy_data.world.dataset:WorldDataset")

@@ -1,0 +1,81 @@
+"""Endless clips of the world, drawn when they are asked for: for training, and as plain numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hy_data.world.captions import caption
+from hy_data.world.render import render
+from hy_data.world.scene import FRAMES, Scene, sample_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def sample(
+    rng: np.random.Generator,
+    split: str = "train",
+    frames: int = FRAMES,
+    height: int = 64,
+    width: int = 64,
+    objects: int | None = None,
+) -> tuple[Scene, np.ndarray]:
+    """Draw a scene and its clip, uint8 [T, H, W, 3]."""
+    scene = sample_scene(rng, split, frames, height, width, objects)
+    return scene, render(scene, frames, height, width)
+
+
+class WorldDataset:
+    """Map-style dataset of `length` clips with captions; the item at an index is the same in every run and worker.
+
+    `shapes` are the (frames, height, width) to draw from. `block` neighbours share one shape, so that batches of that
+    many consecutive items can be stacked. Clips shorter than a whole one (but not pictures) are windows cut from a
+    whole one, at normal speed: right for a VAE, but their captions may promise what comes later.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int = 0,
+        split: str = "train",
+        shapes: Sequence[tuple[int, int, int]] = ((FRAMES, 64, 64),),
+        block: int = 1,
+        objects: int | None = None,
+    ) -> None:
+        self.length, self.seed, self.split = length, seed, split
+        self.shapes, self.block, self.objects = tuple(shapes), block, objects
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return video (float32 tensor [3, T, H, W] in -1..1), caption, stated (a `Caption`) and scene."""
+        import torch
+
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        choice = np.random.default_rng((self.seed, 0, index // self.block)).integers(len(self.shapes))
+        frames, height, width = self.shapes[choice]
+        rng = np.random.default_rng((self.seed, 1, index))
+        whole = frames if frames == 1 else max(frames, FRAMES)
+        scene, video = sample(rng, self.split, whole, height, width, self.objects)
+        words = caption(rng, scene, frames)
+        start = int(rng.integers(whole - frames + 1))
+        pixels = torch.from_numpy(video[start : start + frames]).permute(3, 0, 1, 2)
+        return {
+            "video": pixels.float() / 127.5 - 1,
+            "caption": words.text,
+            "stated": words,
+            "scene": scene,
+        }
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of `WorldDataset` items: videos stacked to [B, 3, T, H, W], everything else in lists."""
+    import torch
+
+    batch: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]}
+    batch["video"] = torch.stack(batch["video"])
+    return batch
