@@ -72,17 +72,17 @@ class Option:
     @property
     def wants(self) -> str:
         """What a value must be, in words."""
-        if self.choices:
-            one = "one of " + ", ".join(self.choices)
-        else:
-            words = [_SCALARS[kind] for kind in self.kinds]
-            one = words[0] if len(set(words)) == 1 else ", ".join(words)
-        bounds = [f"at least {self.minimum:g}"] if self.minimum is not None else []
-        bounds += [f"at most {self.maximum:g}"] if self.maximum is not None else []
-        one = " ".join([one, " and ".join(bounds)]).strip()
+        one = ", ".join(dict.fromkeys(self._wanted(kind) for kind in self.kinds))
         if self.shape == "one":
             return one
         return f"{len(self.kinds)} values, each {one}" if self.shape == "fixed" else f"a list, each {one}"
+
+    def _wanted(self, kind: type) -> str:
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        bounds = [f"at least {self.minimum:g}"] if self.minimum is not None else []
+        bounds += [f"at most {self.maximum:g}"] if self.maximum is not None else []
+        return " ".join([_SCALARS[kind], " and ".join(bounds)]).strip()
 
     def check(self, value: Any, label: str, *, text: bool = False) -> Any:
         """The value in its own type, or a UsageError that begins with `label`.
@@ -97,18 +97,18 @@ class Option:
         if text and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise self._wrong(value, label)
+            raise self._wrong(value, label, self.wants)
         if self.shape == "fixed" and len(value) != len(self.kinds):
-            raise self._wrong(value, label)
+            raise self._wrong(value, label, self.wants)
         kinds = self.kinds if self.shape == "fixed" else self.kinds * len(value)
         values = [self._scalar(one, kind, label, text) for one, kind in zip(value, kinds, strict=True)]
         return values if self.shape == "list" else tuple(values)
 
-    def _wrong(self, value: Any, label: str) -> UsageError:
+    def _wrong(self, value: Any, label: str, wants: str) -> UsageError:
         hint = None
         if self.choices and isinstance(value, str) and (near := nearest(value, self.choices)):
             hint = f"did you mean {near}?"
-        return UsageError(f"{label}: {value!r} isn't {self.wants}", hint)
+        return UsageError(f"{label}: {value!r} isn't {wants}", hint)
 
     def _scalar(self, value: Any, kind: type, label: str, text: bool) -> Any:
         if text and kind in (int, float, bool):
@@ -123,7 +123,7 @@ class Option:
             high = math.inf if self.maximum is None else self.maximum
             fits = math.isfinite(value) and low <= value <= high
         if not fits or (self.choices and value not in self.choices):
-            raise self._wrong(value, label)
+            raise self._wrong(value, label, self._wanted(kind))
         return value
 
 
