@@ -1,9 +1,10 @@
 """Tell from the pixels alone what a clip of the world shows.
 
-No learned part: the background is the nearest template; a thing's colour is the one that, mixed with the background,
-explains the other pixels best, and the share of that mix is the thing's coverage of each pixel. Centre and radius follow
-from coverage; angle from the angular moment of the shape's symmetry; the shape is the candidate that, drawn there, fits
-best; the motion is the strongest of the trends, each measured against the weakest one that the world makes.
+No learned part: the background is the nearest template; a thing's colour is the one that, mixed with the
+background, explains the other pixels best, and the share of that mix is the thing's coverage of each pixel. Centre
+and radius follow from coverage; angle from the angular moment of the shape's symmetry; the shape is the candidate
+that, drawn there, fits best; the motion is the strongest trend, each measured against the weakest that the world
+makes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ NONE = "none"  # the attribute of a thing that isn't there
 
 _PALETTE = np.float32(list(COLOURS.values()))
 _FOREGROUND = 40.0  # least distance of a thing's pixel from the background, of 255 * sqrt(3)
+_UNLIKE = 75.0  # a pixel this far from all mixes of a colour and the background isn't of that colour
+_PIXELS = 1500  # as many are enough to tell the colours
 _SIZE_LIMIT = 8.7 / 64  # between the largest small and the smallest large radius, by ratio
 _WEAKEST = {"move": 19 / 64, "hop": 18 / 64, "scale": math.log(1.7), "turn": math.radians(130)}
+_FITS = 0.7  # least overlap to call a blob a shape; codecs at 28 dB keep more than 0.85
 _ANSWER = 0.5  # of the weakest motion: below it a thing is still
 _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
 
@@ -55,6 +59,7 @@ class Verdict:
 
     background: str
     things: tuple[Seen, ...]
+    stray: float  # share of the pixels unlike the background that no thing's colour explains
 
 
 def judge(video: np.ndarray, objects: int = 1) -> Verdict:
@@ -62,13 +67,13 @@ def judge(video: np.ndarray, objects: int = 1) -> Verdict:
     pixels = video.astype(np.float32)
     name, empty = _background(pixels)
     difference = pixels - empty
-    colours = _colours(difference, empty, objects)
+    colours, stray = _colours(difference, empty, objects)
     shares = _shares(difference, empty, colours)
     things = [_thing(colour, share) for colour, share in zip(colours, shares, strict=True)]
     missing = np.full(len(video), np.nan)
     while len(things) < objects:
         things.append(Seen(NONE, NONE, NONE, NONE, missing, missing, missing))
-    return Verdict(name, tuple(things))
+    return Verdict(name, tuple(things), stray)
 
 
 def position_errors(verdict: Verdict, scene: Scene, height: int, width: int) -> np.ndarray:
@@ -89,7 +94,7 @@ def _background(pixels: np.ndarray) -> tuple[str, np.ndarray]:
     some = pixels[np.unique(np.linspace(0, len(pixels) - 1, 3).astype(int))]
     # A thing covers less than half of the frame, so that the cut distance lets the background decide.
     distance = {
-        name: np.minimum(np.abs(some - backdrop(name, height, width)).sum(-1), 120).mean() for name in BACKGROUNDS
+        name: np.minimum(_length(some - backdrop(name, height, width)), 70.0).mean() for name in BACKGROUNDS
     }
     name = min(distance, key=distance.__getitem__)
     template = backdrop(name, height, width)
@@ -97,20 +102,28 @@ def _background(pixels: np.ndarray) -> tuple[str, np.ndarray]:
     return name, template + np.clip(shift, -20, 20)
 
 
-def _colours(difference: np.ndarray, empty: np.ndarray, count: int) -> list[str]:
-    """Return the names of the `count` colours that together explain what isn't background; fewer if there is less."""
-    frame, row, column = np.nonzero((difference * difference).sum(-1) > _FOREGROUND**2)
+def _length(colour: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("...c,...c", colour, colour))
+
+
+def _colours(difference: np.ndarray, empty: np.ndarray, count: int) -> tuple[list[str], float]:
+    """Return the names of the `count` colours that together best explain what isn't background, and what they don't.
+
+    No names if there is nothing but background.
+    """
+    frame, row, column = np.nonzero(_length(difference) > _FOREGROUND)
     if len(frame) < 4 * len(difference):
-        return []
-    step = max(1, len(frame) // 4000)
+        return [], 0.0
+    step = max(1, len(frame) // _PIXELS)
     frame, row, column = frame[::step], row[::step], column[::step]
     pixels = difference[frame, row, column]
     towards = _PALETTE[:, None] - empty[row, column]  # [8, N, 3]
-    share = np.clip((pixels * towards).sum(-1) / (towards * towards).sum(-1), 0, 1)
-    left = pixels - share[..., None] * towards
-    cost = np.minimum((left * left).sum(-1), 80.0**2)  # [8, N]
+    share = np.einsum("nc,knc->kn", pixels, towards) / np.einsum("knc,knc->kn", towards, towards)
+    left = pixels - np.clip(share, 0, 1)[..., None] * towards
+    cost = np.minimum(np.einsum("knc,knc->kn", left, left), _UNLIKE**2)
     best = min(combinations(range(len(_PALETTE)), count), key=lambda chosen: cost[list(chosen)].min(0).sum())
-    return [list(COLOURS)[index] for index in best]
+    stray = (cost[list(best)].min(0) >= _UNLIKE**2).mean()
+    return [list(COLOURS)[index] for index in best], float(stray)
 
 
 def _shares(difference: np.ndarray, empty: np.ndarray, colours: list[str]) -> list[np.ndarray]:
@@ -122,8 +135,7 @@ def _shares(difference: np.ndarray, empty: np.ndarray, colours: list[str]) -> li
         share = np.clip(share, 0, 1)
         shares.append(share)
         if len(colours) > 1:
-            left = difference - share[..., None] * towards
-            costs.append(np.einsum("thwc,thwc->thw", left, left))
+            costs.append(_length(difference - share[..., None] * towards))
     if costs:
         nearest = np.argmin(costs, axis=0)
         shares = [np.where(nearest == index, share, 0) for index, share in enumerate(shares)]
@@ -155,10 +167,11 @@ def _thing(colour: str, share: np.ndarray) -> Seen:
         fits[candidate] = _fit(windows, dx, dy, candidate, radius, start + turn * progress)
     shape = max(fits, key=fits.__getitem__)
     radius = np.sqrt(mass / _AREA[shape])
+    named = shape if fits[shape] >= _FITS else NONE
     first, last = _ends(progress, radius[time])
     turn = turns.get(shape, (0.0, 0.0))[0]
     motion = _motion(progress, x[time] / unit, y[time] / unit, last / first, turn) if frames > 1 else "still"
-    return Seen(colour, shape, "small" if first < _SIZE_LIMIT * unit else "large", motion, x, y, radius)
+    return Seen(colour, named, "small" if first < _SIZE_LIMIT * unit else "large", motion, x, y, radius)
 
 
 def _windows(
@@ -177,9 +190,12 @@ def _windows(
 
 
 def _moment(windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, n: int) -> np.ndarray:
-    """Return the angular moment of order n, [T] complex: its phase is n times the angle of a point of the shape."""
+    """Return the angular moment of order n >= 3, [T] complex: its phase is n times the angle of a point of the shape."""
     place = dx + 1j * dy
-    return (windows * place**n).sum((1, 2)) / (windows * np.abs(place) ** n).sum((1, 2))
+    power = place * place * place
+    for _ in range(n - 3):
+        power = power * place
+    return np.einsum("tij,tij->t", windows, power) / np.einsum("tij,tij->t", windows, np.abs(power))
 
 
 def _turn(moment: np.ndarray, progress: np.ndarray, n: int) -> tuple[float, float]:
