@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from hy_core.errors import ConflictError, PluginError
+
+if TYPE_CHECKING:
+    from hy_core.vae import VAE
 
 Time = Literal["clean", "video"]
 
@@ -51,7 +54,8 @@ class Condition:
 
     `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
     `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
-    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is.
+    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae` is the
+    model's, for a plugin that has pictures to encode.
 
     Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin` one
     frame, `set_text`: a second owner is a ConflictError that names both). What is additive is kept in the order of
@@ -66,6 +70,7 @@ class Condition:
     guidance: Tensor | None = None
     prompts: tuple[str, ...] = ()
     negative: bool = False
+    vae: VAE | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
     pins: dict[int, Pin] = field(default_factory=dict)
     _extras: list[Extra] = field(default_factory=list)

@@ -1,0 +1,269 @@
+"""The models that `hy` can run: find one, tell its defaults, load it. Torch is imported only to load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hy_core.device import pick_device, pick_dtype
+from hy_core.errors import HyError, MissingError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hy_core.conditioner import Conditioner
+    from hy_core.dit import DiT
+    from hy_core.text import TextEncoder
+    from hy_core.vae import VAE
+
+FOLDERS = "HY_MODELS"
+"""Environment variable: a folder of model folders, found by name."""
+
+POCKET = Path(__file__).with_name("pocket")
+OFFICIAL = ("hunyuan-video-t2v-720p", "hunyuan-video-i2v-720p")
+"""What the official project calls the folder of its transformer and VAE, inside the one that is passed."""
+
+SAMPLED = 64
+"""Blocks of 1 MiB that a fingerprint of a large file reads."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model is best asked for. `guidance` None: it takes none; `shift` None: the rule for the steps."""
+
+    width: int = 1280
+    height: int = 720
+    frames: int = 129
+    fps: float = 24.0
+    steps: int = 50
+    guidance: float | None = 6.0
+    cfg: float = 1.0
+    shift: float | None = None
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model that was found, described without loading it.
+
+    `layout` is "pocket" (config.json, dit.safetensors, vae.safetensors, llm/, clip/), "official" or "diffusers"; `dit`
+    and `vae` are where their weights lie; `config` is what the folder's own config files say of them, if they do.
+    """
+
+    name: str
+    folder: Path
+    layout: str
+    dit: Path
+    vae: Path
+    defaults: Defaults
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def defaults(name: str) -> Defaults:
+    """The defaults of a model by name or folder; MissingError if there is none. Needs no torch."""
+    return find(name).defaults
+
+
+def find(name: str) -> Card:
+    """Find a model by name ("pocket", or one in $HY_MODELS) or folder. Needs no torch, reads no weights."""
+    shelf = os.environ.get(FOLDERS)
+    places = [POCKET] if name == "pocket" else [Path(name).expanduser(), *([Path(shelf) / name] if shelf else [])]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        where = f" or in {FOLDERS}={shelf}" if shelf else ""
+        raise MissingError(f"no model {name!r} here{where}", f"give a model's folder, or put it into one and set {FOLDERS}")
+    if (folder / "model_index.json").is_file():
+        return _diffusers(name, folder)
+    if (folder / "config.json").is_file() and (folder / "llm").is_dir() or folder == POCKET:
+        return _pocket(name, folder)
+    for inner in (folder, *(folder / part for part in OFFICIAL)):
+        if (inner / "transformers").is_dir() and (inner / "vae").is_dir():
+            home = folder if inner != folder or (folder / "text_encoder").is_dir() else folder.parent
+            return Card(name, home, "official", inner / "transformers", inner / "vae", Defaults())
+    raise MissingError(
+        f"{folder} holds no model that hy knows",
+        "expected an official folder (hunyuan-video-t2v-720p/), a diffusers folder (model_index.json), or config.json",
+    )
+
+
+def _pocket(name: str, folder: Path) -> Card:
+    config = _read(folder / "config.json")
+    known = {one.name for one in fields(Defaults)}
+    if unknown := sorted(set(config.get("defaults", {})) - known):
+        raise UsageError(f"{folder}/config.json: unknown default {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
+    given = Defaults(**config.get("defaults", {}))
+    dit, vae = folder / "dit.safetensors", folder / "vae.safetensors"
+    return Card(config.get("name", name), folder, "pocket", dit, vae, given, config)
+
+
+def _diffusers(name: str, folder: Path) -> Card:
+    dit = _read(folder / "transformer" / "config.json")
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    shift = _read(schedule).get("shift") if schedule.is_file() else None
+    # 7 is what every conversion writes down: the rule for the steps says the same at 50. Another one was chosen.
+    shift = None if shift in (7, 1) else shift
+    distilled = dit.get("guidance_embeds", False)
+    given = Defaults(shift=shift) if distilled else Defaults(shift=shift, guidance=None, cfg=6.0)
+    config = {"dit": dit, "vae": _read(folder / "vae" / "config.json")}
+    return Card(name, folder, "diffusers", folder / "transformer", folder / "vae", given, config)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise MissingError(f"{path} is missing", "the model's folder is incomplete: copy or fetch it again") from None
+    except ValueError as error:
+        raise HyError(f"{path} is not JSON: {error}", "copy or fetch it again") from None
+    if not isinstance(found, dict):
+        raise HyError(f"{path} holds no JSON object", "copy or fetch it again")
+    return found
+
+
+@dataclass
+class Model:
+    """A loaded model. `text` loads the encoders each time it is called; use it in a `with`, which frees them."""
+
+    name: str
+    dit: DiT
+    vae: VAE
+    text: Callable[[], TextEncoder]
+    defaults: Defaults = Defaults()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    tiling: str = "official"
+    """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
+    _extended: dict[str, Conditioner] = field(default_factory=dict)
+    _compiled: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the DiT runs."""
+        return self.dit.device
+
+    def extend(self, conditioners: Sequence[Conditioner]) -> None:
+        """Attach the modules of these conditioners, with their weights, and take those of all others out.
+
+        Attaching is by name and options, so that a model that is used again doesn't load the same weights again.
+        """
+        wanted = {conditioner.name: conditioner for conditioner in conditioners}
+        for name, old in list(self._extended.items()):
+            if name not in wanted or (wanted[name] is not old and wanted[name].options != old.options):
+                self.detach(name)
+        for name, conditioner in wanted.items():
+            if name not in self._extended:
+                self._attach(name, conditioner)
+
+    def compile(self) -> None:
+        """Compile the DiT block by block, once; its first steps are slow, the rest faster."""
+        if not self._compiled:
+            for block in (*self.dit.double_blocks, *self.dit.single_blocks):
+                block.compile()
+        self._compiled = True
+
+    def detach(self, name: str) -> None:
+        """Take a conditioner's modules out of every port."""
+        for port in self._ports():
+            if name in port:
+                port.detach(name)
+        self._extended.pop(name, None)
+
+    def _attach(self, name: str, conditioner: Conditioner) -> None:
+        from hy_core.weights import load_port_weights
+
+        try:
+            conditioner.extend(self.dit)
+            if weights := conditioner.weights():
+                load_port_weights(self.dit, name, weights)
+        except BaseException:
+            self.detach(name)
+            raise
+        for port in self._ports():
+            if name in port:
+                port[name].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
+        self._extended[name] = conditioner
+
+    def _ports(self) -> list[Any]:
+        from hy_core.dit import Port
+
+        return [module for module in self.dit.modules() if isinstance(module, Port)]
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a model's DiT and VAE to where they run; the text encoders are loaded when a prompt is encoded.
+
+    `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a pocket
+    model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
+    """
+    from hy_core.text import TextEncoder
+    from hy_core.weights import load_dit, load_vae
+
+    card = find(name)
+    for what, path in (("transformer", card.dit), ("VAE", card.vae)):
+        if not path.exists():
+            raise MissingError(f"the model {card.name!r} has no {what} weights: {path} is missing", _fetch(card))
+    kinds = precision(card.layout, device, dtype)
+    encoders = card.folder
+    return Model(
+        name=card.name,
+        dit=load_dit(card.dit, kinds.device, kinds.dit).eval().requires_grad_(False),
+        vae=load_vae(card.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
+        text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
+        defaults=card.defaults,
+        hashes={"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)},
+        tiling="diffusers" if card.layout == "diffusers" else "official",
+    )
+
+
+def _fetch(card: Card) -> str:
+    if card.folder == POCKET:
+        return "this hy-core was installed without its weights: install the wheel of hy-core again"
+    return "the folder is incomplete: copy or fetch it again"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where a model runs, and the number format of each of its networks."""
+
+    device: torch.device
+    dit: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
+
+
+def precision(layout: str, device: str = "auto", dtype: str = "auto") -> Precision:
+    """Choose device and number formats; UsageError for what isn't there."""
+    import torch
+
+    where = pick_device(device)
+    dit = torch.float32 if layout == "pocket" and dtype == "auto" else pick_dtype(dtype, where)
+    if where.type == "cpu" or dit == torch.float32:
+        return Precision(where, dit, dit, torch.float32)
+    # The released VAE and language model run in float16, and bfloat16's 8 bits show in a decoded picture.
+    return Precision(where, dit, torch.float16, torch.float16)
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of weights, for provenance: of a whole small file; of size and 64 evenly spaced MiB of a large one.
+
+    A folder's is the hash of those of its weight files. Not a proof against tampering, but two different checkpoints
+    differ in it, and 25 GB take a moment.
+    """
+    if path.is_dir():
+        names = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".bin", ".pth"))
+        return hashlib.sha256("".join(f"{p.name}:{fingerprint(p)}\n" for p in names).encode()).hexdigest()
+    size, block = path.stat().st_size, 1 << 20
+    digest = hashlib.sha256(f"{size}:".encode() if size > SAMPLED * block else b"")
+    with path.open("rb") as file:
+        if size <= SAMPLED * block:
+            while part := file.read(block):
+                digest.update(part)
+        else:
+            for index in range(SAMPLED):
+                file.seek(index * (size - block) // (SAMPLED - 1))
+                digest.update(file.read(block))
+    return digest.hexdigest()

@@ -1,0 +1,386 @@
+"""From requests to clips: the seven steps, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hy_core import models, provenance
+from hy_core.condition import Condition, merge
+from hy_core.device import free_memory
+from hy_core.dit import embedded_guidance
+from hy_core.dit.attention import attention
+from hy_core.errors import HyError, MemoryLimitError, UsageError
+from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
+from hy_core.flow.guidance import Branch, Guided
+from hy_core.flow.sampler import SAMPLERS
+from hy_core.flow.schedule import sigmas_for
+from hy_core.request import Request, Result
+from hy_core.vae import Tiling
+
+if TYPE_CHECKING:
+    from hy_core.conditioner import Conditioner
+    from hy_core.models import Model
+    from hy_core.plugins import Plugins
+    from hy_core.text import Encoded
+
+SMALL = 4096
+"""Video tokens up to which guidance branches share a batch: so few leave a device idle otherwise."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """News of a run. `stage` is load, encode, sample, decode or finish; `clip` counts from 0 to `clips`.
+
+    `step` of `steps` counts sampling steps or decoded frames, and `seconds` is what the last one took. While sampling,
+    `preview()` decodes one frame of what the clip is going to be: uint8 [H, W, 3].
+    """
+
+    stage: str
+    clip: int = 0
+    clips: int = 1
+    detail: str = ""
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    preview: Callable[[], np.ndarray] | None = None
+
+
+Callback = Callable[[Progress], None]
+
+
+def generate(
+    requests: Request | Sequence[Request],
+    conditioners: Sequence[Conditioner] = (),
+    model: Model | None = None,
+    callback: Callback | None = None,
+    plugins: Plugins | None = None,
+    rows: int = 1,
+) -> Result | list[Result]:
+    """Make one clip, or a list of them in the order of the requests; see `stream`."""
+    if isinstance(requests, Request):
+        return next(iter(list(stream([requests], conditioners, model, callback, plugins))))
+    return list(stream(requests, conditioners, model, callback, plugins, rows))
+
+
+def stream(
+    requests: Sequence[Request],
+    conditioners: Sequence[Conditioner] = (),
+    model: Model | None = None,
+    callback: Callback | None = None,
+    plugins: Plugins | None = None,
+    rows: int = 1,
+) -> Iterator[Result]:
+    """Make clips and yield each when it is done, in the order of the requests.
+
+    Without `model`, that of the requests is loaded; they must agree on what belongs to it. `conditioners` hold for all
+    requests and have been validated. Up to `rows` requests of one form go through the network together: with 1, a clip
+    is bit for bit the same whatever stands beside it; with more, within rounding (and plugins go one by one).
+
+    Raises HyError in one line: for weights or numbers that are NaN, naming the place; MemoryLimitError, saying what to
+    make smaller. Nothing is written to disk, so that an interrupted run leaves nothing behind.
+    """
+    run = Run(requests, conditioners, callback, plugins)
+    with run.observed():
+        model = model or run.load()
+        model.extend(conditioners)
+        if run.requests[0].compile:
+            model.compile()
+        texts = run.encode_prompts(model)
+        for group in run.groups(rows):
+            yield from run.make(model, group, texts)
+
+
+class Run:
+    """One call of `stream`: the requests and all who want to hear of them."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        conditioners: Sequence[Conditioner] = (),
+        callback: Callback | None = None,
+        plugins: Plugins | None = None,
+    ) -> None:
+        if not requests:
+            raise UsageError("nothing to generate: the list of requests is empty")
+        self.requests, self.conditioners = list(requests), conditioners
+        self.callback, self.plugins = callback, plugins
+        self.stage, self.started, self.ended = "load", 0, 0
+
+    # -- the seven steps --------------------------------------------------------------------------------------
+
+    def load(self) -> Model:
+        """Step 1: the network, with its weights, where it runs."""
+        wanted = {(r.model, r.device, r.dtype) for r in self.requests}
+        if len(wanted) > 1:
+            raise UsageError("clips of one run share --model, --device and --dtype", "make them in runs of their own")
+        name, device, dtype = wanted.pop()
+        self.tell("load", detail=name)
+        return models.load(name, device, dtype)
+
+    def encode_prompts(self, model: Model) -> dict[tuple[str, bool], Encoded]:
+        """Step 2: each prompt on its own, so that none depends on its neighbours; the encoders are freed."""
+        asked: dict[tuple[str, bool], None] = {}
+        for request in self.requests:
+            image = request.frames == 1
+            asked[request.prompt, image] = None
+            if request.cfg != 1:
+                asked[request.negative, image] = None
+        self.tell("encode", detail=f"{len(asked)} prompts" if len(asked) > 1 else "prompt")
+        with model.text() as encoder, torch.inference_mode():
+            texts = {(prompt, image): encoder.encode([prompt], image) for prompt, image in asked}
+        for (prompt, _), encoded in texts.items():
+            if not all(finite(part) for part in (encoded.pooled, *encoded.text)):
+                short = prompt if len(prompt) <= 40 else prompt[:40] + "…"
+                raise HyError(f"the text encoder gives NaN for {short!r}", "its weights are damaged: fetch them again")
+        return texts
+
+    @torch.inference_mode()
+    def make(self, model: Model, group: Sequence[int], texts: dict[tuple[str, bool], Encoded]) -> list[Result]:
+        """Steps 3 to 7 for the requests of a group, which run as rows of one batch."""
+        requests = [self.requests[index] for index in group]
+        first, results = requests[0], []
+        with attention(first.attention):
+            self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
+            guided, cond = self.conditions(model, requests, texts)  # 3
+            latents = self.sample(model, requests, group, guided, cond)  # 4
+        for row, request in enumerate(requests):
+            frames, tiling = self.decode(model, request, group[row], latents[[row]])  # 5
+            record = provenance.record(
+                replace(request, tiling=tiling),
+                model.hashes,
+                str(model.device),
+                str(model.dit.dtype).removeprefix("torch."),
+            )
+            result = Result(frames, request.fps, provenance=record, request=request)
+            self.tell("finish", group[row])
+            for conditioner in self.conditioners:
+                conditioner.finish(request, result)  # 6
+            results.append(result)
+            self.end(result)
+        return results  # 7: whoever called writes it
+
+    def conditions(
+        self, model: Model, requests: Sequence[Request], texts: dict[tuple[str, bool], Encoded]
+    ) -> tuple[Guided, Condition]:
+        """Step 3: what the network is told, in each guidance branch, by the prompt and by the conditioners."""
+        first = requests[0]
+        scale = guidance_of(first, model)
+
+        def branch(request: Request, negative: bool) -> Condition:
+            prompt = request.negative if negative else request.prompt
+            encoded = texts[prompt, request.frames == 1]
+            frames, *size = model.vae.config.latent_size(request.frames, request.height, request.width)
+            value = None if scale is None else embedded_guidance(scale, model.dit.dtype).reshape(1)
+            cond = Condition(
+                list(encoded.text),
+                encoded.pooled,
+                frames,
+                tuple(size),
+                request.fps,
+                value,
+                (prompt,),
+                negative,
+                model.vae,
+            )
+            for conditioner in self.conditioners:
+                conditioner.encode(request, cond)
+            return cond
+
+        cond = merge([branch(request, False) for request in requests])
+        base, branches = cond, []
+        if first.cfg != 1:
+            base = merge([branch(request, True) for request in requests])
+            branches.append(Branch(cond, first.cfg))
+        for conditioner in self.conditioners:
+            branches += conditioner.branches(cond)
+        tokens = cond.frames * cond.size[0] * cond.size[1] // 4
+        return Guided(model.dit, base, branches, first.steps, batched=tokens <= SMALL), cond
+
+    def sample(
+        self, model: Model, requests: Sequence[Request], group: Sequence[int], guided: Guided, cond: Condition
+    ) -> Tensor:
+        """Step 4: from noise to latents [rows, C, F, h, w], float32."""
+        first, clock = requests[0], time.perf_counter()
+        sampler = self.plugins.samplers() if self.plugins else {}
+        sample = SAMPLERS.get(first.sampler) or sampler.pick(first.sampler)
+
+        def before(x: Tensor, sigma: Tensor, step: int) -> Tensor:
+            for conditioner in self.conditioners:
+                x = conditioner.before_step(x, float(sigma), cond)
+            return cond.hold(x)
+
+        def after(step: int, steps: int, x: Tensor, clean: Tensor) -> None:
+            nonlocal clock
+            if not finite(x):
+                raise not_a_number(model.dit, f"step {step} of {steps}")
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            for request in requests:
+                if self.plugins:
+                    self.plugins.step(request, step, steps, seconds)
+            picture = lambda: preview(model, clean)  # noqa: E731
+            self.tell("sample", group[0], step=step, steps=steps, seconds=seconds, preview=picture)
+
+        self.stage = "sample"
+        x = torch.cat([noise(request, model) for request in requests]).to(model.device)
+        return sample(guided, x, sigmas_for(first.schedule, first.steps, first.shift), after, before)
+
+    def decode(self, model: Model, request: Request, clip: int, latents: Tensor) -> tuple[np.ndarray, str]:
+        """Step 5: latents [1, C, F, h, w] to frames uint8 [F, H, W, 3], and the tiling that was used."""
+        tiling = tiling_of(request, model)
+        frames = np.empty((request.frames, request.height, request.width, 3), np.uint8)
+        done, clock = 0, time.perf_counter()
+        self.tell("decode", clip, steps=request.frames)
+        for pixels in model.vae.stream(scaled(model, latents), TILINGS[tiling]):
+            if not finite(pixels):
+                raise not_a_number(model.vae, "the decoder")
+            part = to_frames(pixels[0])
+            frames[done : done + len(part)] = part
+            seconds, clock, done = time.perf_counter() - clock, time.perf_counter(), done + len(part)
+            self.tell("decode", clip, step=done, steps=request.frames, seconds=seconds)
+        return frames, tiling
+
+    # -- grouping, reporting ----------------------------------------------------------------------------------
+
+    def groups(self, rows: int) -> Iterator[list[int]]:
+        """Neighbouring requests that differ only in prompts and seeds, at most `rows` together."""
+
+        def form(request: Request) -> Request:
+            return replace(request, prompt="", negative="", seed=0)
+
+        group: list[int] = []
+        for index, request in enumerate(self.requests):
+            alike = group and form(request) == form(self.requests[group[0]])
+            if group and (not alike or len(group) >= rows or self.conditioners):
+                yield group
+                group = []
+            group.append(index)
+        yield group
+
+    def tell(self, stage: str, clip: int = 0, **news: Any) -> None:
+        """Report progress."""
+        self.stage = stage
+        if self.callback:
+            self.callback(Progress(stage, clip, len(self.requests), **news))
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Tell observers of every request's start and, once, of its end; say what ran out of memory in one line."""
+        for request in self.requests:
+            self.started += 1
+            if self.plugins:
+                self.plugins.run_start(request)
+        try:
+            with memory_in_one_line(self):
+                yield
+        except BaseException as error:
+            for request in self.requests[self.ended : self.started]:
+                if self.plugins:
+                    self.plugins.run_end(request, None, error)
+            raise
+
+    def end(self, result: Result) -> None:
+        """Tell observers that a request has its result."""
+        self.ended += 1
+        if self.plugins:
+            self.plugins.run_end(result.request, result, None)
+
+
+def noise(request: Request, model: Model) -> Tensor:
+    """Start latents of a request [1, C, F, h, w]: float32, drawn on the CPU from its own seed.
+
+    So they are the same on any device and beside any other clip. The official code draws float16 on the GPU: the same
+    seed gives other noise there (core facts, trap 7).
+    """
+    shape = model.vae.config.latent_size(request.frames, request.height, request.width)
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randn(1, model.vae.config.latent_channels, *shape, generator=generator)
+
+
+def guidance_of(request: Request, model: Model) -> float | None:
+    """The embedded guidance scale of a distilled model; None for others, which know only `cfg`."""
+    if model.dit.config.guidance:
+        return model.defaults.guidance or 6.0 if request.guidance is None else request.guidance
+    if request.guidance is not None:
+        raise UsageError(
+            f"--guidance {request.guidance:g}: the model {model.name!r} was not distilled to take it",
+            f"use --cfg {request.guidance:g}",
+        )
+    return None
+
+
+TILINGS = {"off": None, "official": Tiling.OFFICIAL, "diffusers": Tiling.DIFFUSERS}
+
+
+def tiling_of(request: Request, model: Model) -> str:
+    """How to decode: as asked; "auto" decodes whole if that fits into memory, else in the model's own tiles.
+
+    Tiles change the picture (core facts, trap 4), so a result's record names those that were used.
+    """
+    if request.tiling != "auto":
+        return request.tiling
+    config = model.vae.config
+    latent = config.latent_size(request.frames, request.height, request.width)
+    widest = max(c * t * h * w for c, t, h, w in decoder_shapes(config, *latent))
+    bytes_each = next(model.vae.parameters()).element_size()
+    fits = ALIVE_IN_DECODER * widest * bytes_each <= free_memory(model.device)
+    return "off" if fits else model.tiling
+
+
+def scaled(model: Model, latents: Tensor) -> Tensor:
+    """Latents as the VAE's weights take them."""
+    return model.vae.from_model(latents).to(next(model.vae.parameters()))
+
+
+def preview(model: Model, clean: Tensor) -> np.ndarray:
+    """The middle of a clip as a picture, uint8 [H, W, 3], from its estimated latents."""
+    middle = clean.shape[2] // 2
+    with torch.inference_mode():
+        return to_frames(model.vae.decode(scaled(model, clean[:1, :, middle : middle + 1]))[0])[0]
+
+
+def to_frames(pixels: Tensor) -> np.ndarray:
+    """Pixels [3, F, H, W] in -1..1 to uint8 [F, H, W, 3], rounded to the nearest."""
+    return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+
+
+def finite(x: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    return bool(torch.isfinite(x).all())
+
+
+def not_a_number(network: nn.Module, where: str) -> HyError:
+    """The error for numbers that went wrong, with the likely cause: damaged weights, float16, or guidance."""
+    kind = type(network).__name__
+    for name, parameter in network.named_parameters():
+        if not finite(parameter):
+            return HyError(
+                f"the {kind}'s weights hold NaN or infinity ({name})", "the file is damaged: copy or fetch it again"
+            )
+    if next(network.parameters()).dtype == torch.float16:
+        return HyError(f"{kind}: {where} gives NaN: its numbers don't fit into float16", "use --dtype bf16 or fp32")
+    return HyError(f"{kind}: {where} gives NaN or infinity", "use a lower --cfg or --guidance, or --dtype fp32")
+
+
+@contextmanager
+def memory_in_one_line(run: Run) -> Iterator[None]:
+    """Turn what torch and numpy say when memory runs out into a MemoryLimitError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = str(error).lower()
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and "allocate memory" not in said and "not enough memory" not in said:
+            raise
+        largest = max(run.requests[run.ended :] or run.requests, key=lambda r: r.width * r.height * r.frames)
+        raise MemoryLimitError(
+            f"not enough memory for {largest.frames} frames of {largest.width}x{largest.height} (step: {run.stage})",
+            "try --tiling official" if run.stage == "decode" else "try fewer --frames, a smaller --size, or --dtype bf16",
+        ) from error
