@@ -6,7 +6,6 @@ import inspect
 from dataclasses import dataclass
 
 import pytest
-
 from hy_core import Conditioner, UsageError, option
 from hy_core.conditioner import LIFECYCLE
 

@@ -9,7 +9,6 @@ from typing import Literal
 import click
 import pytest
 from click.testing import CliRunner
-
 from hy_core import UsageError, option, options
 
 
@@ -49,9 +48,10 @@ def test_flags_fill_the_dataclass_and_the_rest_are_defaults():
 
 
 def test_every_kind_of_flag_arrives_in_its_type():
-    line = "--dawn-words a --dawn-count 5 --dawn-scale 2 --dawn-loud --dawn-no-soft --dawn-image x.png --dawn-mode mask"
-    more = "--dawn-images a.png --dawn-images b.png --dawn-levels 1 --dawn-levels 2.5 --dawn-point 3 4"
-    assert parsed([*line.split(), *more.split()]) == Every(
+    line = "--dawn-words a --dawn-count 5 --dawn-scale 2 --dawn-loud --dawn-no-soft --dawn-image x.png"
+    more = "--dawn-mode mask --dawn-images a.png --dawn-images b.png --dawn-point 3 4"
+    last = "--dawn-levels 1 --dawn-levels 2.5"
+    assert parsed([*line.split(), *more.split(), *last.split()]) == Every(
         words="a",
         count=5,
         scale=2.0,

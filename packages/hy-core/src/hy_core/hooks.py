@@ -1,8 +1,8 @@
 """Every hook of hy: what it is called with, and when.
 
 A plugin is a module with some of these functions, each marked with `@hookimpl`, named by an entry point of
-the group `hy.plugins`. What a plugin *does* lives in a `Conditioner`; hooks only announce names. A *target* is
-an object or a string "module:attribute" that is imported on first use, so that registering stays cheap:
+the group `hy.plugins`. What a plugin *does* lives in a `Conditioner`; hooks only announce names. A *target*
+is an object or a string "module:attribute" that is imported on first use, so that registering stays cheap:
 registration hooks must not import torch.
 """
 

@@ -44,7 +44,8 @@ class Found:
     version: str
     summary: str
     module: str
-    rivals: tuple[str, ...] = ()  # further distributions with a plugin of this name
+    rivals: tuple[str, ...] = ()  # further packages with a plugin of this name
+    requires: tuple[str, ...] = ()  # what the distribution says that it needs
 
     @property
     def package(self) -> str:
@@ -96,6 +97,7 @@ class Plugins:
                 (about["Summary"] or "") if entry.dist else "",
                 entry.value,
                 tuple(rivals),
+                tuple(entry.dist.requires or ()) if entry.dist else (),
             )
             table[name] = (entry, found)
         return table
@@ -135,17 +137,15 @@ class Plugins:
             return name
         if name not in self._installed:
             near = options.nearest(name, self.found)
-            known = ", ".join(self.found) or "none is installed"
-            raise PluginError(
-                f"no plugin {name!r}",
-                f"did you mean {near}?" if near else f"plugins: {known}; or: hy plugins install",
-            )
+            known = ", ".join(self.found) or "none"
+            hint = f"did you mean {near}?" if near else f"installed: {known}; more: hy plugins install"
+            raise PluginError(f"no plugin {name!r}", hint)
         entry, found = self._installed[name]
         self._refuse_off(name)
         if found.rivals:
             every = " and ".join((found.package, *found.rivals))
             raise PluginError(f"plugin {name!r} is installed twice: by {every}", "uninstall one of them")
-        with _one_line(name, found.distribution):
+        with _one_line(found):
             module = entry.load()
         self.add(found, module)
         return name
@@ -156,8 +156,7 @@ class Plugins:
             return name
         if not NAME.fullmatch(name):
             raise PluginError(
-                f"{path.name}: not a name for a plugin",
-                "name the file in lower case, such as dawn.py or night_sky.py",
+                f"{path.name} isn't a name for a plugin", "use lower case, such as night_sky.py"
             )
         if not path.is_file():
             raise PluginError(f"no such plugin file: {path}")
@@ -169,7 +168,7 @@ class Plugins:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up by name
         try:
-            with _one_line(name, ""):
+            with _one_line(Found(name, path.name, "", "", str(path))):
                 spec.loader.exec_module(module)
             self.add(Found(name, path.name, "", _first_line(module), str(path)), module)
         except BaseException:
@@ -312,7 +311,7 @@ class Plugins:
         if (owner, hook) not in self._said:
             said: list[tuple[str, Any]] = []
             reader = READERS.get(hook, read_target)
-            with _one_line(owner, self._loaded[owner].distribution, hook):
+            with _one_line(self._loaded[owner], hook):
                 self._call(owner, hook, register=lambda *a, **k: said.append(reader(owner, *a, **k)))
             self._said[owner, hook] = said
         return self._said[owner, hook]
@@ -381,16 +380,16 @@ def _core() -> Found:
 
 
 @contextmanager
-def _one_line(name: str, distribution: str, doing: str = "") -> Iterator[None]:
+def _one_line(found: Found, doing: str = "") -> Iterator[None]:
     """Turn whatever a plugin raises while it loads into a PluginError of one line."""
     try:
         yield
     except HyError as error:
-        raise PluginError(f"plugin {name!r}: {error.message}", error.hint) from error
+        raise PluginError(f"plugin {found.name!r}: {error.message}", error.hint) from error
     except (Exception, SystemExit) as error:
         failed = f"{doing} failed" if doing else "failed to load"
-        hint = _remedy(error, distribution)
-        raise PluginError(f"plugin {name!r} {failed}: {_reason(error)}", hint) from error
+        hint = _remedy(error, found)
+        raise PluginError(f"plugin {found.name!r} {failed}: {_reason(error)}", hint) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -399,20 +398,16 @@ def _reason(error: BaseException) -> str:
     return said if said and isinstance(error, ImportError) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
-def _remedy(error: BaseException, distribution: str) -> str:
-    """What helps against a failed import: the extra that brings the missing module, if the plugin has one."""
+def _remedy(error: BaseException, found: Found) -> str:
+    """What helps: against a failed import, the extra of the distribution that brings the missing module."""
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if not missing:
         return "set HY_DEBUG=1 for the traceback, or go without this plugin"
-    try:
-        needs = importlib.metadata.requires(distribution) if distribution else None
-    except importlib.metadata.PackageNotFoundError:
-        needs = None
-    for need in needs or ():
+    for need in found.requires:
         wanted = re.match(r"[\w.-]+", need)
         extra = re.search(r"""extra\s*==\s*["']([\w.-]+)["']""", need)
         if wanted and extra and wanted[0].replace("-", "_").lower() == missing.lower():
-            return f'pip install "{distribution}[{extra[1]}]"'
+            return f'pip install "{found.distribution}[{extra[1]}]"'
     return f"install what brings the module {missing!r}"
 
 

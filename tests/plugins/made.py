@@ -1,10 +1,20 @@
-"""Write the metadata of an installed distribution by hand: no network, no installer."""
+"""Plugins made by hand: out of functions, or as the metadata of an installed distribution."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
+from types import ModuleType
+
+from hy_core import hookimpl
+
+
+def plugin(**hooks: Callable[..., object]) -> ModuleType:
+    """A module with these hooks."""
+    module = ModuleType("made")
+    vars(module).update({name: hookimpl(function) for name, function in hooks.items()})
+    return module
 
 
 def install(
