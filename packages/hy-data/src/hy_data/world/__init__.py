@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from hy_data.world.captions import Caption, caption
 from hy_data.world.render import render
-from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Thing, Track, sample_scene
+from hy_data.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    Track,
+    sample_scene,
+)
 
 __all__ = [
     "BACKGROUNDS",

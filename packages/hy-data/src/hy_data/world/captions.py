@@ -1,8 +1,9 @@
 """Say in English what a scene shows, in many ways, and note which attributes the words pin down.
 
-A caption may leave attributes out ("a red circle moves right" says nothing about size or background); what isn't said
-is free, so `Caption` carries what is. There are three wordings: "train"; "heldout", sentences and phrases that no
-training caption has, built of words that training captions use; and "unseen", with verbs that they never use.
+A caption may leave attributes out ("a red circle moves right" says nothing about size or background); what
+isn't said is free, so `Caption` carries what is. There are three wordings: "train"; "heldout", sentences and
+phrases that no training caption has, built of words that training captions use; and "unseen", with verbs that
+they never use.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ _SHAPE = {"circle": ("circle", "disc", "ball"), "square": ("square", "box")}
 _SIZE = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
 
 # Each phrase as (he does, doing).
-_MOVE = ("moves {}", "moving {}"), ("goes {}", "going {}"), ("slides {}", "sliding {}"), ("travels {}", "traveling {}")
+_MOVE = (
+    ("moves {}", "moving {}"),
+    ("goes {}", "going {}"),
+    ("slides {}", "sliding {}"),
+    ("travels {}", "traveling {}"),
+)
 
 
 def _moves(*ways: str) -> tuple[tuple[str, str], ...]:
@@ -72,7 +78,10 @@ _MOTION_HELDOUT = {
     "bounce": (("keeps hopping up and down", "that keeps hopping up and down"), ("hops", "hopping")),
     "spin": (("keeps rotating", "that keeps rotating"), ("rotates on the spot", "rotating on the spot")),
     "grow": (("keeps growing", "that keeps growing"), ("becomes bigger", "becoming bigger")),
-    "shrink": (("keeps shrinking", "that keeps shrinking"), ("keeps getting smaller", "that keeps getting smaller")),
+    "shrink": (
+        ("keeps shrinking", "that keeps shrinking"),
+        ("keeps getting smaller", "that keeps getting smaller"),
+    ),
     "still": (("rests where it is", "resting where it is"), ("stays on the spot", "staying on the spot")),
 }
 _MOTION_UNSEEN = {
@@ -86,6 +95,7 @@ _MOTION_UNSEEN = {
     "shrink": (("dwindles and gets smaller", "dwindling and getting smaller"), ("deflates", "deflating")),
     "still": (("remains still", "remaining still"), ("stands still", "standing still")),
 }
+_PHRASES = {"train": _MOTION, "heldout": _MOTION_HELDOUT, "unseen": _MOTION_UNSEEN}
 _PLAIN = ("on a {} background", "against a {} background", "in front of a {} wall", "on {}")
 _PLAIN_HELDOUT = ("in front of a {} background", "against a {} wall")
 _WHERE = {
@@ -103,8 +113,8 @@ _WHERE_HELDOUT = {
     "checkerboard": ("against a checkered background", "in front of a checkerboard"),
 }
 
-# {a}: the thing ("a red circle"), {does}/{doing}: its motion, {where}: the background. Without motion or background
-# the sentences that need them are left out.
+# {a}: the thing ("a red circle"), {does}/{doing}: its motion, {where}: the background. Without motion or
+# background the sentences that need them are left out.
 _ONE = (
     "{a} {does} {where}",
     "{a} {doing} {where}",
@@ -162,7 +172,7 @@ class Caption:
     """A text and what it states."""
 
     text: str
-    stated: tuple[frozenset[str], ...]  # for each thing of the scene, in its order: of colour, shape, size, motion
+    stated: tuple[frozenset[str], ...]  # of colour, shape, size, motion; for each thing in the scene's order
     background: bool
 
 
@@ -188,7 +198,7 @@ def caption(
         thing = scene.things[index]
         said[index] = _name(rng, thing, full, alone=len(order) == 1)
         parts[name] = said[index][0]
-        phrases = {"train": _MOTION, "heldout": _MOTION_HELDOUT, "unseen": _MOTION_UNSEEN}[wording][thing.motion]
+        phrases = _PHRASES[wording][thing.motion]
         parts["does" + suffix], parts["doing" + suffix] = phrases[_index(rng, len(phrases))]
     text = _pick(rng, _sentences(wording, len(order), moving, background, frames == 1)).format(**parts)
     return Caption(

@@ -28,11 +28,12 @@ def sample(
 
 
 class WorldDataset:
-    """Map-style dataset of `length` clips with captions; the item at an index is the same in every run and worker.
+    """`length` clips with captions; the item at an index is the same in every run and worker.
 
-    `shapes` are the (frames, height, width) to draw from. `block` neighbours share one shape, so that batches of that
-    many consecutive items can be stacked. Clips shorter than a whole one (but not pictures) are windows cut from a
-    whole one, at normal speed: right for a VAE, but their captions may promise what comes later.
+    `shapes` are the (frames, height, width) to draw from. `block` neighbours share one shape, so that batches
+    of that many consecutive items can be stacked. Clips shorter than a whole one (but not pictures) are
+    windows cut from a whole one, at normal speed: right for a VAE, but their captions may promise what comes
+    later.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """Tell from the pixels alone what a clip of the world shows.
 
 No learned part: the background is the nearest template; a thing's colour is the one that, mixed with the
-background, explains the other pixels best, and the share of that mix is the thing's coverage of each pixel. Centre
-and radius follow from coverage; angle from the angular moment of the shape's symmetry; the shape is the candidate
-that, drawn there, fits best; the motion is the strongest trend, each measured against the weakest that the world
-makes.
+background, explains the other pixels best, and the share of that mix is the thing's coverage of each pixel.
+Centre and radius follow from coverage; angle from the angular moment of the shape's symmetry; the shape is
+the candidate that, drawn there, fits best; the motion is the strongest trend, each measured against the
+weakest that the world makes.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def judge(video: np.ndarray, objects: int = 1) -> Verdict:
 
 
 def position_errors(verdict: Verdict, scene: Scene, height: int, width: int) -> np.ndarray:
-    """Return the distance in pixels between seen and true centre of each thing and frame, [things, T]; NaN if unseen.
+    """Return how far each thing is seen from where it is, in pixels, [things, T]; NaN if unseen.
 
-    The things must be in one order: see `hy_data.world.score.match`.
+    Verdict and scene must have their things in one order: see `hy_data.world.score.match`.
     """
     frames = len(verdict.things[0].x)
     tracks = scene.tracks(frames, height, width)
@@ -107,9 +107,9 @@ def _length(colour: np.ndarray) -> np.ndarray:
 
 
 def _colours(difference: np.ndarray, empty: np.ndarray, count: int) -> tuple[list[str], float]:
-    """Return the names of the `count` colours that together best explain what isn't background, and what they don't.
+    """Return the `count` colours that best explain what isn't background, and the share that they don't.
 
-    No names if there is nothing but background.
+    No colours if there is nothing but background.
     """
     frame, row, column = np.nonzero(_length(difference) > _FOREGROUND)
     if len(frame) < 4 * len(difference):
@@ -177,7 +177,7 @@ def _thing(colour: str, share: np.ndarray) -> Seen:
 def _windows(
     share: np.ndarray, x: np.ndarray, y: np.ndarray, area: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut a window around the thing out of each frame; return [T, P, P] and its offsets [T, 1, P], [T, P, 1]."""
+    """Cut out a window around the thing, [T, P, P]; and its pixels' offsets [T, 1, P], [T, P, 1]."""
     reach = math.ceil(math.sqrt(area / _AREA["triangle"]) * EXTENT["triangle"]) + 2
     padded = np.pad(share, ((0, 0), (reach, reach + 1), (reach, reach + 1)))
     left, top = np.floor(x).astype(int) - reach, np.floor(y).astype(int) - reach
@@ -190,7 +190,7 @@ def _windows(
 
 
 def _moment(windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, n: int) -> np.ndarray:
-    """Return the angular moment of order n >= 3, [T] complex: its phase is n times the angle of a point of the shape."""
+    """Return the angular moment of order n >= 3, [T] complex; its phase is n times the shape's angle."""
     place = dx + 1j * dy
     power = place * place * place
     for _ in range(n - 3):
@@ -199,7 +199,7 @@ def _moment(windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, n: int) -> np.n
 
 
 def _turn(moment: np.ndarray, progress: np.ndarray, n: int) -> tuple[float, float]:
-    """Return turn over the clip and angle at the first frame that suit all moments best, relative to upright."""
+    """Return the turn over the clip and the first angle (0 is upright) that suit all moments best."""
     upright = np.exp(-1j * n * (math.pi / 4 if n == 4 else -math.pi / 2))
     limit = math.radians(320)
     tries = np.linspace(-limit, limit, 161) if len(progress) > 1 else np.zeros(1)
@@ -211,7 +211,7 @@ def _turn(moment: np.ndarray, progress: np.ndarray, n: int) -> tuple[float, floa
 def _fit(
     windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, shape: str, radius: np.ndarray, angle: np.ndarray
 ) -> float:
-    """Return intersection over union of the coverage and the shape drawn at the same place, over all frames."""
+    """Return intersection over union of the coverage and the shape drawn there, over all frames."""
     drawn = coverage(shape, dx, dy, np.float32(radius)[:, None, None], np.float32(angle)[:, None, None])
     return float(np.minimum(drawn, windows).sum() / np.maximum(drawn, windows).sum())
 

@@ -17,8 +17,9 @@ _GRADIENT = {  # top, bottom
 _CHECKS = ((200, 190, 162), (166, 156, 128))
 _CHECKS_ACROSS = 8  # cells along the shorter side: 8 pixels each at 64
 
-# A regular polygon or star, folded into one half of one point, is a half plane: (number of points, angle of the point
-# on an upright shape, radius of the points, radius of the dents between them), radii per unit of radius.
+# A regular polygon or star, folded into one half of one point, is a half plane: (number of points, angle of
+# the point on an upright shape, radius of the points, radius of the dents between them), radii per unit of
+# radius.
 _POINTED = {
     "square": (4, math.pi / 4, EXTENT["square"], EXTENT["square"] * math.cos(math.pi / 4)),
     "triangle": (3, -math.pi / 2, EXTENT["triangle"], EXTENT["triangle"] / 2),
@@ -45,7 +46,7 @@ def backdrop(background: str, height: int, width: int) -> np.ndarray:
 
 
 def coverage(shape: str, dx: np.ndarray, dy: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel a shape covers, 0..1, from the pixel's offset to the centre (all broadcast)."""
+    """Return how much of each pixel a shape covers, 0..1, from the offset to its centre (all broadcast)."""
     if shape == "circle":
         return np.clip(0.5 + radius - np.sqrt(dx * dx + dy * dy), 0, 1)
     points, upright, tip, dent = _POINTED[shape]
@@ -62,7 +63,7 @@ def coverage(shape: str, dx: np.ndarray, dy: np.ndarray, radius: np.ndarray, ang
 
 
 def render(scene: Scene, frames: int = FRAMES, height: int = 64, width: int = 64) -> np.ndarray:
-    """Draw a clip, uint8 [T, H, W, 3]. The frame must have the shape the scene was sampled for (`UsageError`)."""
+    """Draw a clip, uint8 [T, H, W, 3]; `UsageError` if the frame isn't of the scene's shape."""
     video = np.repeat(backdrop(scene.background, height, width)[None], frames, axis=0)
     for thing, track in zip(scene.things, scene.tracks(frames, height, width), strict=True):
         colour = np.float32(COLOURS[thing.colour])

@@ -1,8 +1,8 @@
 """A scene of the procedural world: what is in the clip and where it is at every moment.
 
-Lengths are in units of the frame's shorter side, positions are measured from the top left corner (x to the right, y
-down), angles are in radians and clockwise as seen on the screen. A scene therefore has no resolution of its own, only
-a shape (`Scene.width` by `Scene.height`, the shorter of which is 1).
+Lengths are in units of the frame's shorter side, positions are measured from the top left corner (x to the
+right, y down), angles are in radians and clockwise as seen on the screen. A scene therefore has no resolution
+of its own, only a shape (`Scene.width` by `Scene.height`, the shorter of which is 1).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ BACKGROUNDS = ("white", "black", "gray", "sky", "sunset", "checkerboard")
 
 FRAMES, FPS = 17, 8.0
 
-# Distance from the centre to the farthest point, per unit of radius: shapes of one radius look about equally large.
+# Distance from the centre to the farthest point, per unit of radius: shapes of one radius look about equally
+# large.
 EXTENT = {"circle": 1.0, "square": 1.22, "triangle": 1.35, "star": 1.38}
 _EDGE = 1.5 / 64  # smallest gap between a thing and the edge of the frame
 _MOVE = (19 / 64, 34 / 64)  # length of a move
@@ -60,7 +61,7 @@ class Thing:
     hops: int = 0  # impacts over the clip
 
     def at(self, progress: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return centre x, centre y, radius and angle at each moment (0 = first frame, 1 = last), each [T]."""
+        """Return centre x, centre y, radius, angle at each moment (0 first frame, 1 last), each [T]."""
         fall = self.hop * (1 - np.abs(np.cos(math.pi * self.hops * progress)))
         x = self.x + self.move[0] * progress
         y = self.y + self.move[1] * progress + fall
@@ -75,7 +76,7 @@ class Track:
     y: np.ndarray  # [T]
     radius: np.ndarray  # [T]
     angle: np.ndarray  # [T], radians, clockwise
-    impacts: tuple[float, ...]  # moments when it hits the floor, in frames (3.5 is halfway between frames 3 and 4)
+    impacts: tuple[float, ...]  # when it hits the floor, in frames: 3.5 is halfway between 3 and 4
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,19 @@ class Scene:
         tracks = []
         for thing in self.things:
             x, y, radius, angle = thing.at(progress)
-            hits = () if frames == 1 else tuple((i + 0.5) / thing.hops * (frames - 1) for i in range(thing.hops))
+            hops = thing.hops if frames > 1 else 0
+            hits = tuple((i + 0.5) / hops * (frames - 1) for i in range(hops))
             tracks.append(Track(x * unit, y * unit, radius * unit, angle, hits))
         return tuple(tracks)
 
     def unit(self, height: int, width: int) -> int:
-        """Return the number of pixels per unit of length; raise `UsageError` when the frame has another shape."""
+        """Return the pixels per unit of length; raise `UsageError` when the frame has another shape."""
         unit = min(height, width)
         if abs(width - self.width * unit) > 1 or abs(height - self.height * unit) > 1:
             shape = f"{self.width * unit:.0f}x{self.height * unit:.0f}"
-            raise UsageError(f"a scene made for {shape} can't be drawn as {width}x{height}", "sample it at that size")
+            raise UsageError(
+                f"a scene for {shape} can't be drawn as {width}x{height}", "sample it at that size"
+            )
         return unit
 
 
@@ -117,9 +121,9 @@ def sample_scene(
 ) -> Scene:
     """Draw a scene of the split ("train", "heldout" or "all").
 
-    `objects` is 1 or 2; None draws two in a quarter of the scenes. With `frames` = 1 everything is still, for a picture
-    shows no motion. Two things differ in colour and keep apart. Every thing of a held-out scene is a held-out
-    combination, no thing of a training scene is.
+    `objects` is 1 or 2; None draws two in a quarter of the scenes. With `frames` = 1 everything is still, for
+    a picture shows no motion. Two things differ in colour and keep apart. Every thing of a held-out scene is
+    a held-out combination, no thing of a training scene is.
     """
     from hy_data.world.splits import combinations
 
@@ -135,7 +139,7 @@ def sample_scene(
             continue
         sizes = [tuple(SIZES)[rng.integers(len(SIZES))] for _ in picked]
         for _ in range(1 if count == 1 else 12):
-            things = tuple(_place(rng, *attributes, size, frame) for attributes, size in zip(picked, sizes, strict=True))
+            things = tuple(_place(rng, *kind, size, frame) for kind, size in zip(picked, sizes, strict=True))
             if count == 1 or _apart(*things):
                 return Scene(background, things, *frame)
 

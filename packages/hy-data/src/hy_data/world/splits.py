@@ -7,7 +7,7 @@ from functools import cache
 
 from hy_core.errors import UsageError
 
-from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
+from hy_data.world.scene import COLOURS, MOTIONS, SHAPES
 
 SPLITS = ("train", "heldout", "all")
 _ONE_IN = 10
@@ -19,7 +19,7 @@ def possible(shape: str, motion: str) -> bool:
 
 
 def is_heldout(colour: str, shape: str, motion: str, background: str) -> bool:
-    """Say whether a combination is kept for the test: one in ten, by a hash, the same on every machine for ever."""
+    """Say whether a combination is kept for the test: one in ten, by a hash, the same everywhere."""
     return zlib.crc32(f"{colour} {shape} {motion} {background}".encode()) % _ONE_IN == 0
 
 
