@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hy_core.dit.rope import rotate, table
 from hy_core.flow.sampler import sample_euler
 from hy_core.flow.schedule import shifted_sigmas
 from parity.cases import cases
@@ -20,11 +21,17 @@ def close(ours, theirs, tolerance):
 
 
 @pytest.mark.parametrize(("case", "run"), cases("D"))
-def test_schedule_and_trajectory(case, run):
+def test_schedules_trajectories_and_rotary_tables(case, run):
     scalars, inputs, outputs = case.scalars(run), case.inputs(run), case.outputs(run)
     checked = set()
     if "rope_dim_list" in scalars:
-        pytest.skip("a rotary table: see test_rotary_table")
+        axes = [torch.arange(size) for size in scalars["sizes"]]
+        turns = table(axes, scalars["rope_dim_list"], scalars["theta"])
+        right = torch.tensor([1.0, 0.0]).repeat(len(turns), 1, sum(scalars["rope_dim_list"]) // 2)
+        turned = rotate(right, turns)[:, 0].unflatten(1, (-1, 2))  # each pair (1, 0) becomes (cos, sin)
+        for name, ours in zip(("cos", "sin"), turned.unbind(2), strict=True):
+            close(ours.repeat_interleave(2, dim=1), outputs[name], case.tolerance(run, name))
+        return
     sigmas = shifted_sigmas(scalars["steps"], scalars["shift"])
     if "sigmas" in outputs:
         close(sigmas, outputs["sigmas"], case.tolerance(run, "sigmas"))
