@@ -1,7 +1,7 @@
 """Attention over any number of token streams, with no padding and no mask.
 
-Streams are packed: [tokens of all rows, heads, head_dim], rows one after the other. A `Layout` joins the streams of
-each row into one sequence, and `attend` lets every row attend to itself only.
+Streams are packed: [tokens of all rows, heads, head_dim], rows one after the other. A `Layout` joins the
+streams of each row into one sequence, and `attend` lets every row attend to itself only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 class Layout:
     """How the tokens of several packed streams make one sequence per row.
 
-    Built from one list of row lengths for each stream. When all rows are alike, joining is a view and a `cat`;
+    Built from one list of row lengths for each stream. When all rows are alike, joining is a `cat` of views;
     otherwise rows are sorted by length, so that those of equal length still attend in one call.
     """
 
@@ -57,7 +57,7 @@ class Layout:
         return tuple(part.flatten(0, 1) for part in parts)
 
     def spread(self, x: Tensor) -> Tensor:
-        """Give each token of the last stream what its row has: [B, ...] to [tokens, ...], or [1, ...] for one row."""
+        """Give each token of the last stream what its row has: [B, ...] to [tokens, ...], if B > 1."""
         return x if self.rows == 1 else x.index_select(0, self.owner)
 
 

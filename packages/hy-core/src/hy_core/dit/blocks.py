@@ -1,8 +1,8 @@
 """The two kinds of block: two streams that meet in attention, then one.
 
 B rows, F frames, S tokens of a frame, N = F*S, D width, T text tokens of all rows (packed, no padding).
-x [B,F,S,D] is the video, y [T,D] the text; `frames` [B,F,D] and `noisy` [B,D] are SiLU of the conditioning vectors
-of the frames and of the text.
+x [B,F,S,D] is the video, y [T,D] the text; `frames` [B,F,D] and `noisy` [B,D] are SiLU of the conditioning
+vectors of the frames and of the text.
 """
 
 from __future__ import annotations
@@ -18,25 +18,34 @@ from hy_core.dit.attention import Layout, attend
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import MLP, Modulation, RMSNorm, norm
 from hy_core.dit.ports import Port
-from hy_core.dit.rope import Rope, rotate
+from hy_core.dit.rope import rotate
+
+Norms = tuple[RMSNorm, RMSNorm]
 
 
 @dataclass
 class Sequence:
     """What attention has to know of positions and lengths; the same in every block and step."""
 
-    rope: Rope  # for the N video tokens
+    rope: Tensor  # [N, head_dim/2] turns of the video's tokens
     joint: Layout  # video, then text
 
 
-def heads(qkv: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split [..., 3*D] into queries, keys and values [..., heads, head_dim]."""
-    return qkv.unflatten(-1, (3, count, -1)).unbind(-3)
+def joint_attention(
+    x: Tensor, y: Tensor, x_norms: Norms, y_norms: Norms, heads: int, seq: Sequence
+) -> tuple[Tensor, Tensor]:
+    """Let each row's video and text attend to both: x [B,F,S,3*D], y [T,3*D] to [B,F,S,D], [T,D].
 
-
-def turn(x: Tensor, norm: RMSNorm, rope: Rope, dtype: torch.dtype) -> Tensor:
-    """Norm and rotate the video's queries or keys [B,F,S,heads,head_dim]; packed [B*N,heads,head_dim]."""
-    return rotate(norm(x).flatten(1, 2), rope).to(dtype).flatten(0, 1)
+    Queries and keys are normed; those of the video are turned by their positions.
+    """
+    x_q, x_k, x_v = x.flatten(1, 2).unflatten(-1, (3, heads, -1)).unbind(-3)  # [B,N,heads,head_dim]
+    y_q, y_k, y_v = y.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T,heads,head_dim]
+    x_q, x_k = (rotate(norm(part), seq.rope) for norm, part in zip(x_norms, (x_q, x_k), strict=True))
+    y_q, y_k = (norm(part) for norm, part in zip(y_norms, (y_q, y_k), strict=True))
+    pairs = ((x_q, y_q), (x_k, y_k), (x_v, y_v))
+    q, k, v = (seq.joint.pack(a.to(x.dtype).flatten(0, 1), b.to(x.dtype)) for a, b in pairs)
+    seen, read = seq.joint.unpack(attend(q, k, v, seq.joint.lengths))
+    return seen.flatten(1).view(*x.shape[:3], -1), read.flatten(1)
 
 
 class DoubleBlock(nn.Module):
@@ -63,22 +72,21 @@ class DoubleBlock(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, frames: Tensor, noisy: Tensor, seq: Sequence, feeds: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.img_mod(frames.unsqueeze(2))  # [B,F,1,D]
-        q, k, v = heads(self.img_attn_qkv(norm(x, shift, scale)), self.heads)
-        q, k = (turn(*part, seq.rope, v.dtype) for part in ((q, self.img_attn_q_norm), (k, self.img_attn_k_norm)))
+        x_attn, x_mlp = self.img_mod(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
+        y_attn, y_mlp = self.txt_mod(seq.joint.spread(noisy))  # each [T,D]
 
-        text = [seq.joint.spread(part) for part in self.txt_mod(noisy)]  # [T,D]
-        text_q, text_k, text_v = heads(self.txt_attn_qkv(norm(y, text[0], text[1])), self.heads)
-        text_q, text_k = self.txt_attn_q_norm(text_q), self.txt_attn_k_norm(text_k)
-
-        pairs = ((q, text_q.to(v.dtype)), (k, text_k.to(v.dtype)), (v.flatten(0, 2), text_v))
-        out = attend(*(seq.joint.pack(*pair) for pair in pairs), seq.joint.lengths)
-        seen, read = (part.flatten(1) for part in seq.joint.unpack(out))  # [B*N,D], [T,D]
-
-        x = torch.addcmul(x, gate, self.img_attn_proj(seen).view_as(x))
-        x = torch.addcmul(x, gate_mlp, self.img_mlp(norm(x, shift_mlp, scale_mlp)))
-        y = torch.addcmul(y, text[2], self.txt_attn_proj(read))
-        y = torch.addcmul(y, text[5], self.txt_mlp(norm(y, text[3], text[4])))
+        seen, read = joint_attention(
+            self.img_attn_qkv(norm(x, x_attn)),
+            self.txt_attn_qkv(norm(y, y_attn)),
+            (self.img_attn_q_norm, self.img_attn_k_norm),
+            (self.txt_attn_q_norm, self.txt_attn_k_norm),
+            self.heads,
+            seq,
+        )
+        x = torch.addcmul(x, x_attn.gate, self.img_attn_proj(seen))
+        y = torch.addcmul(y, y_attn.gate, self.txt_attn_proj(read))
+        x = torch.addcmul(x, x_mlp.gate, self.img_mlp(norm(x, x_mlp)))
+        y = torch.addcmul(y, y_mlp.gate, self.txt_mlp(norm(y, y_mlp)))
         return self.after(x, feeds), y
 
 
@@ -89,7 +97,7 @@ class SingleBlock(nn.Module):
         super().__init__()
         width, hidden = config.width, config.mlp_width
         self.heads = config.heads
-        self.split = [3 * width, hidden]
+        self.parts = [3 * width, hidden]
         self.modulation = Modulation(width, 3)
         self.linear1 = nn.Linear(width, 3 * width + hidden)
         self.q_norm = RMSNorm(config.head_dim)
@@ -101,20 +109,14 @@ class SingleBlock(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, frames: Tensor, noisy: Tensor, seq: Sequence, feeds: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        shift, scale, gate = self.modulation(frames.unsqueeze(2))  # [B,F,1,D]
-        qkv, mlp = self.linear1(norm(x, shift, scale)).split(self.split, dim=-1)
-        q, k, v = heads(qkv, self.heads)
-        q, k = (turn(*part, seq.rope, v.dtype) for part in ((q, self.q_norm), (k, self.k_norm)))
+        (x_mod,) = self.modulation(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
+        (y_mod,) = self.modulation(seq.joint.spread(noisy))  # each [T,D]
 
-        text_shift, text_scale, text_gate = (seq.joint.spread(part) for part in self.modulation(noisy))  # [T,D]
-        text_qkv, text_mlp = self.linear1(norm(y, text_shift, text_scale)).split(self.split, dim=-1)
-        text_q, text_k, text_v = heads(text_qkv, self.heads)
-        text_q, text_k = self.q_norm(text_q), self.k_norm(text_k)
+        x_qkv, x_mlp = self.linear1(norm(x, x_mod)).split(self.parts, dim=-1)
+        y_qkv, y_mlp = self.linear1(norm(y, y_mod)).split(self.parts, dim=-1)
+        norms = (self.q_norm, self.k_norm)
+        seen, read = joint_attention(x_qkv, y_qkv, norms, norms, self.heads, seq)
 
-        pairs = ((q, text_q.to(v.dtype)), (k, text_k.to(v.dtype)), (v.flatten(0, 2), text_v))
-        out = attend(*(seq.joint.pack(*pair) for pair in pairs), seq.joint.lengths)
-        seen, read = (part.flatten(1) for part in seq.joint.unpack(out))  # [B*N,D], [T,D]
-
-        x = torch.addcmul(x, gate, self.linear2(torch.cat((seen.view_as(x), self.mlp_act(mlp)), dim=-1)))
-        y = torch.addcmul(y, text_gate, self.linear2(torch.cat((read, self.mlp_act(text_mlp)), dim=-1)))
+        x = torch.addcmul(x, x_mod.gate, self.linear2(torch.cat((seen, self.mlp_act(x_mlp)), dim=-1)))
+        y = torch.addcmul(y, y_mod.gate, self.linear2(torch.cat((read, self.mlp_act(y_mlp)), dim=-1)))
         return self.after(x, feeds), y

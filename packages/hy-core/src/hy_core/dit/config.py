@@ -1,4 +1,4 @@
-"""The numbers that say which DiT it is: sizes, patch, rotary dimensions, and the named members of the family."""
+"""The numbers that say which DiT it is, and the named members of the family."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hy_core.errors import UsageError
 class DiTConfig:
     """Shape of a DiT. The defaults are those of HYVideo-T/2-cfgdistill, the released 13B model.
 
-    `rope_dims` are the channels of a head that turn with time, row and column; they add up to the head's size.
+    `rope_dims` are the channels of a head that turn with time, row and column; they add up to all of them.
     `guidance` says whether the model was distilled to take the guidance scale as an input.
     """
 
@@ -69,7 +69,7 @@ class DiTConfig:
 
     @classmethod
     def from_official(cls, data: Mapping[str, Any]) -> DiTConfig:
-        """Read the arguments of the original package's transformer; settings of its variants are left alone."""
+        """Read the arguments of the original package's transformer; leave alone what its variants add."""
         names = {
             "in_channels": "in_channels",
             "out_channels": "out_channels",
@@ -88,7 +88,8 @@ class DiTConfig:
             "text_states_dim_2": "pooled_dim",
             "guidance_embed": "guidance",
         }
-        return cls(**{"guidance": False} | {ours: data[theirs] for theirs, ours in names.items() if theirs in data})
+        found = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
+        return cls(**{"guidance": False, **found})
 
     @classmethod
     def from_diffusers(cls, data: Mapping[str, Any]) -> DiTConfig:

@@ -6,6 +6,7 @@ B rows, F frames, S tokens of a frame, D width, T text tokens of all rows.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ EPS = 1e-6
 def embedded_guidance(scale: float | Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """The number that a guidance-distilled model is given for a guidance scale, fp32.
 
-    The official code casts the scale and multiplies by 1000 in the model's dtype, and the released weights were
-    run that way: in bfloat16, 6.0 becomes 6016 and not 6000.
+    The official code casts the scale and multiplies by 1000 in the model's dtype, and the released weights
+    were run that way: in bfloat16, 6.0 becomes 6016 and not 6000.
     """
     return (torch.as_tensor(scale, dtype=torch.float32).to(dtype) * 1000.0).float()
 
@@ -67,7 +68,7 @@ class ContextEmbedding(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Cut latents [B,C,F,H,W] into patches and embed them: [B,F,S,D], the patches of a frame in row-major order.
+    """Cut latents [B,C,F,H,W] into patches and embed them: [B,F,S,D], a frame's patches in row-major order.
 
     A convolution whose stride is its kernel is one matrix product per patch; it is computed as that.
     """
@@ -108,8 +109,16 @@ class MLP(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class Mod(NamedTuple):
+    """One modulation: x * (1 + scale) + shift before a layer, and a gate on what comes out of it."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
 class Modulation(nn.Module):
-    """Shifts, scales and gates from SiLU(vector): [..., D] to `parts` tensors [..., D].
+    """Shifts, scales and gates from SiLU(vector) [..., D]: `parts` / 3 modulations, each of [..., D].
 
     The caller passes SiLU(vector), which all blocks share.
     """
@@ -119,13 +128,14 @@ class Modulation(nn.Module):
         self.parts = parts
         self.linear = nn.Linear(width, parts * width)
 
-    def forward(self, act: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(act).chunk(self.parts, dim=-1)
+    def forward(self, act: Tensor) -> list[Mod]:
+        parts = self.linear(act).chunk(self.parts, dim=-1)
+        return [Mod(*parts[first : first + 3]) for first in range(0, self.parts, 3)]
 
 
-def norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without weights, then x * (1 + scale) + shift; shift and scale broadcast over tokens."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
+def norm(x: Tensor, mod: Mod) -> Tensor:
+    """LayerNorm without weights, then shift and scale, which broadcast over tokens."""
+    return torch.addcmul(mod.shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + mod.scale)
 
 
 class FinalLayer(nn.Module):
@@ -139,8 +149,10 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, vec: Tensor, size: tuple[int, int]) -> Tensor:
         """Return [B,C,F,H,W] for x [B,F,S,D], vec [B,F,D] and the grid's rows and columns."""
-        shift, scale = self.adaLN_modulation(vec).unsqueeze(2).chunk(2, dim=-1)
+        shift, scale = self.adaLN_modulation(vec).unsqueeze(2).chunk(2, dim=-1)  # [B,F,1,D]
         t, h, w = self.patch
-        out = self.linear(norm(x, shift, scale))  # [B,F,S,C*t*h*w]
+        out = self.linear(
+            torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
+        )  # [B,F,S,C*t*h*w]
         out = out.unflatten(-1, (-1, t, h, w)).unflatten(2, size)  # [B,F,rows,columns,C,t,h,w]
         return out.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)

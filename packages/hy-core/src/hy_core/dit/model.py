@@ -30,8 +30,8 @@ class Prepared:
 
     text: Tensor  # [T,D] embedded text states, packed
     mean: Tensor  # [B,D] embedded mean of the states
-    vec: Tensor  # [B,D] the part of the conditioning vector that given frames have: pooled text
-    guided: Tensor  # [B,D] the part that the others have: pooled text and guidance
+    pooled: Tensor  # [B,D] embedded pooled text, which the vectors of given frames have
+    guided: Tensor  # [B,D] the same with the guidance, which all other vectors have
     words: Layout  # text alone
     seq: blocks.Sequence  # rotary tables, and text joined to the video
     grid: tuple[int, int]  # rows and columns of patches
@@ -83,10 +83,10 @@ class DiT(nn.Module):
     ) -> Prepared:
         """Do the work of the prompt and the shape, once per run.
 
-        `text` holds the valid states of each row [L_i, text_dim]; `pooled` is [B, pooled_dim]; `frames_at` [F] are
-        the frames' temporal positions (0, 1, 2... for a video); `size` is the latents' height and width;
-        `guidance` [B] is the embedded guidance of a distilled model (see `embedded_guidance`), and None for others.
-        ValueError: an empty row of text, guidance missing or not understood, a size that the patch doesn't divide.
+        `text` holds the valid states of each row [L_i, text_dim], `pooled` is [B, pooled_dim], `frames_at` [F]
+        are the frames' temporal positions (0, 1, 2... for a video); `size` is the latents' height and width;
+        `guidance` [B] is the embedded guidance of a distilled model (see `embedded_guidance`), else None.
+        ValueError: an empty row of text, guidance missing or unknown, a size that the patch doesn't divide.
         """
         _, patch_h, patch_w = self.config.patch
         if size[0] % patch_h or size[1] % patch_w:
@@ -100,13 +100,13 @@ class DiT(nn.Module):
         tokens = len(frames_at) * grid[0] * grid[1]
         axes = [frames_at.to(device), *(torch.arange(n, device=device) for n in grid)]
         embedded, mean = self.txt_in.prepare(text)
-        vec = guided = self.vector_in(pooled)
+        guided = vector = self.vector_in(pooled)
         if self.guidance_in is not None and guidance is not None:
-            guided = vec + self.guidance_in(guidance)
+            guided = vector + self.guidance_in(guidance)
         return Prepared(
             text=embedded,
             mean=mean,
-            vec=vec,
+            pooled=vector,
             guided=guided,
             words=Layout(lengths, device=device),
             seq=blocks.Sequence(
@@ -125,17 +125,20 @@ class DiT(nn.Module):
         given: Tensor | None = None,
         now: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B,C,F,H,W], each frame at its time [B,F] (0 is clean, 1 is noise), to velocity [B,C',F,H,W].
+        """Latents [B,C,F,H,W], each frame at its time [B,F] (0 clean, 1 noise), to velocity [B,C',F,H,W].
 
-        `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and what
-        the last layer makes of given frames, follow `now` [B], the time of the noisiest frame that isn't given.
+        `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and
+        the last layer at given frames, follow `now` [B]: the time of the noisiest frame that isn't given.
 
         B rows, C channels, F frames, S patches of a frame, D width, T text tokens of all rows.
         """
         free = torch.ones_like(time, dtype=torch.bool) if given is None else ~given
         now = time.where(free, 0).amax(1) if now is None else now  # [B]
-        vec = self.time(self.vector(time, free, prepared), feeds)  # [B,F,D]
-        noisy = self.time(self.vector(now[:, None].expand_as(time), None, prepared), feeds)[:, -1]  # [B,D]
+
+        known = prepared.guided[:, None].where(free[..., None], prepared.pooled[:, None])  # [B,F,D]
+        vec = self.time(self.time_in(time * 1000) + known, feeds)  # [B,F,D]
+        noisy = (self.time_in(now * 1000) + prepared.guided)[:, None].expand_as(vec)
+        noisy = self.time(noisy, feeds)[:, -1]  # [B,D]
 
         x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
         y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
@@ -145,13 +148,6 @@ class DiT(nn.Module):
             x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
 
         return self.final_layer(x, vec.where(free[..., None], noisy[:, None]), prepared.grid)
-
-    def vector(self, time: Tensor, free: Tensor | None, prepared: Prepared) -> Tensor:
-        """Conditioning vector of each frame [B,F,D]: its time, the pooled text and, where `free`, the guidance."""
-        known = prepared.guided[:, None]
-        if free is not None:
-            known = known.where(free[..., None], prepared.vec[:, None])
-        return self.time_in(time * 1000) + known
 
     def run(self, block: nn.Module, *args: Any) -> tuple[Tensor, Tensor]:
         """Call a block, keeping its activations or not."""
@@ -167,8 +163,8 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.img_in.proj.weight.flatten(1))
         nn.init.zeros_(self.img_in.proj.bias)
-        embedders = [self.time_in, self.guidance_in, self.vector_in, self.txt_in.t_embedder, self.txt_in.c_embedder]
-        for embedder in filter(None, embedders):
+        embedders = [self.time_in, self.guidance_in, self.vector_in]
+        for embedder in filter(None, [*embedders, self.txt_in.t_embedder, self.txt_in.c_embedder]):
             for layer in embedder.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=0.02)

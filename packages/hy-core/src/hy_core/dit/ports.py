@@ -14,18 +14,18 @@ from hy_core.errors import ConflictError, PluginError
 class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
-    Modules are called in the order of attachment as `module(x, feeds[name])` and return a tensor of x's shape and
-    dtype. Their parameters are saved under the port's key and the plugin's name.
+    Modules are called in the order of attachment as `module(x, feeds[name])` and return a tensor of x's shape
+    and dtype. Their parameters are saved under the port's key and the plugin's name.
     """
 
     def attach(self, name: str, module: nn.Module) -> None:
-        """Add a module under a plugin's name. A taken name is a ConflictError, an unusable one a PluginError."""
+        """Add a module under a plugin's name: ConflictError if it is taken, PluginError if unusable."""
         if name in self:
-            raise ConflictError(f"two plugins are called {name!r} at the same port", hint="rename one of them")
+            raise ConflictError(f"two plugins are called {name!r} at one port", hint="rename one of them")
         try:
             self[name] = module
         except KeyError:
-            raise PluginError(f"{name!r} can't be the name of modules at a port", hint="choose another") from None
+            raise PluginError(f"{name!r} can't be a name at a port", hint="choose another") from None
 
     def detach(self, name: str) -> nn.Module:
         """Take a module out again; the network is what it was before."""
@@ -40,7 +40,7 @@ class Port(nn.ModuleDict):
 
 
 def add_to_video(x: Tensor, change: Tensor) -> Tensor:
-    """Add [B, F', ...] to the last F' frames of x [B, F, ...]: context frames before the video stay as they are."""
+    """Add [B, F', ...] to the last F' frames of x [B, F, ...]; context frames stand before the video."""
     before = x.shape[1] - change.shape[1]
     if before and change.shape[1] > 1:
         change = F.pad(change, [0, 0] * (change.dim() - 2) + [before, 0])
@@ -50,8 +50,8 @@ def add_to_video(x: Tensor, change: Tensor) -> Tensor:
 class Additive(nn.Module):
     """Add a linear map of the feed, zero at first.
 
-    The feed is [B, F, features] (one vector a frame, or F = 1 for all frames), or [B, F, S, features] where x is
-    [B, F, S, D]. A feed of the video's frames leaves context frames alone.
+    The feed is [B, F, features] (one vector a frame, or F = 1 for all frames), or [B, F, S, features] where
+    x is [B, F, S, D]. A feed of the video's frames leaves context frames alone.
     """
 
     def __init__(self, features: int, width: int) -> None:

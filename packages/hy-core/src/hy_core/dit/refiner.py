@@ -1,4 +1,4 @@
-"""The token refiner: a small transformer that turns the language model's states into the DiT's text tokens."""
+"""The token refiner: a small transformer from the language model's states to the DiT's text tokens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BlockList(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Text states to text tokens. `embed` and `mean` depend on the prompt alone; `forward` runs every step."""
+    """Text states to text tokens. `prepare` depends on the prompt alone; `forward` runs every step."""
 
     def __init__(self, features: int, width: int, heads: int, hidden: int, depth: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Refiner(nn.Module):
         self.individual_token_refiner = BlockList([RefinerBlock(width, heads, hidden) for _ in range(depth)])
 
     def prepare(self, text: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Embed the states of each row [L_i, features]: packed tokens [T,D], and the rows' embedded means [B,D]."""
+        """Embed each row's states [L_i, features]: packed tokens [T,D], and the means of the rows [B,D]."""
         packed = torch.cat(text)
         means = torch.stack([row.float().mean(0) for row in text])
         return self.input_embedder(packed.to(self.input_embedder.weight.dtype)), self.c_embedder(means)
