@@ -76,8 +76,8 @@ class DoubleBlock(nn.Module):
         y_attn, y_mlp = self.txt_mod(seq.joint.spread(noisy))  # each [T,D]
 
         seen, read = joint_attention(
-            self.img_attn_qkv(norm(x, x_attn)),
-            self.txt_attn_qkv(norm(y, y_attn)),
+            self.img_attn_qkv(norm(x, x_attn.shift, x_attn.scale)),
+            self.txt_attn_qkv(norm(y, y_attn.shift, y_attn.scale)),
             (self.img_attn_q_norm, self.img_attn_k_norm),
             (self.txt_attn_q_norm, self.txt_attn_k_norm),
             self.heads,
@@ -85,8 +85,8 @@ class DoubleBlock(nn.Module):
         )
         x = torch.addcmul(x, x_attn.gate, self.img_attn_proj(seen))
         y = torch.addcmul(y, y_attn.gate, self.txt_attn_proj(read))
-        x = torch.addcmul(x, x_mlp.gate, self.img_mlp(norm(x, x_mlp)))
-        y = torch.addcmul(y, y_mlp.gate, self.txt_mlp(norm(y, y_mlp)))
+        x = torch.addcmul(x, x_mlp.gate, self.img_mlp(norm(x, x_mlp.shift, x_mlp.scale)))
+        y = torch.addcmul(y, y_mlp.gate, self.txt_mlp(norm(y, y_mlp.shift, y_mlp.scale)))
         return self.after(x, feeds), y
 
 
@@ -112,8 +112,8 @@ class SingleBlock(nn.Module):
         (x_mod,) = self.modulation(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
         (y_mod,) = self.modulation(seq.joint.spread(noisy))  # each [T,D]
 
-        x_qkv, x_mlp = self.linear1(norm(x, x_mod)).split(self.parts, dim=-1)
-        y_qkv, y_mlp = self.linear1(norm(y, y_mod)).split(self.parts, dim=-1)
+        x_qkv, x_mlp = self.linear1(norm(x, x_mod.shift, x_mod.scale)).split(self.parts, dim=-1)
+        y_qkv, y_mlp = self.linear1(norm(y, y_mod.shift, y_mod.scale)).split(self.parts, dim=-1)
         norms = (self.q_norm, self.k_norm)
         seen, read = joint_attention(x_qkv, y_qkv, norms, norms, self.heads, seq)
 

@@ -133,9 +133,9 @@ class Modulation(nn.Module):
         return [Mod(*parts[first : first + 3]) for first in range(0, self.parts, 3)]
 
 
-def norm(x: Tensor, mod: Mod) -> Tensor:
-    """LayerNorm without weights, then shift and scale, which broadcast over tokens."""
-    return torch.addcmul(mod.shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + mod.scale)
+def norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without weights, then x * (1 + scale) + shift, which broadcast over tokens."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
 
 
 class FinalLayer(nn.Module):
@@ -151,8 +151,6 @@ class FinalLayer(nn.Module):
         """Return [B,C,F,H,W] for x [B,F,S,D], vec [B,F,D] and the grid's rows and columns."""
         shift, scale = self.adaLN_modulation(vec).unsqueeze(2).chunk(2, dim=-1)  # [B,F,1,D]
         t, h, w = self.patch
-        out = self.linear(
-            torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
-        )  # [B,F,S,C*t*h*w]
+        out = self.linear(norm(x, shift, scale))  # [B,F,S,C*t*h*w]
         out = out.unflatten(-1, (-1, t, h, w)).unflatten(2, size)  # [B,F,rows,columns,C,t,h,w]
         return out.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)

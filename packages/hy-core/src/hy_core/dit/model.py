@@ -83,9 +83,9 @@ class DiT(nn.Module):
     ) -> Prepared:
         """Do the work of the prompt and the shape, once per run.
 
-        `text` holds the valid states of each row [L_i, text_dim], `pooled` is [B, pooled_dim], `frames_at` [F]
-        are the frames' temporal positions (0, 1, 2... for a video); `size` is the latents' height and width;
-        `guidance` [B] is the embedded guidance of a distilled model (see `embedded_guidance`), else None.
+        `text` holds the valid states of each row [L_i, text_dim], `pooled` is [B, pooled_dim]; `frames_at`
+        [F] are the temporal positions of the frames (0, 1, 2...), `size` is the latents' height and
+        width; `guidance` [B] is a distilled model's embedded guidance (see `embedded_guidance`), else None.
         ValueError: an empty row of text, guidance missing or unknown, a size that the patch doesn't divide.
         """
         _, patch_h, patch_w = self.config.patch
