@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -204,9 +204,7 @@ class PictureWriter(Writer):
             self.count += 1
             path = Path(str(self.path) % self.count) if numbered(self.path) else self.path
             if self.count > 1 and path == self.path:
-                raise UsageError(
-                    f"{self.path} is one picture but the clip has more frames", pattern_hint(self.path)
-                )
+                raise UsageError(f"{path} is one picture but the clip has more frames", pattern_hint(path))
             save_picture(self.temporary(path), image, self.comment if self.count == 1 else None)
 
     def finish(self) -> None:
@@ -225,44 +223,49 @@ WRITERS: dict[str, type[Writer]] = {
 
 
 def open_writer(
-    path: Path | str,
-    fps: float,
-    sound: Sound | None = None,
-    comment: str | None = None,
-    more: Mapping[str, Any] | None = None,
+    path: Path | str, fps: float, sound: Sound | None = None, comment: str | None = None
 ) -> Writer:
-    """The writer that the name's suffix asks for; `more` adds suffixes (`register_writers`)."""
+    """The writer that the name's suffix asks for."""
     path = Path(path)
-    kinds = {**WRITERS, **(more or {})}
-    if path.suffix.lower() not in kinds:
-        raise UsageError(
-            f"{path}: no writer for {path.suffix or 'a name without suffix'}", f"use one of {' '.join(kinds)}"
-        )
-    return kinds[path.suffix.lower()](path, fps, sound, comment)
+    check_suffix(path, WRITERS)
+    return WRITERS[path.suffix.lower()](path, fps, sound, comment)
+
+
+def check_suffix(path: Path, known: Iterable[str]) -> None:
+    """Raise `UsageError` if no writer has the name's suffix."""
+    if path.suffix.lower() not in known:
+        kind = path.suffix or "a name without suffix"
+        raise UsageError(f"{path}: no writer for {kind}", f"use one of {' '.join(known)}")
 
 
 def write(
-    path: Path | str,
-    frames: Any,
-    fps: float,
-    sound: Sound | None = None,
-    comment: str | None = None,
-    more: Mapping[str, Any] | None = None,
+    path: Path | str, frames: Any, fps: float, sound: Sound | None = None, comment: str | None = None
 ) -> Path:
     """Write a whole clip; returns the path. Nothing is left behind when it fails."""
-    with open_writer(path, fps, sound, comment, more) as out:
+    with open_writer(path, fps, sound, comment) as out:
         out.add(frames)
     return Path(path)
 
 
-def check_target(path: Path | str, frames: int, more: Mapping[str, Any] | None = None) -> None:
-    """Raise `UsageError` now if a clip of `frames` frames could not be written to `path` later."""
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; the file becomes `path` at the end of the block, or disappears."""
+    out = Writer(path, 1.0)
+    with out:
+        yield out.temporary(path)
+
+
+def check_target(path: Path | str, frames: int, more: Iterable[str] = ()) -> None:
+    """Raise `UsageError` now if a clip of `frames` frames could not be written to `path` later.
+
+    `more` are suffixes that plugins write.
+    """
     path = Path(path)
-    writer = open_writer(path, 1.0, more=more)
-    if isinstance(writer, PictureWriter):
-        if frames > 1 and not numbered(path):
+    check_suffix(path, [*WRITERS, *more])
+    if path.suffix.lower() in PICTURES and path.suffix.lower() not in more and frames > 1:
+        if not numbered(path):
             raise UsageError(f"{path} is one picture but the clip has {frames} frames", pattern_hint(path))
-        if frames > 1 and Path(str(path) % 1).parent != path.parent:
+        if Path(str(path) % 1).parent != path.parent:
             raise UsageError(f"{path}: the number belongs in the file's name, not in a folder's")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", "end the name with / to write into it")
@@ -277,7 +280,7 @@ def check_folder(folder: Path) -> None:
     if not there.is_dir():
         raise UsageError(f"{there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {there}", "choose another with -o")
+        raise UsageError(f"cannot write to the folder {there.resolve()}", "choose another with -o")
 
 
 def as_array(frames: Any) -> np.ndarray:
@@ -457,9 +460,7 @@ def open_media(path: Path) -> Iterator[Any]:
         with box:
             for video in box.streams.video:
                 if video.width * video.height > MOST_PIXELS:
-                    raise HyError(
-                        f"{path} claims {video.width}x{video.height} pixels, more than any real video"
-                    )
+                    raise HyError(f"{path} claims {video.width}x{video.height} pixels, too many")
             yield box
 
 
@@ -469,12 +470,10 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         try:
             picture = Image.open(file)
             if picture.width * picture.height > MOST_PIXELS:
-                raise HyError(
-                    f"{path} claims {picture.width}x{picture.height} pixels, more than any real picture"
-                )
+                raise HyError(f"{path} claims {picture.width}x{picture.height} pixels, too many")
             picture.load()
         except Image.DecompressionBombError as problem:
-            raise HyError(f"{path} claims more pixels than any real picture") from problem
+            raise HyError(f"{path} claims too many pixels") from problem
         except (OSError, ValueError, SyntaxError) as problem:
             raise HyError(f"{path} cannot be read as a picture ({str(problem)[:80]})") from problem
         yield picture

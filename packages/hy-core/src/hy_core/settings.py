@@ -7,7 +7,6 @@ A key is the same word everywhere: `--steps`, `HY_STEPS`, `steps =` in TOML; for
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -277,21 +276,13 @@ def user_layer() -> Layer | None:
     return read_file(path, strict=False) if path.is_file() else None
 
 
-def presets() -> dict[str, Path]:
-    """The presets that ship with hy-core."""
-    folder = Path(str(importlib.resources.files("hy_core") / "presets"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def preset_layer(name: str, more: Mapping[str, Path] | None = None) -> Layer:
-    """A preset by name; `more` are those that plugins registered."""
-    known = {**presets(), **(more or {})}
+def preset_layer(name: str, known: Mapping[str, Path]) -> Layer:
+    """A preset by name, among those that the core and the plugins registered."""
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.5)
-        raise UsageError(
-            f"no preset {name!r}", f"did you mean {near[0]}?" if near else f"there is: {', '.join(known)}"
-        )
-    return read_file(Path(known[name]), f"preset {name}")
+        hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(known)}"
+        raise UsageError(f"no preset {name!r}", hint)
+    return read_file(known[name], f"preset {name}")
 
 
 def beside(base: Path, value: str | None, must_exist: bool = False) -> str | None:

@@ -105,6 +105,18 @@ class Progress:
             if step == steps:
                 self.close()
 
+    def note(self, text: str) -> None:
+        """A line for people; with JSON events it is one of them."""
+        if self.mode == "json":
+            self.event("note", text=text)
+        elif not self.quiet:
+            note(text)
+
+    def event_if_json(self, kind: str, **values: Any) -> None:
+        """An event for programs only."""
+        if self.mode == "json":
+            self.event(kind, **values)
+
     def event(self, kind: str, **values: Any) -> None:
         """One JSON object on a line of stderr."""
         seconds = round(time.perf_counter() - self.started, 3)

@@ -1,0 +1,332 @@
+"""hy generate: everything is checked before anything is loaded; results are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hy_core import settings
+from hy_core.cli import output
+from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
+from hy_core.errors import UsageError
+from hy_core.request import Request
+from hy_core.settings import Settings
+
+if TYPE_CHECKING:
+    from hy_core.conditioner import Conditioner
+    from hy_core.request import Result
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to make: its request, the conditioners with their options, and where it goes."""
+
+    request: Request
+    conditioners: tuple[Conditioner, ...]
+    path: Path
+    fixed: bool
+    finished: bool = False
+
+
+@click.command(
+    "generate",
+    cls=PluginCommand,
+    params=[
+        click.Option(
+            ["-p", "--plugin"], metavar="NAME", multiple=True, help="Use a plugin; repeat to combine."
+        )
+    ],
+)
+@click.argument("prompt", required=False)
+@click.option("--preset", metavar="NAME", help="Start from a preset (see: hy config presets).")
+@click.option("-c", "--config", metavar="FILE", type=FILE, help="Read settings from a TOML file.")
+@click.option(
+    "--batch", metavar="FILE", type=FILE, help="A prompt per line, or JSONL or TOML rows; goes on if stopped."
+)
+@click.option(
+    "--rows", type=click.IntRange(1, 256), default=1, help="Clips of a batch that go through together."
+)
+@click.option("--preview", metavar="FILE", type=FILE, help="Keep a picture up to date while sampling.")
+@click.option("--dry-run", is_flag=True, help="Check and show what would run, and its cost on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Describe the result as JSON on stdout.")
+@click.option(
+    "--progress", type=click.Choice(output.MODES), default="auto", help="On stderr: bar, json lines, or off."
+)
+@click.option("--no-provenance", is_flag=True, help="Don't write into the file how it was made.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def command(context: click.Context, prompt: str | None, **flags: Any) -> None:
+    """Make a video from PROMPT. What isn't given is up to the model.
+
+    \b
+    $ hy generate "a red circle moves right"
+    $ hy generate "a green star grows on a blue floor" --seed 7 --frames 33 -o star.webm
+    $ hy generate --batch prompts.txt -o clips/
+    """
+    heed_warnings(flags["quiet"])
+    selection: Selection = context.meta[SELECTION]
+    merged = selection.settings(context)
+    jobs = plan(selection, merged, prompt, flags["batch"])
+    check(jobs, selection, flags["preview"])
+    if flags["dry_run"]:
+        show_cost(jobs, flags["as_json"])
+        return
+    made = run(jobs, selection, flags)
+    if flags["as_json"]:
+        click.echo(json.dumps(made if flags["batch"] else made[0], indent=2, ensure_ascii=False))
+
+
+command.params[1:1] = core_options()  # after -p, before what is only a flag
+
+
+# -- what to do ------------------------------------------------------------------------------------------
+
+
+def plan(selection: Selection, merged: Settings, prompt: str | None, batch: Path | None) -> list[Job]:
+    """The clips that the command line asks for."""
+    from hy_core import models
+
+    defaults = asdict(models.defaults(merged.core("model").value))
+    prompt = merged.prompt if prompt is None else prompt
+    if batch is not None:
+        return plan_batch(selection, merged, prompt, batch, defaults)
+    if prompt is None:
+        raise UsageError("no prompt", 'say what to see: hy generate "a red circle moves right"')
+    conditioners, _ = selection.conditioners(merged)
+    request = requested(selection, merged, prompt, conditioners, defaults, secrets.randbelow(10**6))
+    path, fixed = target(merged.core("output").value, request)
+    return [Job(request, tuple(conditioners), path, fixed)]
+
+
+def plan_batch(
+    selection: Selection, merged: Settings, prompt: str | None, batch: Path, defaults: Mapping[str, Any]
+) -> list[Job]:
+    """One job per row. Rows without a seed take --seed, or 0; a prompt that comes again counts up from it."""
+    from hy_core.cli.batch import place, read_rows
+
+    if prompt is not None:
+        raise UsageError("a prompt and --batch", "the file has the prompts: leave one of them out")
+    folder = Path(merged.core("output").value or batch.stem)
+    if folder.suffix and not folder.is_dir() and not str(merged.core("output").value).endswith("/"):
+        raise UsageError(f"--output {folder}: a batch needs a folder", f"-o {folder.with_suffix('')}/")
+    jobs, taken, seen = [], set(), {}
+    for layer in read_rows(batch):
+        row = merged.above(layer)
+        row.check(selection.option_kinds, selection.plugins.found)
+        text = layer.prompt or ""
+        conditioners, _ = selection.conditioners(row)
+        request = requested(selection, row, text, conditioners, defaults, 0)
+        if "seed" not in layer.core:
+            request = replace(request, seed=request.seed + seen.get(text, 0))
+            seen[text] = seen.get(text, 0) + 1
+        path, finished = place(request, folder, layer.core.get("output"), taken)
+        jobs.append(Job(request, tuple(conditioners), path, True, finished))
+    return jobs
+
+
+def requested(
+    selection: Selection,
+    merged: Settings,
+    prompt: str,
+    conditioners: Sequence[Conditioner],
+    defaults: Mapping[str, Any],
+    seed: int,
+) -> Request:
+    chosen = {one.name: one.options for one in conditioners}
+    return settings.request(merged, prompt, defaults, selection.names, chosen, seed)
+
+
+def target(chosen: str | None, request: Request) -> tuple[Path, bool]:
+    """Where the clip goes, and whether that name was asked for (a default name never overwrites)."""
+    from hy_core.cli.batch import default_name, free
+
+    if chosen and not chosen.endswith(("/", "\\")) and not Path(chosen).is_dir():
+        return Path(chosen), True
+    return free(Path(chosen or ".") / default_name(request)), False
+
+
+def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> None:
+    """Everything that can go wrong before a weight is loaded."""
+    from hy_core import media
+
+    writers = selection.plugins.writers()
+    for job in jobs:
+        job.request.validate()
+        selection.plugins.samplers().pick(job.request.sampler)
+        for conditioner in job.conditioners:
+            conditioner.validate(job.request)
+        media.check_target(job.path, job.request.frames, writers)
+    if preview is not None:
+        if preview.suffix.lower() not in (*media.PICTURES, ".gif"):
+            raise UsageError(f"--preview {preview}: needs a picture", "such as preview.png")
+        media.check_folder(preview.parent)
+
+
+def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
+    """Print the merged request and what it costs here; no weights are loaded."""
+    from hy_core import models, provenance
+    from hy_core.device import describe
+    from hy_core.estimate import estimate, seconds
+
+    first, shown = jobs[0].request, []
+    card = models.find(first.model)
+    precision = models.precision(card.layout, first.device, first.dtype)
+    dit, vae = models.configs(card)
+    for request, same in groupby(
+        (job.request for job in jobs), key=lambda one: replace(one, prompt="", seed=0)
+    ):
+        count = len(list(same))
+        cost = estimate(request, dit, vae, dtype_bytes=precision.dit.itemsize)
+        cost = replace(
+            cost, seconds=count * seconds(cost, request, dit, vae, precision.device, precision.dit)
+        )
+        shown.append((request, count, cost))
+    if as_json:
+        rows = [{"request": provenance.summary(r), "clips": n, "cost": c.summary()} for r, n, c in shown]
+        click.echo(json.dumps(rows if len(jobs) > 1 else rows[0], indent=2, ensure_ascii=False))
+        return
+    for request, count, cost in shown:
+        values = provenance.summary(request)
+        tables = values.pop("options")
+        lines = [
+            f"{key:<12}{output.clean(str(value))}"
+            for key, value in values.items()
+            if value not in (None, "", [])
+        ]
+        lines += [f"{key:<12}{output.clean(str(table))}" for key, table in tables.items()]
+        lines += [f"{'clips':<12}{count}"] if count > 1 else []
+        click.echo("\n".join([*lines, "", *cost.lines(), f"on          {describe(precision.device)}"]))
+
+
+# -- doing it --------------------------------------------------------------------------------------------
+
+
+def run(jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the clips that are not there yet; a path per line on stdout unless it is to be JSON."""
+    open_jobs = [job for job in jobs if not job.finished]
+    quiet = flags["quiet"]
+    with output.Progress(flags["progress"], quiet) as progress:
+        if len(open_jobs) < len(jobs) and not quiet:
+            output.note(f"{len(jobs) - len(open_jobs)} of {len(jobs)} clips are finished already")
+        done: dict[Path, dict[str, Any]] = {}
+        started = time.perf_counter()
+        for job, result in results(open_jobs, selection, flags, progress):
+            paths = save(job, result, selection, keep_record=not flags["no_provenance"])
+            took, started = time.perf_counter() - started, time.perf_counter()
+            progress.event_if_json("done", path=str(paths[0]), took=round(took, 3))
+            done[job.path] = described(job, result, paths, took)
+            if not flags["as_json"]:
+                for path in paths:
+                    click.echo(str(path))
+    return [done.get(job.path) or skipped(job) for job in jobs]
+
+
+def results(
+    jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any], progress: output.Progress
+) -> Iterator[tuple[Job, Result]]:
+    """Clips as they are done; neighbours with the same plugin options share a run, all share the model."""
+    if not jobs:
+        return
+    first = jobs[0].request
+    progress.phase(f"loading {first.model}")
+    from hy_core import models, pipeline
+
+    model = models.load(first.model, first.device, first.dtype)
+    if not flags["quiet"]:
+        seeds = sorted({job.request.seed for job in jobs})
+        progress.note(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(jobs)} clips")
+    listen = Listener(progress, flags["preview"])
+    for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
+        group = list(same)
+        requests = [job.request for job in group]
+        stream = pipeline.stream(
+            requests, group[0].conditioners, model, listen, selection.plugins, flags["rows"]
+        )
+        yield from zip(group, stream, strict=True)
+
+
+class Listener:
+    """Turns the pipeline's news into progress, and keeps the preview picture up to date."""
+
+    def __init__(self, progress: output.Progress, preview: Path | None) -> None:
+        self.progress, self.preview = progress, preview
+        self.stage: tuple[str, int] | None = None
+        self.next = 0.0
+
+    def __call__(self, news: Any) -> None:
+        if (news.stage, news.clip) != self.stage:
+            self.stage = (news.stage, news.clip)
+            clip = f" {news.clip + 1}/{news.clips}" if news.clips > 1 else ""
+            if news.stage != "sample":
+                self.progress.phase(f"{news.stage}{clip}" + (f" {news.detail}" if news.detail else ""))
+        if news.stage == "sample":
+            self.progress.step(news.step, news.steps, news.seconds)
+            if self.preview is not None and news.preview is not None:
+                self.show(news.preview, last=news.step == news.steps)
+
+    def show(self, picture: Any, last: bool) -> None:
+        """Write the preview, but never spend more than a fifth of the time on it."""
+        from hy_core import media
+
+        start = time.perf_counter()
+        if start >= self.next or last:
+            media.write(self.preview, picture(), 1.0)
+            self.next = time.perf_counter() + 4 * (time.perf_counter() - start)
+
+
+def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> list[Path]:
+    """Write a clip; returns the files (several for numbered pictures)."""
+    from hy_core import media, provenance
+    from hy_core.cli.batch import free
+
+    path = job.path if job.fixed else free(job.path)
+    writers = selection.plugins.writers()
+    result.path = path
+    if path.suffix.lower() in writers:
+        with media.atomic(path) as temporary:
+            writers[path.suffix.lower()](result, temporary)
+        return [path]
+    comment = provenance.dumps(result.provenance) if keep_record else None
+    with media.open_writer(path, result.fps, result.sound, comment) as out:
+        out.add(result.frames)
+    return [final for _, final in out.made]
+
+
+def described(job: Job, result: Result, paths: Sequence[Path], took: float) -> dict[str, Any]:
+    """What --json says of a clip."""
+    record = result.provenance
+    return {
+        "path": str(paths[0]),
+        **({"paths": [str(path) for path in paths]} if len(paths) > 1 else {}),
+        "seed": job.request.seed,
+        "seconds": round(took, 3),
+        "request": record.get("request"),
+        "plugins": list(job.request.plugins),
+        "weights": record.get("weights"),
+        "versions": record.get("versions"),
+        "ran_on": record.get("ran_on"),
+    }
+
+
+def skipped(job: Job) -> dict[str, Any]:
+    """What --json says of a clip that was finished before."""
+    from hy_core import provenance
+
+    return {
+        "path": str(job.path),
+        "seed": job.request.seed,
+        "finished_before": True,
+        "request": provenance.summary(job.request),
+        "plugins": list(job.request.plugins),
+    }

@@ -1,0 +1,179 @@
+"""Parsing in two phases: which plugins a command line means, then the options of those."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from hy_core import options, settings
+from hy_core.settings import Layer, Settings, Value
+
+if TYPE_CHECKING:
+    from hy_core.conditioner import Conditioner
+    from hy_core.plugins import Plugins
+
+SELECTION = "hy_core.cli.selection"
+SHORT = {"output": "-o"}
+
+
+@dataclass
+class Selection:
+    """The plugins of a command line, their conditioners by name, and the settings below its flags."""
+
+    plugins: Plugins
+    names: list[str]
+    kinds: dict[str, type[Conditioner]]
+    files: list[Layer] = field(default_factory=list)
+
+    @property
+    def option_kinds(self) -> dict[str, type]:
+        """The Options class of each conditioner."""
+        return {name: kind.Options for name, kind in self.kinds.items()}
+
+    def settings(self, context: click.Context) -> Settings:
+        """Flags, environment and files, checked for unknown keys."""
+        given = {
+            name: context.params[name]
+            for name in settings.CORE
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        tables = {name: options.given(context, name, kind) for name, kind in self.option_kinds.items()}
+        flags = Layer("flags", given, {name: table for name, table in tables.items() if table})
+        merged = Settings([flags, settings.environment(self.option_kinds), *self.files])
+        merged.check(self.option_kinds, self.plugins.found)
+        return merged
+
+    def conditioners(self, merged: Settings) -> tuple[list[Conditioner], dict[str, dict[str, Value]]]:
+        """The conditioners with their options, and the origin of each option."""
+        made, origins = [], {}
+        for name, kind in self.kinds.items():
+            chosen, origins[name] = merged.options(name, kind.Options)
+            made.append(kind(chosen))
+        return made, origins
+
+
+class PluginCommand(click.Command):
+    """A command that takes `settings.Core`, and the options of the plugins that its arguments select."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            ctx.meta[SELECTION] = select(self, ctx, args)
+        except Exception:
+            if not ctx.resilient_parsing:  # completing: a broken plugin must not break the shell
+                raise
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        selection = ctx.meta.get(SELECTION)
+        more = [] if selection is None else [one for group in groups(selection).values() for one in group]
+        return [*super().get_params(ctx), *more]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        selection = ctx.meta[SELECTION]
+        own = [one for one in click.Command.get_params(self, ctx) if isinstance(one, click.Option)]
+        found = {"Options": own, **{heading(selection, name): g for name, g in groups(selection).items()}}
+        for title, members in found.items():
+            with formatter.section(title):
+                rows = [row for one in members if (row := one.get_help_record(ctx))]
+                formatter.write_dl(rows or [("(none)", "")])
+        rest = [name for name in selection.plugins.found if name not in selection.names]
+        if rest:
+            formatter.write_paragraph()
+            formatter.write_text(f"Plugins (add -p NAME to see its options): {', '.join(rest)}")
+
+
+def groups(selection: Selection) -> dict[str, list[click.Option]]:
+    """The click options of each conditioner."""
+    return {name: options.click_options(name, kind) for name, kind in selection.option_kinds.items()}
+
+
+def heading(selection: Selection, name: str) -> str:
+    """`i2v options (hy-i2v 0.1.0): start from given frames`."""
+    about = (selection.kinds[name].__doc__ or "").strip().splitlines()
+    found = selection.plugins.loaded.get(name)
+    package = f" ({found.package})" if found and found.package else ""
+    return f"{name} options{package}" + (f", {about[0].rstrip('.')}" if about else "")
+
+
+def select(command: click.Command, ctx: click.Context, args: Sequence[str]) -> Selection:
+    """Load what the arguments and the files name, and nothing else."""
+    from hy_core.plugins import installed
+
+    plugins = installed()
+    parser = command.make_parser(ctx)
+    parser.ignore_unknown_options = True
+    peeked, _, _ = parser.parse_args(list(args))
+    files = []
+    if peeked.get("config"):
+        files.append(settings.read_file(Path(peeked["config"])))
+    user = settings.user_layer()
+    chosen = [*mentioned(args, peeked.get("plugin") or [], plugins.found), *Settings(files).plugins]
+    plugins.load(*chosen)
+    if peeked.get("preset"):
+        preset = settings.preset_layer(peeked["preset"], plugins.presets())
+        chosen += preset.plugins
+        files.append(preset)
+    if user is not None:
+        chosen += user.plugins
+        files.append(user)
+    names = list(dict.fromkeys(plugins.load(*chosen)))
+    return Selection(plugins, names, dict(plugins.conditioners(names)), files)
+
+
+def mentioned(args: Sequence[str], named: Sequence[str], found: Mapping[str, Any]) -> list[str]:
+    """Plugins in the order of their first mention: by `-p`, or by an option that begins with their name."""
+    order, waiting = [], list(named)
+    flags = {f"--{name}-".replace("_", "-"): name for name in sorted(found, key=len, reverse=True)}
+    core = {f"--{name}" for name in (*settings.CORE, "dry-run", "no-provenance")}
+    for arg in args:
+        if arg == "--":
+            break
+        word = arg.partition("=")[0]
+        if word not in core:
+            order += [name for flag, name in flags.items() if word.startswith(flag)][:1]
+        if waiting and arg in (waiting[0], f"-p{waiting[0]}", f"--plugin={waiting[0]}"):
+            order.append(waiting.pop(0))
+    return list(dict.fromkeys([*order, *waiting]))
+
+
+def core_options() -> list[click.Option]:
+    """The flags of `settings.Core`; what isn't given lets lower layers show through."""
+    return [core_option(one) for one in settings.CORE.values()]
+
+
+def core_option(one: options.Option) -> click.Option:
+    spelling = [one.name, *([SHORT[one.name]] if one.name in SHORT else []), f"--{one.name}"]
+    if one.kinds == (bool,):
+        return click.Option(spelling, is_flag=True, help=one.help)
+    kind: Any = {str: click.STRING, int: click.INT, float: click.FLOAT}[one.kinds[0]]
+    if one.choices:
+        kind = click.Choice(one.choices)
+    shown = f"  [default: {one.default}]" if one.default not in (None, "") else ""
+    return click.Option(spelling, type=kind, metavar=one.metavar, help=one.help + shown)
+
+
+def heed_warnings(quiet: bool) -> None:
+    """Warnings and log lines of libraries and of ours become one line each, or none."""
+    import warnings
+
+    from hy_core.cli import output
+
+    def show(message: Any, category: type, *place: Any, **more: Any) -> None:
+        if not quiet and issubclass(category, UserWarning):
+            output.warn(str(message))
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not quiet:
+                output.warn(record.getMessage())
+
+    warnings.showwarning = show
+    for name in ("hy", "hy_core"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [Lines(logging.WARNING)], False
