@@ -14,9 +14,9 @@ from hy_core.errors import UsageError
 class VAEConfig:
     """Shape of a causal 3D VAE; the defaults are the published `884-16c-hy`.
 
-    `channels` are the widths of the stages, highest resolution first; `layers` is the number of residual blocks
-    of an encoder stage (a decoder stage has one more). `space` and `time` are the compression factors, powers of
-    two. `sample_size` [pixels] and `sample_frames` [frames] only set the sizes of the official tiles.
+    `channels` are the widths of the stages, highest resolution first; `layers` is the number of residual
+    blocks of an encoder stage (a decoder stage has one more). `space` and `time` are the compression factors,
+    powers of two. `sample_size` [pixels] and `sample_frames` only set the sizes of the official tiles.
     """
 
     in_channels: int = 3

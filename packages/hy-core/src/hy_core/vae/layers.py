@@ -1,4 +1,4 @@
-"""The parts of the causal 3D VAE. Every tensor is [B, C, T, H, W]; parameter names are the checkpoints' own."""
+"""The parts of the causal 3D VAE. Tensors are [B, C, T, H, W]; parameter names are the checkpoints' own."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from hy_core.errors import UsageError
 from hy_core.vae.config import VAEConfig
 from hy_core.vae.layers import NORM_EPS, CausalConv3d, DownBlock, MidBlock, UpBlock
+from hy_core.vae.tiling import WHOLE, Tiling, decode_tiles, encode_tiles
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Posterior:
         return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
 
     def kl(self) -> Tensor:
-        """Divergence from the standard normal distribution, summed over everything but the batch: [B], nats."""
+        """Divergence from the standard normal distribution, summed over all but the batch: [B], nats."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)
 
 
@@ -101,19 +103,32 @@ class VAE(nn.Module):
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
 
-    def moments(self, x: Tensor) -> Tensor:
+    def moments(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
         """Mean and (unclamped) log-variance of pixels, stacked: [B, 2C, t, h, w]."""
         self._check("pixels", x, self.config.in_channels)
         self.config.latent_size(*x.shape[2:])
+        return encode_tiles(self._encode_whole, x, tiling or WHOLE, self.config)
+
+    def encode(self, x: Tensor, tiling: Tiling | None = None) -> Posterior:
+        """Distribution over the latents of pixels; UsageError for a size the VAE has no latents for."""
+        return Posterior.of(self.moments(x, tiling))
+
+    def decode(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
+        """Pixels of latents in the VAE's scale: [B, 3, T, H, W], not clamped."""
+        return torch.cat(list(self.stream(z, tiling)), dim=2)
+
+    def stream(self, z: Tensor, tiling: Tiling | None = Tiling.OFFICIAL) -> Iterator[Tensor]:
+        """The frames of `decode` in time order, in chunks: memory follows the tile, not the clip.
+
+        Without temporal tiles there is one chunk: normalisation spans the clip.
+        """
+        self._check("latents", z, self.config.latent_channels)
+        return decode_tiles(self._decode_whole, z, tiling or WHOLE, self.config)
+
+    def _encode_whole(self, x: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(x))
 
-    def encode(self, x: Tensor) -> Posterior:
-        """Distribution over the latents of pixels; UsageError for a size the VAE has no latents for."""
-        return Posterior.of(self.moments(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Pixels of latents in the VAE's scale: [B, 3, T, H, W], not clamped."""
-        self._check("latents", z, self.config.latent_channels)
+    def _decode_whole(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
 
     def to_model(self, z: Tensor) -> Tensor:
