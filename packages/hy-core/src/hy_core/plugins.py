@@ -73,6 +73,7 @@ class Plugins:
         self._manager.add_hookspecs(hooks)
         self._loaded: dict[str, Found] = {}
         self._said: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+        self._seconds: dict[str, float] = {}
         self.add(_core(), builtin)
 
     # finding
@@ -128,7 +129,13 @@ class Plugins:
         PluginError, in one line, for one that is missing, switched off, installed twice or broken. A broken
         one is left out entirely; those loaded before stay.
         """
-        return [self._load(name) for name in names]
+        return [self._timed(name) for name in names]
+
+    def _timed(self, name: str) -> str:
+        start = time.perf_counter()
+        name = self._load(name)
+        self._seconds.setdefault(name, time.perf_counter() - start)
+        return name
 
     def _load(self, name: str) -> str:
         if name.endswith(".py") or "/" in name or os.sep in name:
@@ -215,10 +222,10 @@ class Plugins:
 
     def examine(self, name: str) -> Health:
         """Load an installed plugin, call its registration hooks, and say how that went; never raise."""
-        found = self._installed[name][1]
+        found = self._loaded.get(name) or self._installed[name][1]
         if not self._allowed(name):
             return Health(found, [], 0.0, "off", "HY_PLUGINS leaves it out")
-        light, start = "torch" not in sys.modules, time.perf_counter()
+        light, start = "torch" not in sys.modules, time.perf_counter() - self._seconds.get(name, 0.0)
         state, detail, hint = "ok", "", None
         try:
             self.load(name)
@@ -297,6 +304,11 @@ class Plugins:
     def checks(self) -> Registered[Callable[[], Check]]:
         """Checks of `hy doctor` by name."""
         return Registered("check", self._collect("register_checks"))
+
+    def registered(self, name: str) -> dict[str, list[str]]:
+        """What a loaded plugin registers, by hook: the names."""
+        asked = [hook for hook in self.hooks(name) if hook.startswith("register_")]
+        return {hook: [key for key, _ in self._registrations(name, hook)] for hook in asked}
 
     def _collect(self, hook: str, owners: Iterable[str] | None = None) -> dict[str, Entry[Any]]:
         table: dict[str, Entry[Any]] = {}

@@ -1,4 +1,4 @@
-"""The rules for plugins, as checks: what every Conditioner must hold to, so that any can be combined with any."""
+"""The rules for plugins, as checks: what a Conditioner must hold to, so that any can be combined with any."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ NONSENSE = {str: "\x00 nonsense \ud83c", int: -(10**9), float: -1e30, Path: Path
 
 
 def check(cls: type[Conditioner], /, **options: Any) -> None:
-    """Check a Conditioner, made with these options, against the rules; AssertionError says which one it breaks.
+    """Check a Conditioner, made with these options, against the rules; AssertionError says what it breaks.
 
-    1. Importing its module doesn't import torch. 2. Each option has help. 3. `validate` accepts the options given
-    here, and refuses nonsense with a HyError if at all. 4. Modules that `extend` attaches have its name in their keys
-    and leave the network's own keys alone; 5. until they are trained, they change nothing, to the bit; 6. they compile
-    as one graph; 7. their weights can be saved and loaded. 8. Its place among other plugins doesn't matter.
+    1. Importing its module doesn't import torch. 2. Each option has help. 3. `validate` accepts the options
+    given here, and refuses nonsense with a HyError, if at all. 4. Modules that `extend` attaches have its name in
+    their keys and leave the network's own keys alone; 5. until they are trained, they change nothing, to the bit;
+    6. they compile as one graph; 7. their weights can be saved and loaded. 8. Its place among other plugins
+    doesn't matter.
     """
     light_import(cls)
     helpful(cls)
@@ -97,7 +98,9 @@ def refuses_nonsense(cls: type[Conditioner], options: dict[str, Any], tiny: Tiny
         except Exception as error:
             raise AssertionError(f"{one.name}={value!r} gives {error!r} instead of a HyError") from error
         else:
-            expect(Path not in one.kinds, f"{one.name}={value!r} is accepted: validate must look for the file")
+            expect(
+                Path not in one.kinds, f"{one.name}={value!r} is accepted: validate must look for the file"
+            )
 
 
 def attached(conditioner: Conditioner, tiny: Tiny) -> list[str]:
@@ -110,7 +113,9 @@ def attached(conditioner: Conditioner, tiny: Tiny) -> list[str]:
     new = [key for key in after if key not in before]
     own = f".{conditioner.name}."
     wrong = [key for key in new if own not in key]
-    expect(not wrong, f"the key {wrong[:1]} doesn't contain the plugin's name: attach under self.name, at a port")
+    expect(
+        not wrong, f"the key {wrong[:1]} doesn't contain the plugin's name: attach under self.name, at a port"
+    )
     return new
 
 
@@ -207,7 +212,10 @@ def any_order(conditioner: Conditioner, tiny: Tiny) -> None:
         with torch.no_grad():
             found.append(Denoiser(dit, cond)(tiny.latents(), 0.5))
     same = torch.allclose(found[0], found[1], atol=1e-4)
-    expect(same, "the order of this plugin and another matters: add to the condition, never replace what is there")
+    expect(
+        same,
+        "the order of this plugin and another matters: add to the condition, never replace what is there",
+    )
 
 
 def modules(dit: DiT, name: str) -> Iterator[Any]:

@@ -36,7 +36,7 @@ DEFAULTS = Defaults(width=32, height=32, frames=9, fps=8.0, steps=2, guidance=No
 
 
 class Tiny:
-    """`dit`, `vae`, `text` and a `model` of them, made when first asked for; `request` and `condition` fit them."""
+    """`dit`, `vae`, `text` and a `model` of them, made when asked for; `request` and `condition` fit them."""
 
     @cached_property
     def dit(self) -> DiT:
@@ -100,13 +100,20 @@ def _encoders() -> tuple[Llm, Clip]:
     from hy_core.text.llm import Llm
 
     begin, end = "<|begin|>", "<|end|>"
-    words = {token: index for index, token in enumerate([begin, end, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    words = {
+        token: index for index, token in enumerate([begin, end, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
 
     def tokenizer(order: str) -> PreTrainedTokenizerFast:
         inner = Tokenizer(models.BPE(vocab=words, merges=[]))
-        inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        inner.pre_tokenizer, inner.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
         inner.add_special_tokens([begin, end])
-        inner.post_processor = processors.TemplateProcessing(single=order, special_tokens=[(begin, 0), (end, 1)])
+        inner.post_processor = processors.TemplateProcessing(
+            single=order, special_tokens=[(begin, 0), (end, 1)]
+        )
         return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=begin, eos_token=end, pad_token=end)
 
     sizes = {"vocab_size": len(words), "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -114,7 +121,9 @@ def _encoders() -> tuple[Llm, Clip]:
     wide = LlamaConfig(**sizes, hidden_size=DIT.text_dim, intermediate_size=64, max_position_embeddings=256)
     llm = LlamaModel(wide)
     llm.norm = nn.Identity()  # an inner layer's states, as the official models read them
-    narrow = CLIPTextConfig(**sizes, hidden_size=DIT.pooled_dim, intermediate_size=32, max_position_embeddings=77)
+    narrow = CLIPTextConfig(
+        **sizes, hidden_size=DIT.pooled_dim, intermediate_size=32, max_position_embeddings=77
+    )
     template = Template(before="", after=end)
     templates = Templates(video=template, image=template, tokens=128)
     return (
