@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hy_data.world.captions import Caption, caption
+from hy_data.world.judge import Seen, Verdict, judge
 from hy_data.world.render import render
 from hy_data.world.scene import (
     BACKGROUNDS,
@@ -24,9 +25,12 @@ __all__ = [
     "SIZES",
     "Caption",
     "Scene",
+    "Seen",
     "Thing",
     "Track",
+    "Verdict",
     "caption",
+    "judge",
     "render",
     "sample_scene",
 ]

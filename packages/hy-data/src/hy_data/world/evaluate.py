@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class Report:
                     "total": line.made.total,
                     "accuracy": line.made.rate,
                     "interval": line.made.interval(),
-                    "base": line.base,
+                    "base": None if math.isnan(line.base) else line.base,
                     "real": line.real.rate,
                 }
                 for line in self.lines
@@ -257,6 +258,12 @@ def command(
         raise UsageError("--codec takes no prompts", "leave --group out")
     if vae and not codec:
         raise UsageError("--vae goes with --codec", "to score clips made from prompts, give --model")
+    if contact_sheet or gif:
+        from hy_core.media import check_target
+
+        for path, length in ((contact_sheet, 1), (gif, frames)):
+            if path:
+                check_target(path, length)
     width, height = size
     scene = {"frames": frames, "height": height, "width": width, "objects": objects}
     chosen = groups or ("combinations", "wordings")
@@ -276,12 +283,14 @@ def command(
             say("making clips")
             reports = [evaluate(make, group, count, seed, advance=advance, **scene) for group in chosen]
     if contact_sheet or gif:
-        from hy_data.world.sheet import contact_sheet_of, write_gif
+        from hy_core import media
+
+        from hy_data.world import sheet
 
         if contact_sheet:
-            contact_sheet_of(reports, contact_sheet)
+            media.write(contact_sheet, sheet.contact_sheet(reports), FPS)
         if gif:
-            write_gif(reports, gif)
+            media.write(gif, sheet.mosaic(reports), FPS)
     summary = {
         "model": str(vae or model),
         **({} if codec else {"steps": steps, "cfg": cfg}),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hy_core.errors import HyError
 from PIL import Image, ImageDraw, ImageFont
-
-from hy_data.world.scene import FPS
 
 if TYPE_CHECKING:
     from hy_data.world.evaluate import Report
@@ -21,18 +17,15 @@ _GAP = 4
 _LINE = 14  # pixels for a caption
 
 
-def contact_sheet_of(reports: Sequence[Report], path: Path) -> None:
-    """Write a picture of the first clips: caption and some frames. HyError if it can't be written."""
-    blocks = [_strip(prompt, clip) for prompt, clip in _first(reports)]
-    sheet = _columns(blocks, 2)
-    _save(Image.fromarray(sheet), path)
+def contact_sheet(reports: Sequence[Report]) -> np.ndarray:
+    """Return a picture of the first clips, uint8 [H, W, 3]: the caption and some frames of each."""
+    return _columns([_strip(prompt, clip) for prompt, clip in _first(reports)], 2)
 
 
-def write_gif(reports: Sequence[Report], path: Path, columns: int = 6, enlarge: int = 2) -> None:
-    """Write the first clips side by side as one GIF that repeats. HyError if it can't be written."""
-    clips = [np.repeat(np.repeat(clip, enlarge, 1), enlarge, 2) for _, clip in _first(reports)]
-    pictures = [Image.fromarray(_columns([clip[i] for clip in clips], columns)) for i in range(len(clips[0]))]
-    _save(pictures[0], path, save_all=True, append_images=pictures[1:], duration=round(1000 / FPS), loop=0)
+def mosaic(reports: Sequence[Report], columns: int = 6, enlarge: int = 2) -> np.ndarray:
+    """Return the first clips side by side as one clip, uint8 [T, H, W, 3]."""
+    clips = [clip.repeat(enlarge, axis=1).repeat(enlarge, axis=2) for _, clip in _first(reports)]
+    return np.stack([_columns([clip[i] for clip in clips], columns) for i in range(len(clips[0]))])
 
 
 def _first(reports: Sequence[Report]) -> list[tuple[str, np.ndarray]]:
@@ -65,13 +58,3 @@ def _columns(blocks: Sequence[np.ndarray], columns: int) -> np.ndarray:
         top, left = index // columns * height + _GAP, index % columns * width + _GAP
         sheet[top : top + block.shape[0], left : left + block.shape[1]] = block
     return sheet
-
-
-def _save(picture: Image.Image, path: Path, **options: object) -> None:
-    try:
-        picture.save(path, **options)
-    except (OSError, ValueError) as error:
-        path.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
-        hint = "give a file name that ends in .png or .gif, in an existing folder"
-        raise HyError(f"{path}: {reason}", hint) from None
