@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity.cases import Case, cases
-
 from hy_core.vae import VAE, Axis, Tiling, VAEConfig
+from parity.cases import Case, cases
 
 
 def tiling_of(run: object, config: VAEConfig) -> Tiling | None:

@@ -63,9 +63,7 @@ class FrameCausalAttention(nn.Module):
         # Frame by frame over the past: half the work of a full product, and no [N, N] mask.
         size = height * width
         seen = [
-            F.scaled_dot_product_attention(
-                q[:, :, end - size : end].contiguous(), k[:, :, :end].contiguous(), v[:, :, :end].contiguous()
-            )
+            F.scaled_dot_product_attention(q[:, :, end - size : end], k[:, :, :end], v[:, :, :end])
             for end in range(size, frames * size + 1, size)
         ]
         out = self.to_out[0](torch.cat(seen, dim=2).squeeze(1))
