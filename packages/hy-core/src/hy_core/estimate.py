@@ -1,7 +1,7 @@
 """What a run will cost before it starts: tokens, operations, memory, and seconds on this machine.
 
-A multiply-add is two operations. The counts follow the layers; memory counts weights exactly and activations by
-the tensors alive at the widest place; time comes from a measurement of a second or so.
+A multiply-add is two operations. The counts follow the layers; memory counts weights exactly and activations
+by the tensors alive at the widest place; time comes from a measurement of a second or so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from hy_core.dit.config import DiTConfig
+    from hy_core.models import Card
     from hy_core.vae.config import VAEConfig
 
 # Multiples of the hidden width alive per token inside a block: the stream, qkv, the MLP before and after its
@@ -57,10 +58,10 @@ class Estimate:
         """For people."""
         f, h, w = self.latent
         found = [
-            f"tokens      {self.video_tokens:,} of video ({f}x{h}x{w} latent), about {self.text_tokens} of text",
+            f"tokens      {self.video_tokens:,} of video ({f}x{h}x{w} latent) and {self.text_tokens} of text",
             f"operations  {scaled(self.flops)}FLOP: {self.evaluations} x {scaled(self.step_flops)}FLOP "
             f"and {scaled(self.decode_flops)}FLOP to decode",
-            f"memory      about {self.peak_bytes / 1e9:.2f} GB, {self.weights_bytes / 1e9:.2f} GB of it weights",
+            f"memory      about {self.peak_bytes / 1e9:.2f} GB, of it weights {self.weights_bytes / 1e9:.2f}",
         ]
         return found + ([f"time        about {duration(self.seconds)}"] if self.seconds is not None else [])
 
@@ -108,6 +109,17 @@ def estimate(
         weights,
         peak,
     )
+
+
+def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
+    """The shapes of a model's networks from its config files; official folders have none, and one shape."""
+    from hy_core.dit import DiTConfig
+    from hy_core.vae import VAEConfig
+
+    dit, vae = card.config.get("dit"), card.config.get("vae")
+    if card.layout == "diffusers":
+        return DiTConfig.from_diffusers(dit or {}), VAEConfig.from_diffusers(vae or {})
+    return DiTConfig.from_json(dit or {}), VAEConfig(**(vae or {}))
 
 
 def tile_frames(request: Request, vae: VAEConfig, frames: int) -> int:

@@ -422,7 +422,7 @@ def stream(path: Path | str) -> Iterator[np.ndarray]:
                     raise HyError(f"{path} changes its size from {shape[1]}x{shape[0]} at frame {count}")
                 shape, count = image.shape, count + 1
                 yield image
-        except av.FFmpegError as problem:
+        except (av.FFmpegError, OSError) as problem:
             if not count:
                 raise HyError(f"{path} cannot be read as a video ({problem.strerror})") from problem
             log.warning("%s is damaged after frame %d (%s)", path, count, problem.strerror)
@@ -442,7 +442,7 @@ def read_sound(path: Path | str) -> Sound | None:
         try:
             for frame in box.decode(audio=0):
                 pieces += [piece.to_ndarray() for piece in change.resample(frame)]
-        except av.FFmpegError as problem:
+        except (av.FFmpegError, OSError) as problem:
             log.warning("the sound of %s is damaged (%s)", path, problem.strerror)
         pieces += [piece.to_ndarray() for piece in change.resample(None)] if pieces else []
         return Sound(np.concatenate(pieces, axis=1), rate) if pieces else None
@@ -454,7 +454,7 @@ def open_media(path: Path) -> Iterator[Any]:
     with open_file(path) as file:
         try:
             box = av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as problem:
+        except (av.FFmpegError, OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or "not a known container"
             raise HyError(f"{path} cannot be read as a video ({reason})") from problem
         with box:

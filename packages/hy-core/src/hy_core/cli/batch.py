@@ -20,7 +20,7 @@ def read_rows(path: Path) -> list[Layer]:
     """The rows of a batch file as layers with a prompt each.
 
     Plain text has one prompt per line (empty lines and those with # are skipped); .jsonl one object per line;
-    .toml one `[[clip]]` per row. Objects hold `prompt`, settings that may differ from row to row, plugin tables.
+    .toml one `[[clip]]` per row. Objects hold `prompt`, settings that may differ, and plugin tables.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

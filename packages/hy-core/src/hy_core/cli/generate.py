@@ -177,12 +177,12 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     """Print the merged request and what it costs here; no weights are loaded."""
     from hy_core import models, provenance
     from hy_core.device import describe
-    from hy_core.estimate import estimate, seconds
+    from hy_core.estimate import configs, estimate, seconds
 
     first, shown = jobs[0].request, []
     card = models.find(first.model)
     precision = models.precision(card.layout, first.device, first.dtype)
-    dit, vae = models.configs(card)
+    dit, vae = configs(card)
     for request, same in groupby(
         (job.request for job in jobs), key=lambda one: replace(one, prompt="", seed=0)
     ):
@@ -242,6 +242,7 @@ def results(
     progress.phase(f"loading {first.model}")
     from hy_core import models, pipeline
 
+    check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
     model = models.load(first.model, first.device, first.dtype)
     if not flags["quiet"]:
         seeds = sorted({job.request.seed for job in jobs})
@@ -254,6 +255,20 @@ def results(
             requests, group[0].conditioners, model, listen, selection.plugins, flags["rows"]
         )
         yield from zip(group, stream, strict=True)
+
+
+def pixels(request: Request) -> int:
+    return request.width * request.height * request.frames
+
+
+def check_memory(request: Request, rows: int) -> None:
+    """Refuse a clip that can't fit before the machine tries."""
+    from hy_core import estimate, models
+
+    card = models.find(request.model)
+    precision = models.precision(card.layout, request.device, request.dtype)
+    cost = estimate.estimate(request, *estimate.configs(card), batch=rows, dtype_bytes=precision.dit.itemsize)
+    estimate.check_memory(cost, precision.device)
 
 
 class Listener:
