@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     import torch
 
     from hy_core.conditioner import Conditioner
-    from hy_core.dit import DiT
+    from hy_core.dit import DiT, DiTConfig, Port
     from hy_core.text import TextEncoder
-    from hy_core.vae import VAE
+    from hy_core.vae import VAE, VAEConfig
+
+    Attached = list[tuple[Port, str]]
 
 FOLDERS = "HY_MODELS"
 """Environment variable: a folder of model folders, found by name."""
@@ -71,20 +74,24 @@ def defaults(name: str) -> Defaults:
 
 def find(name: str) -> Card:
     """Find a model by name ("pocket", or one in $HY_MODELS) or folder. Needs no torch, reads no weights."""
+    if name == "pocket":
+        return _pocket(name, POCKET)
     shelf = os.environ.get(FOLDERS)
-    places = [POCKET] if name == "pocket" else [Path(name).expanduser(), *([Path(shelf) / name] if shelf else [])]
+    places = [Path(name).expanduser(), *([Path(shelf) / name] if shelf else [])]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         where = f" or in {FOLDERS}={shelf}" if shelf else ""
         raise MissingError(f"no model {name!r} here{where}", f"give a model's folder, or put it into one and set {FOLDERS}")
     if (folder / "model_index.json").is_file():
         return _diffusers(name, folder)
-    if (folder / "config.json").is_file() and (folder / "llm").is_dir() or folder == POCKET:
+    if (folder / "config.json").is_file() and any((folder / part).exists() for part in ("dit.safetensors", "llm")):
         return _pocket(name, folder)
     for inner in (folder, *(folder / part for part in OFFICIAL)):
         if (inner / "transformers").is_dir() and (inner / "vae").is_dir():
             home = folder if inner != folder or (folder / "text_encoder").is_dir() else folder.parent
-            return Card(name, home, "official", inner / "transformers", inner / "vae", Defaults())
+            written = inner / "vae" / "config.json"
+            config = {"vae": _read(written)} if written.is_file() else {}
+            return Card(name, home, "official", inner / "transformers", inner / "vae", Defaults(), config)
     raise MissingError(
         f"{folder} holds no model that hy knows",
         "expected an official folder (hunyuan-video-t2v-720p/), a diffusers folder (model_index.json), or config.json",
@@ -125,6 +132,19 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
+    """The shapes of a model's networks, as its config files tell them; no weights are read.
+
+    An official folder says nothing of its DiT: that of the released text-to-video model is assumed.
+    """
+    from hy_core.dit import DiTConfig
+    from hy_core.vae import VAEConfig
+
+    dit, vae = card.config.get("dit"), card.config.get("vae")
+    read = DiTConfig.from_diffusers if card.layout == "diffusers" else DiTConfig.from_json
+    return DiTConfig() if dit is None else read(dit), VAEConfig() if vae is None else VAEConfig.from_dict(vae)
+
+
 @dataclass
 class Model:
     """A loaded model. `text` loads the encoders each time it is called; use it in a `with`, which frees them."""
@@ -137,7 +157,7 @@ class Model:
     hashes: Mapping[str, str] = field(default_factory=dict)
     tiling: str = "official"
     """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
-    _extended: dict[str, Conditioner] = field(default_factory=dict)
+    _extended: dict[str, tuple[Conditioner, Attached]] = field(default_factory=dict)
     _compiled: bool = False
 
     @property
@@ -148,12 +168,14 @@ class Model:
     def extend(self, conditioners: Sequence[Conditioner]) -> None:
         """Attach the modules of these conditioners, with their weights, and take those of all others out.
 
-        Attaching is by name and options, so that a model that is used again doesn't load the same weights again.
+        What is attached stays for the next run with the same conditioner or equal options, so that a model that is
+        used again doesn't load the same weights again.
         """
         wanted = {conditioner.name: conditioner for conditioner in conditioners}
-        for name, old in list(self._extended.items()):
-            if name not in wanted or (wanted[name] is not old and wanted[name].options != old.options):
-                self.detach(name)
+        for name, (old, _) in list(self._extended.items()):
+            new = wanted.get(name)
+            if new is not old and (type(new) is not type(old) or new.options != old.options):
+                _detach(self._extended.pop(name)[1])
         for name, conditioner in wanted.items():
             if name not in self._extended:
                 self._attach(name, conditioner)
@@ -165,32 +187,45 @@ class Model:
                 block.compile()
         self._compiled = True
 
-    def detach(self, name: str) -> None:
-        """Take a conditioner's modules out of every port."""
-        for port in self._ports():
-            if name in port:
-                port.detach(name)
-        self._extended.pop(name, None)
-
     def _attach(self, name: str, conditioner: Conditioner) -> None:
-        from hy_core.weights import load_port_weights
+        import torch
 
-        try:
-            conditioner.extend(self.dit)
-            if weights := conditioner.weights():
-                load_port_weights(self.dit, name, weights)
-        except BaseException:
-            self.detach(name)
-            raise
-        for port in self._ports():
-            if name in port:
-                port[name].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
-        self._extended[name] = conditioner
-
-    def _ports(self) -> list[Any]:
         from hy_core.dit import Port
 
-        return [module for module in self.dit.modules() if isinstance(module, Port)]
+        ports = [module for module in self.dit.modules() if isinstance(module, Port)]
+        before = [set(port) for port in ports]
+        base = set(self.dit.state_dict())
+
+        def attached() -> Attached:
+            return [(port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old]
+
+        file = conditioner.weights()
+        try:
+            with torch.device("meta") if file else nullcontext():  # shapes only, when values come from a file
+                conditioner.extend(self.dit)
+            if file:
+                self._read_weights(name, Path(file), set(self.dit.state_dict()) - base)
+        except BaseException:
+            _detach(attached())
+            raise
+        self._extended[name] = conditioner, attached()
+        for port, key in attached():
+            port[key].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
+
+    def _read_weights(self, name: str, file: Path, keys: set[str]) -> None:
+        from hy_core.weights import load_state
+
+        state = dict(load_state(file))
+        for what, wrong in (("lacks", keys - set(state)), ("has the unknown", set(state) - keys)):
+            if wrong:
+                hint = "these are weights of another plugin, or of another version of it"
+                raise HyError(f"{file}, weights of {name!r}: it {what} {min(wrong)} ({len(wrong)} in all)", hint)
+        self.dit.load_state_dict(state, strict=False, assign=True)
+
+
+def _detach(attached: Attached) -> None:
+    for port, key in attached:
+        port.detach(key)
 
 
 def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:

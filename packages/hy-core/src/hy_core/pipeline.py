@@ -16,7 +16,7 @@ from hy_core import models, provenance
 from hy_core.condition import Condition, merge
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
-from hy_core.dit.attention import attention
+from contextlib import nullcontext as attention
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
@@ -238,7 +238,7 @@ class Run:
         frames = np.empty((request.frames, request.height, request.width, 3), np.uint8)
         done, clock = 0, time.perf_counter()
         self.tell("decode", clip, steps=request.frames)
-        for pixels in model.vae.stream(scaled(model, latents), TILINGS[tiling]):
+        for pixels in model.vae.stream(scaled(model, latents), Tiling.named(tiling, model.vae.config)):
             if not finite(pixels):
                 raise not_a_number(model.vae, "the decoder")
             part = to_frames(pixels[0])
@@ -314,9 +314,6 @@ def guidance_of(request: Request, model: Model) -> float | None:
             f"use --cfg {request.guidance:g}",
         )
     return None
-
-
-TILINGS = {"off": None, "official": Tiling.OFFICIAL, "diffusers": Tiling.DIFFUSERS}
 
 
 def tiling_of(request: Request, model: Model) -> str:
