@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _CLIPS = 24
 _STRIP = 6  # frames of each clip on a contact sheet
 _GAP = 4
-_LINE = 14  # pixels for a caption
+_WORDS = 28  # pixels for a caption of two lines
 
 
 def contact_sheet(reports: Sequence[Report]) -> np.ndarray:
@@ -40,12 +41,9 @@ def _strip(prompt: str, clip: np.ndarray) -> np.ndarray:
     frames = clip[np.unique(np.linspace(0, len(clip) - 1, _STRIP).round().astype(int))]
     gap = np.full((frames.shape[1], 1, 3), 255, np.uint8)
     row = np.concatenate([part for frame in frames for part in (frame, gap)], axis=1)
-    words = Image.new("RGB", (row.shape[1], _LINE), "white")
-    font = ImageFont.load_default(10)
-    pen = ImageDraw.Draw(words)
-    while prompt and pen.textlength(prompt, font) > row.shape[1]:
-        prompt = prompt[:-1]
-    pen.text((1, 1), prompt, "black", font)
+    words = Image.new("RGB", (row.shape[1], _WORDS), "white")
+    lines = wrap(prompt, row.shape[1] * 4 // 23) or [""]  # a letter of this font is 5.75 pixels wide at most
+    ImageDraw.Draw(words).multiline_text((1, 0), "\n".join(lines[:2]), "black", ImageFont.load_default(10))
     return np.concatenate([np.asarray(words), row])
 
 
