@@ -29,10 +29,10 @@ def check(cls: type[Conditioner], /, **options: Any) -> None:
     """Check a Conditioner, made with these options, against the rules; AssertionError says what it breaks.
 
     1. Importing its module doesn't import torch. 2. Each option has help. 3. `validate` accepts the options
-    given here, and refuses nonsense with a HyError, if at all. 4. Modules that `extend` attaches have its name in
-    their keys and leave the network's own keys alone; 5. until they are trained, they change nothing, to the bit;
-    6. they compile as one graph; 7. their weights can be saved and loaded. 8. Its place among other plugins
-    doesn't matter.
+    given here, and refuses nonsense with a HyError, if at all. 4. Modules that `extend` attaches have its
+    name in their keys and leave the network's own keys alone; 5. until they are trained, they change
+    nothing, to the bit; 6. they compile as one graph; 7. their weights can be saved and loaded. 8. Its place
+    among other plugins doesn't matter.
     """
     light_import(cls)
     helpful(cls)
