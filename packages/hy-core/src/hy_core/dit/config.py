@@ -68,6 +68,13 @@ class DiTConfig:
         return cls(**data)
 
     @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DiTConfig:
+        """Read a config of ours, of diffusers or of the original package, told apart by its keys."""
+        if "num_attention_heads" in data:
+            return cls.from_diffusers(data)
+        return cls.from_official(data) if "hidden_size" in data else cls.from_json(data)
+
+    @classmethod
     def from_official(cls, data: Mapping[str, Any]) -> DiTConfig:
         """Read the arguments of the original package's transformer; leave alone what its variants add."""
         names = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,7 @@ class CrossAttend(nn.Module):
         return add_to_video(x, self.proj(out))
 
 
-def is_port_key(key: str) -> bool:
-    """Whether a key of the DiT's state dict belongs to a plugin's module."""
-    return key.startswith(("embed.", "time.")) or ".after." in key
+def port_owner(key: str) -> str | None:
+    """The plugin whose module a key of the DiT's state dict belongs to; None for the DiT's own."""
+    found = re.search(r"(?:^embed|^time|\.after)\.([^.]+)\.", key)
+    return found[1] if found else None

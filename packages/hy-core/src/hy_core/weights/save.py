@@ -1,0 +1,63 @@
+"""Write weights whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hy_core.dit.model import DiT
+from hy_core.dit.ports import port_owner
+from hy_core.errors import HyError
+
+
+def save_safetensors(
+    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a file that appears, or replaces an older one, only when it is complete.
+
+    HyError if the folder can't be written or the disk is full; nothing is left behind then.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(_own(state), part, dict(metadata or {}))
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise HyError(
+            f"can't write {path}: {error.strerror or error}", hint="check the folder and the disk"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_dit(dit: DiT, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a DiT with its configuration, without the modules of plugins."""
+    state = {key: tensor for key, tensor in dit.state_dict().items() if port_owner(key) is None}
+    save_safetensors(path, state, {"config": json.dumps(dit.config.to_json()), **(metadata or {})})
+
+
+def save_port_weights(
+    dit: DiT, name: str, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the modules that plugin `name` attached to a DiT, with their full keys."""
+    state = dit.state_dict()
+    keys = [key for key in state if port_owner(key) == name]
+    save_safetensors(path, {key: state[key] for key in keys}, {"plugin": name, **(metadata or {})})
+
+
+def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that don't share memory, as the format asks: views are copied, others taken as they are."""
+    whole: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        tensor = tensor.detach()
+        alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        whole[key] = tensor if alone else tensor.contiguous().clone()
+    return whole

@@ -1,0 +1,126 @@
+"""Put weights into a module: each where it belongs, none left over, and a readable account of misfits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hy_core.dit.ports import port_owner
+from hy_core.errors import HyError
+from hy_core.weights.keys import Source
+
+_RUN = 4096
+_RUNS = 256
+
+
+def fill(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    what: str,
+    source: Callable[[str], Source | None] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    keys: list[str] | None = None,
+) -> None:
+    """Give every parameter of a module (on the meta device, or not) its tensor from `state`, and empty `state`.
+
+    Names and shapes are checked before anything is read; `source` says where a parameter is found. Each
+    tensor is put together, converted and moved by itself, and forgotten in `state`, so that there's one
+    copy of the model. `keys` are the parameters to fill, all by default. HyError with the first three of
+    each kind of misfit, and for weights that are not numbers. `what` names the weights in messages.
+    """
+    source = source or (lambda key: Source((key,)))
+    targets = module.state_dict(keep_vars=True)
+    wanted = {key: targets[key] for key in keys} if keys is not None else targets
+    plan = _plan(wanted, state, source, what)
+    for key, found in plan.items():
+        tensor = found.build([state.pop(part) for part in found.keys])
+        if not finite(tensor):
+            raise HyError(
+                f"{what} are broken: {key} has values that aren't numbers (NaN or infinity)",
+                hint="the file was saved broken; get it again from its source",
+            )
+        old = wanted[key]
+        tensor = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+        owner, _, name = key.rpartition(".")
+        holder = module.get_submodule(owner)
+        if isinstance(old, nn.Parameter):
+            setattr(holder, name, nn.Parameter(tensor, requires_grad=old.requires_grad))
+        else:
+            setattr(holder, name, tensor)
+
+
+def _plan(
+    wanted: dict[str, Tensor], state: dict[str, Tensor], source: Callable[[str], Source | None], what: str
+) -> dict[str, Source]:
+    plan: dict[str, Source] = {}
+    missing, shapes = [], []
+    for key, target in wanted.items():
+        found = source(key)
+        lost = [key] if found is None else [part for part in found.keys if part not in state]
+        missing += lost
+        if found is None or lost:
+            continue
+        plan[key] = found
+        theirs = found.shape([tuple(state[part].shape) for part in found.keys])
+        if theirs != tuple(target.shape):
+            shapes.append(f"{found.keys[0]} is {list(theirs)} and not {list(target.shape)}")
+    used = {part for found in plan.values() for part in found.keys}
+    unexpected = sorted(set(state) - used - set(missing))
+    if missing or unexpected or shapes:
+        raise HyError(misfit(what, missing, unexpected, shapes), hint=_cause(missing, unexpected, shapes))
+    if scaled := [key for key in state if state[key].dtype in _EIGHT_BITS]:
+        raise HyError(
+            f"{what} are 8-bit floats ({scaled[0]}), which mean nothing without their scales",
+            hint="use the bfloat16 file",
+        )
+    return plan
+
+
+_EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def misfit(what: str, missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
+    """One line that names up to three of each."""
+    parts = [
+        f"{len(some)} {kind} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
+        for kind, some in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if some
+    ]
+    return f"{what} don't fit: {', '.join(parts)}"
+
+
+def _cause(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
+    """The likely cause of a misfit."""
+    if names := {name for key in unexpected if (name := port_owner(key))}:
+        return "; ".join(f"weights of plugin {name!r}: add --plugin {name}" for name in sorted(names))
+    if missing and all("guidance" in key for key in missing):
+        return "the model wasn't distilled to take guidance: `guidance` is false in its config"
+    if unexpected and all("guidance" in key for key in unexpected):
+        return "the model was distilled to take guidance: `guidance` is true in its config"
+    numbered = [key for key in [*missing, *unexpected] if re.search(r"blocks\.\d+\.", key)]
+    if numbered and len(numbered) == len(missing) + len(unexpected):
+        return "the config has another number of blocks than the weights"
+    if any("img_in" in shape or "x_embedder" in shape for shape in shapes) and len(shapes) <= 1:
+        return "the number of input channels differs: 33 are those of an image-to-video model"
+    if shapes and not missing and not unexpected:
+        return "the config is that of a model of another size"
+    if missing and not unexpected:
+        return "the file isn't complete: copy or fetch it again"
+    return "these are the weights of another model, or of another version of it"
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are numbers; of over a million, 256 runs spread over it are read."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    flat = tensor.flatten() if tensor.is_contiguous() else tensor.reshape(-1)
+    if flat.numel() > _RUN * _RUNS:
+        step = (flat.numel() - _RUN) // (_RUNS - 1)
+        flat = flat.as_strided((_RUNS, _RUN), (step, 1), flat.storage_offset())
+    # A sum is a number only if all of its terms are: one pass, no mask. It may overflow, so look again then.
+    return bool(flat.sum(dtype=torch.float32).isfinite()) or bool(flat.isfinite().all())
