@@ -204,7 +204,11 @@ class Size(click.ParamType):
 @click.command("world")
 @click.option("--model", default="pocket", show_default=True, help="Name or folder of the model.")
 @click.option("--codec", is_flag=True, help="Judge the model's VAE: decoded encodings of real clips.")
-@click.option("--vae", type=click.Path(exists=True, path_type=Path), help="A VAE file, for --codec.")
+@click.option(
+    "--vae",
+    type=click.Path(exists=True, path_type=Path),
+    help="For --codec: VAE weights beside their config.json.",
+)
 @click.option(
     "--group", "groups", multiple=True, type=click.Choice(list(GROUPS)), help="Prompts; repeatable."
 )
