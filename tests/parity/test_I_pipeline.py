@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from hy_core.condition import Condition
-from hy_core.dit import DiT, DiTConfig, embedded_guidance
+from hy_core.dit import DiTConfig, embedded_guidance
 from hy_core.flow.guidance import Branch, Guided
 from hy_core.flow.sampler import sample_euler
 from hy_core.flow.schedule import shifted_sigmas
-from hy_core.vae import VAE, Tiling, VAEConfig
-from_diffusers = None
+from hy_core.vae import Tiling, VAEConfig
+from hy_core.weights import load_dit, load_vae
 from parity.cases import cases
 
 #: What each kind calls its inputs and scalars: text, its mask, pooled text, embedded guidance, guidance scale.
@@ -33,11 +33,9 @@ class Loop:
         self.diffusers = "diffusers" in case.kind
         self.names = DIFFUSERS if self.diffusers else OFFICIAL
         config = (DiTConfig.from_diffusers if self.diffusers else DiTConfig.from_official)(case.model_config)
-        weights = case.weights()
-        self.dit = DiT(config).requires_grad_(False).eval()
-        self.dit.load_state_dict(from_diffusers(weights, config) if self.diffusers else weights)
-        self.vae = VAE(VAEConfig.from_dict(case.vae_config)).requires_grad_(False).eval()
-        self.vae.load_state_dict(case.weights("vae"))
+        self.dit = load_dit(case.path / "model.safetensors", config=config).eval().requires_grad_(False)
+        vae_config = VAEConfig.from_dict(case.vae_config)
+        self.vae = load_vae(case.path / "vae.safetensors", config=vae_config).eval().requires_grad_(False)
         self.frames, *size = self.vae.config.latent_size(*self.scalars["size"])
         self.size = tuple(size)
 

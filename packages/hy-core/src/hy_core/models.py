@@ -194,7 +194,6 @@ class Model:
 
         ports = [module for module in self.dit.modules() if isinstance(module, Port)]
         before = [set(port) for port in ports]
-        base = set(self.dit.state_dict())
 
         def attached() -> Attached:
             return [(port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old]
@@ -204,23 +203,15 @@ class Model:
             with torch.device("meta") if file else nullcontext():  # shapes only, when values come from a file
                 conditioner.extend(self.dit)
             if file:
-                self._read_weights(name, Path(file), set(self.dit.state_dict()) - base)
+                from hy_core.weights import load_port_weights
+
+                load_port_weights(self.dit, name, file)
         except BaseException:
             _detach(attached())
             raise
         self._extended[name] = conditioner, attached()
         for port, key in attached():
             port[key].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
-
-    def _read_weights(self, name: str, file: Path, keys: set[str]) -> None:
-        from hy_core.weights import load_state
-
-        state = dict(load_state(file))
-        for what, wrong in (("lacks", keys - set(state)), ("has the unknown", set(state) - keys)):
-            if wrong:
-                hint = "these are weights of another plugin, or of another version of it"
-                raise HyError(f"{file}, weights of {name!r}: it {what} {min(wrong)} ({len(wrong)} in all)", hint)
-        self.dit.load_state_dict(state, strict=False, assign=True)
 
 
 def _detach(attached: Attached) -> None:
