@@ -156,9 +156,8 @@ def test_state_that_is_not_saved_breaks_rule_7(tiny):
         def module(self, width):
             return Hiding(1, width)
 
-    one = Secretive()
     with pytest.raises(AssertionError, match="isn't all in their state_dict"):
-        rules.saved(one, tiny, rules.attached(one, tiny))
+        rules.saved(Secretive(), tiny)
 
 
 def test_replacing_what_others_added_breaks_rule_8(tiny):

@@ -36,9 +36,10 @@ LIFECYCLE = (
 class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
-    The methods are called in this order: validate (of all plugins), extend (of all), weights and
-    parallel_plan while the network is loaded, encode, branches, before_step at each step, finish. A module
-    that defines a Conditioner stays free of torch: import it inside the methods that need it.
+    The methods are called in this order: validate (of all plugins), weights and extend (of each), encode for
+    each clip and guidance branch, branches, before_step at each step, finish. parallel_plan is asked when the
+    network is split among devices, encode_batch in training. A module that defines a Conditioner stays free
+    of torch: import it inside the methods that need it.
     """
 
     @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Conditioner:
         """Attach modules at the ports of a network on the meta device: shapes only, no values."""
 
     def encode(self, request: Request, cond: Condition) -> None:
-        """Load encoders, fill the condition, free them. Called once per guidance branch and batch."""
+        """Load encoders, fill the condition, free them. Called for each clip and each guidance branch."""
 
     def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: do the same as `encode` from the cached features of a batch."""
