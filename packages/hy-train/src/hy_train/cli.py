@@ -1,0 +1,56 @@
+"""`hy train`: run a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("train")
+@click.argument("recipe", required=False)
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME].")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe; repeat.")
+@click.option("--minutes", type=float, help="Stop after this long; the same command goes on later.")
+@click.option("--dry-run", is_flag=True, help="Check the recipe, count parameters, train nothing.")
+@click.option("--list", "listing", is_flag=True, help="List the recipes that come with hy-train.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
+    """Train by RECIPE: a TOML file, or the name of one that comes with hy-train.
+
+    A run that was stopped, however, goes on where it was with the same command.
+
+    \b
+    $ hy train --list
+    $ hy train pocket-vae --out runs/vae --minutes 30
+    """
+    from hy_train import recipe as recipes
+
+    if listing:
+        for name, path in recipes.builtin().items():
+            first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            click.echo(f"{name:16} {first}")
+        return
+    if not recipe:
+        raise click.UsageError("Missing argument 'RECIPE' (hy train --list shows those that come with hy-train).")
+    loaded = recipes.load(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    from hy_train.objectives import find
+
+    objective = find(loaded)(loaded, folder)
+    parameters = sum(p.numel() for p in objective.model.parameters())
+    if dry_run:
+        report = {"recipe": loaded.name, "objective": loaded.objective, "parameters": parameters, "out": str(folder)}
+    else:
+        from hy_train.fit import run
+
+        report = run(loaded, objective, folder, minutes, quiet)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        for key, value in report.items():
+            click.echo(f"{key}: {value}", err=not dry_run)
+        if not dry_run:
+            click.echo(folder / "export")

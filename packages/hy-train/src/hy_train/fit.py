@@ -1,0 +1,131 @@
+"""Run a recipe: train, go on after a kill, measure, export."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from hy_core.errors import HyError, UsageError
+
+from hy_train.module import Average, TrainModule
+from hy_train.objective import Objective
+from hy_train.recipe import Recipe
+
+LAST = "last.ckpt"
+
+
+def run(
+    recipe: Recipe, objective: Objective, folder: Path, minutes: float | None = None, quiet: bool = False
+) -> dict[str, Any]:
+    """Train in `folder`, from its last checkpoint where there is one, and return what was measured at the end.
+
+    `minutes` ends the run early, to be gone on with later. The exported weights are in `folder/export`. Raises
+    `HyError` when the loss stops being a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_recipe(recipe, folder)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    objective.prepare()
+    average = Average(recipe.ema)
+    module = TrainModule(objective)
+    keep = {"dirpath": folder, "save_last": False, "save_top_k": 1, "filename": "last", "enable_version_counter": False}
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=recipe.devices,
+        strategy=DDPStrategy(process_group_backend="gloo", broadcast_buffers=False)
+        if recipe.devices > 1 and not torch.cuda.is_available()
+        else "auto",
+        precision=recipe.precision,
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        max_time=timedelta(minutes=minutes) if minutes else None,
+        gradient_clip_val=recipe.optim.clip or None,
+        callbacks=[
+            average,
+            ModelCheckpoint(every_n_train_steps=recipe.save_every, **keep),
+            ModelCheckpoint(train_time_interval=timedelta(minutes=recipe.save_minutes), **keep),
+            *([_Measure(recipe.eval_every)] if recipe.eval_every else []),
+        ],
+        logger=CSVLogger(folder, name="", version="log"),
+        log_every_n_steps=10,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    last = folder / LAST
+    began = time.monotonic()
+    try:
+        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    except FloatingPointError as error:
+        raise HyError(str(error), "lower optim.lr; the last checkpoint is kept") from None
+    trainer.save_checkpoint(last)
+    report = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
+    if trainer.is_global_zero:
+        with averaged(module, average):
+            report |= objective.evaluate()
+            objective.export(folder / "export")
+        _write(folder / "report.json", report)
+    return report
+
+
+@contextmanager
+def averaged(module: TrainModule, average: Average):
+    """Put the averaged weights in place for a while."""
+    weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
+    training = module.model.training
+    module.model.load_state_dict(average.average)
+    module.model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.model.load_state_dict(weights)
+        module.model.train(training)
+
+
+class _Measure(pl.Callback):
+    """Measure the averaged weights while training goes on."""
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: TrainModule, *_: Any) -> None:
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        average = next(c for c in trainer.callbacks if isinstance(c, Average))
+        with averaged(module, average):
+            measured = module.objective.evaluate()
+            module.objective.export(module.objective.folder / "export")
+        line = json.dumps({"step": trainer.global_step, "time": round(time.time()), **measured})
+        with open(module.objective.folder / "measured.jsonl", "a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+
+def _same_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on in a folder whose model was another one: its weights would not fit."""
+    path = folder / "recipe.json"
+    mine = {"objective": recipe.objective, "model": recipe.model}
+    if path.exists() and (folder / LAST).exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if theirs != json.loads(json.dumps(mine)):
+            raise UsageError(f"{folder} holds a run of another model", "choose another --out, or remove it")
+    _write(path, mine)
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)

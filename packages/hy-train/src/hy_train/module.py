@@ -1,0 +1,84 @@
+"""The LightningModule around an objective: loss, optimiser, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from hy_train import optim
+from hy_train.objective import Objective, seeded
+
+
+class TrainModule(pl.LightningModule):
+    """Train the objective's model by its recipe."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective, self.recipe = objective, objective.recipe
+        self.model = objective.model
+        self.strict_loading = True
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        # Noise, like batches, depends on the step alone, so that a resumed run repeats the killed one exactly.
+        seed = seeded(self.recipe.seed, 1, self.global_step, self.global_rank)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        loss, logs = self.objective.loss(batch, generator)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.global_step}")
+        self.log_dict({"loss": loss.detach(), **logs}, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = optim.build(self.model, self.recipe.optim)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: optim.rate(self.recipe.optim, self.recipe.steps, step)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(_Batches(self), batch_size=None)
+
+
+class _Batches(IterableDataset):
+    """The batches from the step a run begins or goes on at."""
+
+    def __init__(self, module: TrainModule):
+        self.module = module
+
+    def __iter__(self) -> Iterator[Any]:
+        step = self.module.global_step
+        while True:
+            yield self.module.objective.batch(step, self.module.global_rank, self.module.trainer.world_size)
+            step += 1
+
+
+class Average(pl.Callback):
+    """Keep an exponential moving average of the weights; it is what is measured and exported.
+
+    The decay grows from 0 as (1 + step) / (10 + step) up to the recipe's, so that early weights are forgotten.
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.average: dict[str, torch.Tensor] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, module: TrainModule) -> None:
+        if not self.average:
+            self.average = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, module: TrainModule, *_: Any) -> None:
+        decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
+        weights = module.model.state_dict()
+        names = [k for k, v in weights.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in names], [weights[k] for k in names], 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average = {k: v.clone() for k, v in state["average"].items()}

@@ -1,0 +1,166 @@
+"""Train the causal 3D VAE from scratch on the world (the paper's section 4.1)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hy_core.vae import VAE, VAEConfig
+from hy_data.world import render, sample_scene
+from hy_data.world.render import backdrop
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hy_train.objective import Objective, seeded
+from hy_train.recipe import Recipe, with_options
+
+
+@dataclass(frozen=True)
+class VAEData:
+    """What clips to train on. The phases are the paper's curriculum: small and short first, whole and long last."""
+
+    size: int = 64  # height and width of the rendered clip
+    frames: int = 17
+    phases: tuple[dict, ...] = ({"until": 1.0, "crop": 64, "frames": [1, 5, 5, 5, 5]},)
+
+
+@dataclass(frozen=True)
+class VAELoss:
+    """Weights of the loss: L1 + `square` * L2 + `kl` * KL, each a mean over elements.
+
+    The paper's perceptual and adversarial terms need networks trained on photographs; flat shapes have no texture that
+    they could restore, and PSNR is what the world's judge needs.
+    """
+
+    square: float = 2.0
+    kl: float = 1e-4
+    logvar: float = -4.0  # log-variance of the untrained encoder: small noise, so that it learns to see first
+
+
+class VAEObjective(Objective):
+    """Reconstruction of the world's clips."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        super().__init__(recipe, folder)
+        self.data = with_options(VAEData, recipe.data, "data")
+        self.weights = with_options(VAELoss, recipe.options, "options")
+        self.config = with_options(VAEConfig, {"channels": (64, 128, 256, 256), **recipe.model}, "model")
+        torch.manual_seed(recipe.seed)
+        self.model = VAE(self.config)
+        start(self.model, self.weights.logvar)
+
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
+        """Clips [B, 3, T, H, W] in [-1, 1]; all of a batch have one length."""
+        rng = np.random.default_rng(seeded(self.recipe.seed, 0, step, rank))
+        done = step / self.recipe.steps
+        phase = next((p for p in self.data.phases if done < p["until"]), self.data.phases[-1])
+        frames = int(rng.choice(phase["frames"]))
+        # Shorter clips are cheaper: fill the batch up to about the same number of frames, of pictures to half of it.
+        count = phase.get("batch", self.recipe.batch) * max(phase["frames"]) / frames / (2 if frames == 1 else 1)
+        count = max(1, round(count))
+        return torch.stack([self._clip(rng, frames, phase["crop"]) for _ in range(count)])
+
+    def _clip(self, rng: np.random.Generator, frames: int, crop: int) -> Tensor:
+        size, total = self.data.size, self.data.frames
+        scene = sample_scene(rng, "train", total, size, size)
+        video = render(scene, total, size, size)
+        stride = int(rng.integers(1, max((total - 1) // max(frames - 1, 1), 1) + 1)) if frames > 1 else 1
+        start = int(rng.integers(0, total - (frames - 1) * stride))
+        video = video[start : start + (frames - 1) * stride + 1 : stride]
+        if crop < size:
+            # Mostly around a thing: the background is learnt soon and fills the frame.
+            away = np.abs(video[rng.integers(frames)] - backdrop(scene.background, size, size)).sum(-1)
+            rows, columns = np.nonzero(away > 60)
+            if len(rows) and rng.random() < 0.85:
+                pick = rng.integers(len(rows))
+                y = rows[pick] - rng.integers(crop)
+                x = columns[pick] - rng.integers(crop)
+            else:
+                y, x = rng.integers(0, size - crop + 1, 2)
+            y, x = (int(np.clip(v, 0, size - crop)) for v in (y, x))
+            video = video[:, y : y + crop, x : x + crop]
+        return pixels(video)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.model.encode(batch)
+        output = self.model.decode(posterior.sample(generator))
+        square = F.mse_loss(output, batch)
+        kl = posterior.kl().sum() / posterior.mean.numel()
+        loss = F.l1_loss(output, batch) + self.weights.square * square + self.weights.kl * kl
+        return loss, {"psnr": psnr(square.detach()), "kl": kl.detach().item()}
+
+    def evaluate(self, clips: int = 24) -> dict[str, float]:
+        """PSNR [dB] of held-out clips and of their moving things, from the mode."""
+        rng = np.random.default_rng(seeded(self.recipe.seed, 2))
+        size, frames = self.data.size, self.data.frames
+        squares, latents = [], []
+        for _ in range(clips):
+            video = pixels(render(sample_scene(rng, "heldout", frames, size, size), frames, size, size))[None]
+            mode = self.model.encode(video).mode()
+            output = self.model.decode(mode).clamp(-1, 1)
+            squares.append(F.mse_loss(output, video).item())
+            latents.append(mode)
+        latents = torch.cat(latents)
+        return {
+            "psnr": float(np.mean([psnr(torch.tensor(s)) for s in squares])),
+            "psnr_worst": psnr(torch.tensor(max(squares))),
+            "latent_std": latents.std().item(),
+            "latent_std_of_channels": [round(x, 3) for x in latents.std((0, 2, 3, 4)).tolist()],
+        }
+
+    def export(self, folder: Path) -> None:
+        """Write `vae.safetensors` and `vae.json`; the config's scaling makes the latents' spread 1."""
+        std = self.evaluate(8)["latent_std"]
+        config = replace(self.config, scaling=round(1 / std, 6))
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().to(torch.float16).contiguous() for k, v in self.model.state_dict().items()}
+        save_atomic(state, folder / "vae.safetensors")
+        write_atomic(folder / "vae.json", asdict(config))
+
+
+@torch.no_grad()
+def start(model: VAE, logvar: float) -> None:
+    """Set the weights that training begins from: a network that passes its signal on at its size.
+
+    Residual branches begin at nothing, so that the untrained codec is a chain of convolutions, each of which keeps the
+    variance of what it gets; torch's default would shrink it at each of the chain's dozen links.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            nn.init.zeros_(module.bias)
+            if ".conv2." in name:
+                nn.init.zeros_(module.weight)
+    channels = model.config.latent_channels
+    model.quant_conv.weight[channels:] = 0
+    model.quant_conv.bias[channels:] = logvar
+
+
+def pixels(video: np.ndarray) -> Tensor:
+    """Frames uint8 [T, H, W, 3] to [3, T, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(video)).permute(3, 0, 1, 2).float() / 127.5 - 1
+
+
+def psnr(square: Tensor) -> float:
+    """Mean squared error of pixels in [-1, 1] to decibels."""
+    return (10 * torch.log10(4 / square.clamp(min=1e-12))).item()
+
+
+def save_atomic(state: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    save_file(state, part)
+    os.replace(part, path)
+
+
+def write_atomic(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,108 @@
+"""Optimisers: Muon for weight matrices and convolutions beside AdamW for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from hy_core.errors import UsageError
+
+from hy_train.recipe import Optim
+
+# The quintic whose iteration drives singular values towards 1 (Jordan et al. 2024, "Muon").
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrix, roughly: singular values land in about 0.7..1.2. [rows, columns]."""
+    a, b, c = _QUINTIC
+    wide = update.shape[0] <= update.shape[1]
+    x = update if wide else update.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.T
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon on parameters of groups with `muon=True`, AdamW on the others.
+
+    Muon: momentum with Nesterov's look-ahead, the update orthogonalised and scaled by 0.2 * sqrt(max(rows, columns)),
+    which gives it the size of an AdamW update, so that one weight decay serves both (HunyuanVideo-1.5's trainer does
+    the same). Convolutions are flattened to [out, in * kernel].
+    """
+
+    def __init__(self, groups: Iterable[dict], momentum: float = 0.95):
+        super().__init__(groups, {"momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            update = self._muon if group["muon"] else self._adamw
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    update(weight, weight.grad, self.state[weight], group)
+        return loss
+
+    @staticmethod
+    def _muon(weight: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        average = state["momentum"].lerp_(grad, 1 - group["momentum"])
+        ahead = grad.lerp(average, group["momentum"]).flatten(1)
+        update = orthogonalise(ahead) * 0.2 * math.sqrt(max(ahead.shape))
+        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(weight), alpha=-group["lr"])
+
+    @staticmethod
+    def _adamw(weight: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        (beta1, beta2), step = group["betas"], state["step"]
+        mean, square = state["mean"].lerp_(grad, 1 - beta1), state["square"].lerp_(grad.square(), 1 - beta2)
+        size = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.addcdiv_(mean, size, value=-group["lr"] / (1 - beta1**step))
+
+
+def build(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe for the trainable parameters of a model.
+
+    Norms, biases and embeddings take no weight decay; Muon takes every trainable weight of two and more dimensions
+    but embeddings.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    weights = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in weights if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in weights if p.ndim < 2 or id(p) in embeddings]
+    shared = {"betas": tuple(optim.betas), "eps": optim.eps}
+    if optim.name == "muon":
+        first = {"params": matrices, "muon": True, "lr": optim.muon_lr, "weight_decay": optim.weight_decay}
+    elif optim.name == "adamw":
+        first = {"params": matrices, "muon": False, "lr": optim.lr, "weight_decay": optim.weight_decay, **shared}
+    else:
+        raise UsageError(f"optim.name = {optim.name!r}: unknown", "use muon or adamw")
+    second = {"params": rest, "muon": False, "lr": optim.lr, "weight_decay": 0.0, **shared}
+    return MuonAdamW([group for group in (first, second) if group["params"]])
+
+
+def rate(optim: Optim, steps: int, step: int) -> float:
+    """Return the share of the learning rate at a step: warm-up, then the decay to `floor` at the last step."""
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    part = min((step - optim.warmup) / max(steps - optim.warmup, 1), 1.0)
+    if optim.decay == "cosine":
+        return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * part))
+    if optim.decay == "linear":
+        return optim.floor + (1 - optim.floor) * (1 - part)
+    if optim.decay == "constant":
+        return 1.0
+    raise UsageError(f"optim.decay = {optim.decay!r}: unknown", "use cosine, linear or constant")

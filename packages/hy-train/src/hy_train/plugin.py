@@ -1,0 +1,11 @@
+"""What hy-train announces: its objectives."""
+
+from __future__ import annotations
+
+from hy_core import hookimpl
+
+
+@hookimpl
+def register_objectives(register):
+    register("vae", "hy_train.objectives.vae:VAEObjective")
+    register("flow", "hy_train.objectives.flow:FlowObjective")

@@ -1,0 +1,139 @@
+"""A recipe: what to train, on what, for how long. One TOML file says all of it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hy_core.errors import MissingError, UsageError
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimiser: Muon for matrices and convolutions, AdamW for the rest ("muon"), or AdamW alone ("adamw")."""
+
+    name: str = "muon"
+    lr: float = 3e-4  # AdamW's
+    muon_lr: float = 2e-3  # Muon's; its update is scaled to AdamW's size (see optim.py)
+    betas: tuple[float, ...] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup: int = 100  # steps from 0 to the full rate
+    decay: str = "cosine"  # "cosine", "linear" or "constant" from there to `floor`
+    floor: float = 0.05  # share of the rate that is left at the last step
+    clip: float = 1.0  # largest norm of the gradient
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. `model`, `data` and `objective_options` are read by the objective it names."""
+
+    objective: str
+    steps: int
+    batch: int
+    name: str = "run"
+    seed: int = 0
+    plugins: tuple[str, ...] = ()
+    optim: Optim = field(default_factory=Optim)
+    ema: float = 0.999  # decay of the averaged weights; 0 keeps none
+    precision: str = "32-true"  # Lightning's names
+    devices: int = 1
+    threads: int = 0  # CPU threads of each process; 0 leaves torch's choice
+    save_every: int = 200  # steps between checkpoints that a killed run goes on from
+    save_minutes: float = 5.0  # and at most this long
+    eval_every: int = 0  # steps between the objective's own measurements; 0 measures at the end
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def builtin() -> dict[str, Path]:
+    """Return the recipes that come with hy-train, by name."""
+    folder = Path(str(resources.files("hy_train") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe by its built-in name or path; `overrides` are `key=value` with dots for tables.
+
+    Raises `MissingError` when there is no such recipe and `UsageError` for what doesn't fit, naming the key.
+    """
+    path = builtin().get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        names = ", ".join(builtin())
+        raise MissingError(f"no recipe {name_or_path!r}", f"give a TOML file, or one of {names}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from None
+    table.setdefault("name", path.stem)
+    for item in overrides:
+        _override(table, item)
+    return parse(table, str(path))
+
+
+def parse(table: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Make a recipe of a table, checking every key and type."""
+    return _build(Recipe, table, where)
+
+
+def _override(table: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals:
+        raise UsageError(f"--set {item}: needs key=value", "for instance --set optim.lr=1e-4")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {item}: {parent} is not a table")
+    try:
+        table[last] = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        table[last] = text
+
+
+def _build(cls: type, table: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            raise UsageError(f"{where}: unknown key {key!r}", f"did you mean {near[0]!r}?" if near else None)
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    try:
+        return cls(**values)
+    except TypeError:
+        missing = [f.name for f in fields(cls) if f.name in ("objective", "steps", "batch") and f.name not in values]
+        raise UsageError(f"{where}: {', '.join(missing)} must be given") from None
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if kind is Optim:
+        return _build(Optim, value, where) if isinstance(value, dict) else value
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where}: needs a list, not {value!r}")
+        return tuple(_convert(inner, item, where) for item in value)
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: needs a table, not {value!r}")
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{where}: needs {kind.__name__}, not {value!r}")
+    return value
+
+
+def with_options(cls: type, table: dict[str, Any], where: str) -> Any:
+    """Make an objective's own dataclass of a recipe's table, with the same checks."""
+    return _build(cls, table, where)
+
+
+__all__ = ["Optim", "Recipe", "builtin", "load", "parse", "replace", "with_options"]
