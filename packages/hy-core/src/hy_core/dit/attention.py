@@ -6,12 +6,17 @@ streams of each row into one sequence, and `attend` lets every row attend to its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import accumulate, groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hy_core.errors import MissingError, UsageError
 
 
 class Layout:
@@ -64,18 +69,150 @@ class Layout:
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
     """Softmax attention within each row of packed q, k, v [tokens, heads, head_dim]; same shape.
 
-    `lengths` are the rows' token counts, in order. Rows of equal length that stand together are one call.
+    `lengths` are the rows' token counts, in order. The kernel is the one of `set_attention`.
     """
-    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
-    sizes = [length * rows for length, rows in runs]
-    out = [
-        _sdpa(*(part.unflatten(0, (rows, length)) for part in parts)).flatten(0, 1)
-        for (length, rows), *parts in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-    ]
-    return out[0] if len(out) == 1 else torch.cat(out)
+    name = _chosen if _chosen != "auto" else _best(q)
+    return BACKENDS[name](q, k, v, lengths)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[rows, tokens, heads, head_dim], all rows alike."""
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+def set_attention(name: str) -> None:
+    """Choose the kernel for all calls of `attend`: one of `BACKENDS`, or "auto", the fastest that works.
+
+    UsageError for an unknown name; MissingError for a kernel that doesn't run here.
+    """
+    global _chosen
+    if name not in ("auto", *BACKENDS):
+        raise UsageError(f"unknown attention {name!r}", hint=f"choose from: auto, {', '.join(BACKENDS)}")
+    if name != "auto" and (why := problem(name)):
+        raise MissingError(f"attention {name!r} can't run here: {why}", hint=_HINTS.get(name, "use auto"))
+    _chosen = name
+
+
+@contextmanager
+def attention(name: str) -> Iterator[None]:
+    """Choose the kernel as `set_attention` does, for the time of a `with` block."""
+    before = _chosen
+    set_attention(name)
+    try:
+        yield
+    finally:
+        set_attention(before)
+
+
+def available() -> dict[str, str]:
+    """Each kernel, and why it can't run here; empty for those that can."""
+    return {name: problem(name) for name in BACKENDS}
+
+
+@cache
+def problem(name: str) -> str:
+    """Why a kernel can't run here, found out by running it; empty if it can."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ones = torch.ones(
+        5, 2, 64, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
+    )
+    try:
+        same = torch.equal(BACKENDS[name](ones, ones, ones, [2, 3]), ones)
+    except ImportError as error:
+        return f"{error.name or name} isn't installed"
+    except Exception as error:
+        return str(error).strip().split("\n")[0] or type(error).__name__
+    return "" if same else "it gives wrong numbers"
+
+
+def _best(q: Tensor) -> str:
+    """The fastest kernel that works for such queries, as measured (docs/dit.md)."""
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        return next((name for name in ("flash3", "flash2") if not problem(name)), "sdpa")
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and multiplies_bf16() and not q.requires_grad:
+        return "matmul"
+    return "sdpa"
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for bfloat16, so that it gains from it."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+Dense = Callable[[Tensor, Tensor, Tensor], Tensor]
+Packed = Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
+
+
+def _by_length(kernel: Dense) -> Packed:
+    """Let a kernel for [rows, heads, tokens, head_dim] do packed rows: one call for equal neighbours."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+        runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+        sizes = [length * rows for length, rows in runs]
+        out = []
+        for (length, rows), *run in zip(runs, *(x.split(sizes) for x in (q, k, v)), strict=True):
+            dense = kernel(*(x.unflatten(0, (rows, length)).transpose(1, 2) for x in run))
+            out.append(dense.transpose(1, 2).flatten(0, 1))
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    return attend
+
+
+def _matmul(q: Tensor, k: Tensor, v: Tensor, block: int = 256) -> Tensor:
+    """Two products and a softmax in fp32, a block of queries at a time, so that no scores pile up."""
+    k = k.transpose(-1, -2)
+    q = q * q.shape[-1] ** -0.5
+    out = []
+    for part in q.split(block, dim=-2):
+        share = torch.softmax(part @ k, dim=-1, dtype=torch.float32)
+        out.append(share.to(v.dtype) @ v)
+    return torch.cat(out, dim=-2)
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if not q.is_cuda:  # compiled for a GPU only: a CPU's compiler needs more than torch brings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return flex_attention(q, k, v)
+    return _compiled_flex()(q, k, v)
+
+
+@cache
+def _compiled_flex() -> Dense:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flash2(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+    from flash_attn import flash_attn_varlen_func
+
+    starts, longest = _starts(lengths, q.device)
+    return flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
+
+
+def _flash3(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+    from flash_attn_interface import flash_attn_varlen_func
+
+    starts, longest = _starts(lengths, q.device)
+    out = flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
+    return out[0] if isinstance(out, tuple) else out  # some releases return the log-sum-exp too
+
+
+def _starts(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, int]:
+    """Where each row starts, and the end of the last; and the longest row."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device), max(lengths)
+
+
+BACKENDS: dict[str, Packed] = {
+    "sdpa": _by_length(F.scaled_dot_product_attention),
+    "flash2": _flash2,
+    "flash3": _flash3,
+    "flex": _by_length(_flex),
+    "matmul": _by_length(_matmul),
+}
+
+_HINTS = {
+    "flash2": "install hy-core[flash] on a machine with an NVIDIA GPU, or use auto",
+    "flash3": "build flash-attn 3 from its repository, for Hopper GPUs, or use auto",
+}
+
+_chosen = "auto"

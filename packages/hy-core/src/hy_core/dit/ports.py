@@ -62,7 +62,7 @@ class Additive(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor, feed: Tensor) -> Tensor:
-        change = self.proj(feed.to(self.proj.weight.dtype))
+        change = self.proj(feed.to(self.proj.weight))
         if change.dim() < x.dim():
             change = change.unsqueeze(2)
         return add_to_video(x, change)
@@ -88,7 +88,7 @@ class CrossAttend(nn.Module):
     def forward(self, x: Tensor, feed: Tensor) -> Tensor:
         frames = x[:, -feed.shape[1] :] if feed.shape[1] > 1 else x
         q = self.q(self.norm(frames)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
-        k, v = self.kv(feed.to(self.kv.weight.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = self.kv(feed.to(self.kv.weight)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         k, v = (part.transpose(2, 3).expand(-1, q.shape[1], -1, -1, -1) for part in (k, v))
         out = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3)
         return add_to_video(x, self.proj(out))

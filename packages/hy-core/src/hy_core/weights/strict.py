@@ -26,7 +26,7 @@ def fill(
     dtype: torch.dtype | None = None,
     keys: list[str] | None = None,
 ) -> None:
-    """Give every parameter of a module (on the meta device, or not) its tensor from `state`, and empty `state`.
+    """Give every parameter of a module, on the meta device or not, its tensor from `state`, and empty it.
 
     Names and shapes are checked before anything is read; `source` says where a parameter is found. Each
     tensor is put together, converted and moved by itself, and forgotten in `state`, so that there's one
