@@ -1,0 +1,55 @@
+"""A stranger's path: write a plugin from the template, install it, run its own tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from plugins.made import install
+
+
+@pytest.fixture
+def rendered(hy, tmp_path, monkeypatch):
+    """The folder of a new plugin, installed by what its own pyproject.toml says."""
+    monkeypatch.chdir(tmp_path)
+    run = hy("plugins", "new", "morning-mist")
+    assert run.exit_code == 0, run.stderr
+    folder = tmp_path / "hy-morning-mist"
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    plugins = project["entry-points"]["hy.plugins"]
+    needs = project["dependencies"]
+    install(tmp_path / "site", project["name"], plugins, version=project["version"], requires=needs)
+    return folder
+
+
+def path_of(folder) -> dict[str, str]:
+    """An environment in which the plugin is installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder.parent / "site"), str(folder)])}
+
+
+def test_the_tests_of_a_new_plugin_pass(rendered):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(rendered)]
+    done = subprocess.run(command, cwd=rendered, env=path_of(rendered), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
+
+
+def test_the_tests_of_a_new_plugin_can_fail(rendered):
+    module = rendered / "hy_morning_mist.py"
+    module.write_text(module.read_text().replace("* self.options.level", "* 1.0"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "scales", str(rendered)]
+    done = subprocess.run(command, cwd=rendered, env=path_of(rendered), capture_output=True, text=True)
+    assert done.returncode == 1 and "1 failed" in done.stdout
+
+
+def test_a_new_plugin_is_listed_and_gives_its_options(rendered):
+    def hy_says(*arguments: str) -> str:
+        command = [sys.executable, "-m", "hy_core", *arguments]
+        return subprocess.run(command, env=path_of(rendered), capture_output=True, text=True).stdout
+
+    row = next(line for line in hy_says("plugins", "list").splitlines() if line.startswith("morning-mist"))
+    assert row.split()[1:4] == ["0.1.0", "hy-morning-mist", "1"] and row.endswith("ok")
+    assert "--morning-mist-level" in hy_says("generate", "-p", "morning-mist", "--help")
