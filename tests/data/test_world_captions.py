@@ -79,7 +79,7 @@ def test_a_caption_states_what_it_says_it_states_and_nothing_else(seed, wording,
         assert made.background and all(said == wanted for said in made.stated)
 
 
-def draw(wording, count=4000):
+def draw(wording, count=2000):
     rng = np.random.default_rng(0)
     texts = []
     for index in range(count):
@@ -89,9 +89,9 @@ def draw(wording, count=4000):
 
 
 def test_heldout_captions_are_new_but_made_of_known_words():
-    seen, kept = set(draw("train", 8000)), set(draw("heldout"))
+    seen, kept = set(draw("train", 5000)), set(draw("heldout"))
     assert seen.isdisjoint(kept)
-    assert len(seen) > 5000
+    assert len(seen) > 3500
 
     def words(texts):
         return {word for text in texts for word in text.split()}

@@ -36,7 +36,8 @@ class Share:
         n, p = self.total, self.rate
         middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
-        return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+        # Rounding must not put the rate itself outside.
+        return max(0.0, min(p, (middle - spread) / scale)), min(1.0, max(p, (middle + spread) / scale))
 
 
 @dataclass(frozen=True)
