@@ -103,7 +103,7 @@ def train_text(
     llm = LlamaModel(LlamaConfig(**LLM))
     clip = CLIPTextModel(CLIPTextConfig(**CLIP))
     _train(llm, clip, tokenizer, rng, steps, batch)
-    _rescale(llm, _batch(tokenizer, rng, 512))
+    _rescale(llm, clip, _batch(tokenizer, rng, 512))
     TEMPLATES.save(_save(out / "llm", llm, tokenizer, f"{BEGIN} $A") / "templates.json")
     _save(out / "clip", clip, tokenizer, f"{BEGIN} $A {END}")
     return probe(out, seed) if report else None
@@ -262,11 +262,11 @@ def _read_loss(logits: Tensor, data: _Batch) -> Tensor:
 
 
 @torch.no_grad()
-def _rescale(llm: LlamaModel, data: _Batch) -> None:
-    """Scale the residual stream so that the states that the DiT reads have a spread of 1.
+def _rescale(llm: LlamaModel, clip: CLIPTextModel, data: _Batch) -> None:
+    """Give what the DiT reads a spread of 1, by scaling weights.
 
-    Everything that reads the stream goes through an RMSNorm, so scaling all that writes to it changes nothing
-    else.
+    Everything that reads the language model's residual stream goes through an RMSNorm, so scaling all that
+    writes to the stream changes nothing else. CLIP's vector is the output of its last norm.
     """
     states = llm(input_ids=data.ids, use_cache=False, output_hidden_states=True).hidden_states[-1 - SKIP]
     within = torch.arange(data.ids.shape[1]) <= data.last[:, None]
@@ -276,6 +276,9 @@ def _rescale(llm: LlamaModel, data: _Batch) -> None:
     for layer in llm.layers:
         layer.self_attn.o_proj.weight *= scale
         layer.mlp.down_proj.weight *= scale
+    scale = 1 / clip(input_ids=data.ids).pooler_output.std()
+    clip.final_layer_norm.weight *= scale
+    clip.final_layer_norm.bias *= scale
 
 
 def _save(folder: Path, model: nn.Module, tokenizer: Tokenizer, order: str) -> Path:

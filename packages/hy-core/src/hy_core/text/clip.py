@@ -47,7 +47,7 @@ class Clip:
         kept = self.budget - self.tokenizer.num_special_tokens_to_add()
         return ids, self.tokenizer.decode(every[kept:], skip_special_tokens=True).strip()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: training uses the states too
     def encode(self, rows: list[list[int]]) -> Tensor:
         """Return the pooled vectors [B, D]; rows of one length run together, so that nothing is padded."""
         pooled: dict[int, Tensor] = {}

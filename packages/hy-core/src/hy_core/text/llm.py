@@ -73,7 +73,7 @@ class Llm:
         left_over = self.tokenizer.decode(every[self.budget :], skip_special_tokens=True)
         return ids, left_over.strip()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: training uses the states too
     def encode(self, rows: list[list[int]], image_mode: bool = False) -> list[Tensor]:
         """Return each row's states [L_i, D] without those of the template before the prompt.
 

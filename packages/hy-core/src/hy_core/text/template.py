@@ -42,10 +42,10 @@ class Template:
         Raises `HyError` when it is Llama 3's tokenizer and the number isn't the official one: the states
         would be cut in the wrong place.
         """
-        alone = tokenizer(self.before)["input_ids"]
-        filled = tokenizer(self.fill("a"))["input_ids"]
-        # A tokenizer that ends every text with a token of its own would count that one too.
-        same = next((i for i, (a, b) in enumerate(zip(alone, filled, strict=False)) if a != b), len(alone))
+        # What two prompts have in common, not the template alone: at its end it may be split otherwise, and
+        # some tokenizers end every text with a token of their own.
+        one, other = (tokenizer(self.fill(prompt))["input_ids"] for prompt in ("a", "1"))
+        same = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
         llama3 = tokenizer.convert_tokens_to_ids(_LLAMA3_MARK) == _LLAMA3_ID
         if llama3 and self.known_crop is not None and same != self.known_crop:
             raise HyError(
