@@ -22,6 +22,15 @@ from hy_core.vae.layers import CausalConv3d, MidBlock, ResnetBlock, Upsample
 #: How much a convolution reads at a time [bytes]. Smaller pieces save memory, larger ones calls.
 PIECE = 32 * 2**20
 
+#: Which of the values that a kernel sees along an axis (columns) its three taps (rows) meet.
+Taps = tuple[tuple[int, ...], ...]
+EACH: Taps = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+FIRST: Taps = ((1,), (1,), (1,))
+ODD: Taps = ((1, 0), (1, 0), (0, 1))
+EVEN: Taps = ((1, 0), (0, 1), (0, 1))
+#: The kernels along an axis enlarged by a factor, for each output that one input becomes.
+DOUBLED: dict[int, tuple[Taps, ...]] = {1: (EACH,), 2: (EVEN, ODD)}
+
 
 def encode(encoder: nn.Module, x: Tensor) -> Tensor:
     """What `encoder(x)` returns."""
@@ -74,21 +83,19 @@ def upsample(layer: Upsample, x: Tensor) -> Tensor:
     out = x.new_empty(batch, conv.out_channels, 1 + (frames - 1) * time, height * rows, width * columns)
     for start, stop in spans(x, frames, time):
         if start == 0:  # the first frame stays single
-            times = [(conv.weight.sum(2, keepdim=True), out[:, :, :1])]
+            times = {FIRST: out[:, :, :1]}
         elif time == 1:
-            times = [(meet(conv.weight, start + 1), out[:, :, start:stop])]
+            times = {causal(start): out[:, :, start:stop]}
         else:
-            even, odd = doubled(conv.weight, 2, 2)
-            times = [
-                (odd, out[:, :, 2 * start - 1 : 2 * stop - 1 : 2]),
-                (even, out[:, :, 2 * start : 2 * stop : 2]),
-            ]
-        seen = padded(x[:, :, max(start - (times[0][0].shape[2] - 1), 0) : stop])
-        for weight, place in times:
-            for (row, by_row), column in product(enumerate(doubled(weight, 3, rows)), range(columns)):
-                kernel = doubled(by_row, 4, columns)[column]
-                part = seen[..., row : row + height + 3 - rows, column : column + width + 3 - columns]
-                place[:, :, :, row::rows, column::columns] = conv3d(part, kernel, conv.bias)
+            first, last = 2 * start - 1, 2 * stop - 1
+            times = {ODD: out[:, :, first:last:2], EVEN: out[:, :, first + 1 : last + 1 : 2]}
+        seen = padded(x[:, :, max(start - len(next(iter(times))[0]) + 1, 0) : stop])
+        for (by_time, place), (row, by_row), (column, by_column) in product(
+            times.items(), enumerate(DOUBLED[rows]), enumerate(DOUBLED[columns])
+        ):
+            part = seen[..., row : row + height + 3 - rows, column : column + width + 3 - columns]
+            piece = conv3d(part, fold(conv.weight, by_time, by_row, by_column), conv.bias)
+            place[:, :, :, row::rows, column::columns] = piece
     return out
 
 
@@ -114,35 +121,32 @@ def pieces(
     conv, (stride, *_) = layer.conv, layer.conv.stride
     affine = None if norm is None else scale_and_shift(norm, x)
     for start, stop in reversed(spans(x, (x.shape[2] - 1) // stride + 1, stride)):
-        weight = meet(conv.weight, start * stride + 1)
+        weight = fold(conv.weight, causal(start * stride), EACH, EACH)
         first = start * stride - (weight.shape[2] - 1)
         seen = padded(x[:, :, first : (stop - 1) * stride + 1], affine)
         yield start, stop, conv3d(seen, weight, conv.bias, conv.stride)
 
 
 def spans(x: Tensor, frames: int, stride: int) -> list[tuple[int, int]]:
-    """Spans of frames with equal kernels: frame 0, frame 1 where it sees frame 0 twice, pieces of the rest."""
+    """Spans of frames with one kernel each: frame 0, frame 1 if it sees frame 0 twice, pieces of the rest."""
     heads = [(at, at + 1) for at in range(min(frames, 2 if stride == 1 else 1))]
     frame_bytes = x[:, :, 0].numel() * x.element_size() * stride
     length = max(PIECE // frame_bytes, 1)
     return heads + [(at, min(at + length, frames)) for at in range(len(heads), frames, length)]
 
 
-def meet(weight: Tensor, frames: int) -> Tensor:
-    """The kernel over the first `frames` frames of a clip, summing the taps that meet its repeated start."""
-    if frames >= weight.shape[2]:
+def causal(frame: int) -> Taps:
+    """How the kernel meets the frames before `frame`, the first of the clip being repeated before it."""
+    return (FIRST, ODD, EACH)[min(frame, 2)]
+
+
+def fold(weight: Tensor, *axes: Taps) -> Tensor:
+    """The kernel [out, in, T, H, W] with the taps of each axis summed that meet the same value."""
+    if all(taps == EACH for taps in axes):
         return weight
-    if frames == 1:
-        return weight.sum(2, keepdim=True)
-    return doubled(weight, 2, 2)[1]
-
-
-def doubled(weight: Tensor, dim: int, factor: int) -> list[Tensor]:
-    """The kernels that make even and odd outputs along an axis doubled before the convolution."""
-    if factor == 1:
-        return [weight]
-    before, here, after = weight.unbind(dim)
-    return [torch.stack((before, here + after), dim), torch.stack((before + here, after), dim)]
+    time, rows, columns = (weight.new_tensor(taps) for taps in axes)
+    sums = torch.kron(torch.kron(time, rows), columns)
+    return (weight.flatten(2) @ sums).unflatten(2, [len(taps[0]) for taps in axes])
 
 
 def scale_and_shift(norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
