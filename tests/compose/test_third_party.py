@@ -30,6 +30,7 @@ def path_of(folder) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder.parent / "site"), str(folder)])}
 
 
+@pytest.mark.timeout(900)  # imports torch and transformers in a process of its own
 def test_the_tests_of_a_new_plugin_pass(rendered):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(rendered)]
     done = subprocess.run(command, cwd=rendered, env=path_of(rendered), capture_output=True, text=True)
