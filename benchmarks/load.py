@@ -2,8 +2,9 @@
 
     python benchmarks/load.py --width 1024 --double 4 --single 8 --repeats 3
 
-A DiT with random weights is saved once in the folder layout of diffusers; both packages load that folder. Times are
-processor seconds (medians); memory is what the process holds at most beyond what it held after its imports.
+A DiT with random weights is saved once in the folder layout of diffusers; both packages load that folder.
+Times are processor seconds (medians); memory is what the process holds at most beyond what it held after its
+imports.
 """
 
 from __future__ import annotations
@@ -57,9 +58,15 @@ def measure(load: Callable[[], object]) -> dict[str, float]:
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock, wall = time.process_time(), time.perf_counter()
     model = load()
-    sum(float(parameter.detach().sum()) for parameter in model.parameters())  # mapped pages count only when read
+    sum(
+        float(parameter.detach().sum()) for parameter in model.parameters()
+    )  # mapped pages count only when read
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"cpu": time.process_time() - clock, "wall": time.perf_counter() - wall, "mb": (peak - held) / 1024}
+    return {
+        "cpu": time.process_time() - clock,
+        "wall": time.perf_counter() - wall,
+        "mb": (peak - held) / 1024,
+    }
 
 
 def load_ours(folder: str) -> dict[str, float]:
@@ -77,7 +84,9 @@ def load_theirs(folder: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=1024, help="multiple of 128")
     parser.add_argument("--double", type=int, default=4)
     parser.add_argument("--single", type=int, default=8)
@@ -95,10 +104,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         count = save(Path(folder), args)
-        print(f"\n| load a DiT of {count / 1e6:.0f} M, bf16 | processor s | wall s | memory MB |\n|---|---|---|---|")
+        print(f"\n| load a DiT of {count / 1e6:.0f} M, bf16 | processor s | wall s | memory MB |")
+        print("|---|---|---|---|")
         for who in ("diffusers", "hy"):
             command = [sys.executable, __file__, "--load", who, folder]
-            runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(args.repeats)]
+            runs = [
+                json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+                for _ in range(args.repeats)
+            ]
             cpu, wall, mb = (statistics.median(run[key] for run in runs) for key in ("cpu", "wall", "mb"))
             print(f"| {who} | {cpu:.2f} | {wall:.2f} | {mb:.0f} |")
         print(f"\n(The weights alone are {count * 2 / 2**20:.0f} MB.)")

@@ -9,12 +9,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small_folder(tmp_path_factory):
-    """A folder in the pocket layout, made once: DiT, VAE, language model and CLIP of a few thousand weights."""
+    """A folder in the pocket layout, made once: DiT, VAE, language model and CLIP, all small."""
     import torch
-    from safetensors.torch import save_file
-
     from hy_core.dit import DiT, DiTConfig
     from hy_core.vae import VAE, VAEConfig
+    from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("models") / "small"
     folder.mkdir()
@@ -60,6 +59,7 @@ def small_folder(tmp_path_factory):
 
 def save_text(folder):
     """A language model and a CLIP of two layers over bytes."""
+    from hy_core.text import Template, Templates
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
         CLIPTextConfig,
@@ -68,8 +68,6 @@ def save_text(folder):
         LlamaModel,
         PreTrainedTokenizerFast,
     )
-
-    from hy_core.text import Template, Templates
 
     words = ["<begin>", "<end>", "<pad>", *pre_tokenizers.ByteLevel.alphabet()]
     sizes = {
@@ -96,7 +94,9 @@ def save_text(folder):
     clip = CLIPTextConfig(num_hidden_layers=1, max_position_embeddings=77, **sizes)
     save(LlamaModel(llama), "llm", "<begin> $A")
     save(CLIPTextModel(clip), "clip", "<begin> $A <end>")
-    Templates(Template("film: ", "<end>"), Template("photo: ", "<end>"), 128).save(folder / "llm" / "templates.json")
+    Templates(Template("film: ", "<end>"), Template("photo: ", "<end>"), 128).save(
+        folder / "llm" / "templates.json"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hy_core.condition import Condition, merge, mergeable
+from hy_core.errors import ConflictError, PluginError
 from hypothesis import given
 from hypothesis import strategies as st
-
-from hy_core.condition import Condition, merge
-from hy_core.errors import ConflictError, PluginError
 
 FRAMES, SIZE, WIDTH = 4, (2, 3), 5
 
@@ -27,7 +26,11 @@ def latents(frames, seed=0, rows=1):
 
 
 def test_text_joins_the_stream_before_and_after_the_prompt():
-    cond, before, after = condition(2), rand(2, WIDTH, seed=8), [rand(1, WIDTH, seed=9), rand(4, WIDTH, seed=10)]
+    cond, before, after = (
+        condition(2),
+        rand(2, WIDTH, seed=8),
+        [rand(1, WIDTH, seed=9), rand(4, WIDTH, seed=10)],
+    )
     cond.add_text("i2v", before)
     cond.add_text("emotion", after, before=False)
     for row, tokens in enumerate(cond.tokens()):
@@ -129,6 +132,46 @@ def test_the_order_of_plugins_does_not_matter(order, chosen):
         if name in chosen:
             CONTRIBUTIONS[name](shuffled)
     assert said(ordered) == said(shuffled)
+
+
+def fed(value):
+    cond = condition()
+    cond.feed("dawn", value)
+    return cond
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "joined"),
+    [
+        (torch.zeros(1, 4), torch.ones(1, 4), torch.tensor([[0.0] * 4, [1.0] * 4])),
+        ({"mask": torch.zeros(1, 2), "name": "x"}, {"mask": torch.ones(1, 2), "name": "x"}, None),
+        ([torch.zeros(1, 2), 3], [torch.ones(1, 2), 3], None),
+    ],
+)
+def test_feeds_of_one_form_are_joined(one, two, joined):
+    assert mergeable([fed(one), fed(two)])
+    feed = merge([fed(one), fed(two)]).feeds["dawn"]
+    if joined is not None:
+        assert torch.equal(feed, joined)
+    elif isinstance(feed, dict):
+        assert torch.equal(feed["mask"], torch.tensor([[0.0, 0.0], [1.0, 1.0]])) and feed["name"] == "x"
+    else:
+        assert torch.equal(feed[0], torch.tensor([[0.0, 0.0], [1.0, 1.0]])) and feed[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (torch.zeros(1, 4), torch.zeros(1, 5)),  # another shape
+        (torch.zeros(5, 4), torch.zeros(5, 4)),  # rows aren't first
+        (2, 3),
+        ({"a": 1}, {"b": 1}),
+        (object(), object()),
+    ],
+)
+def test_feeds_of_different_form_are_not(one, two):
+    assert not mergeable([fed(one), fed(two)])
+    assert mergeable([fed(one)])
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3))

@@ -6,9 +6,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from hy_core.errors import UsageError
 from hy_core.flow.path import clean, interpolate, velocity
 from hy_core.flow.sampler import sample_euler, sample_heun
@@ -19,6 +16,8 @@ from hy_core.flow.schedule import (
     shifted_sigmas,
     sigmas_for,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def rand(*shape, seed=0):
@@ -37,9 +36,13 @@ def test_time_zero_is_data_and_time_one_is_noise():
 def test_velocity_is_the_derivative_of_the_path():
     data, noise = rand(1, 4, 3, 2, 2).double(), rand(1, 4, 3, 2, 2, seed=1).double()
     step = 1e-6
-    slope = (interpolate(data, noise, torch.tensor([0.4 + step])) - interpolate(data, noise, torch.tensor([0.4]))) / step
+    slope = (
+        interpolate(data, noise, torch.tensor([0.4 + step])) - interpolate(data, noise, torch.tensor([0.4]))
+    ) / step
     torch.testing.assert_close(slope, velocity(data, noise), atol=0.1, rtol=0)
-    exact = interpolate(data, noise, torch.tensor([1.0]).double()) - interpolate(data, noise, torch.tensor([0.0]).double())
+    exact = interpolate(data, noise, torch.tensor([1.0]).double()) - interpolate(
+        data, noise, torch.tensor([0.0]).double()
+    )
     torch.testing.assert_close(exact, velocity(data, noise))
 
 
@@ -115,7 +118,7 @@ def test_linear_quadratic_falls_from_one_to_zero(steps):
 
 
 def test_linear_quadratic_follows_the_first_steps_of_a_linear_schedule_of_1000():
-    """Movie Gen 3.4.2: 50 steps take the first 25 of 1000 linear ones, then quadratic ones with growing size."""
+    """Movie Gen 3.4.2: 50 steps take the first 25 of 1000 linear ones, then ever larger ones."""
     sigmas = linear_quadratic_sigmas(50)
     torch.testing.assert_close(sigmas[:26], torch.linspace(1, 0, 1001)[:26], atol=1e-6, rtol=0)
     growth = -sigmas.double().diff()[25:]
@@ -196,7 +199,9 @@ def test_a_straight_path_is_walked_exactly(sample):
     torch.testing.assert_close(end, data, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("sample", "calls"), [(sample_euler, [0, 1, 2, 3]), (sample_heun, [0, 0, 1, 1, 2, 2, 3])])
+@pytest.mark.parametrize(
+    ("sample", "calls"), [(sample_euler, [0, 1, 2, 3]), (sample_heun, [0, 0, 1, 1, 2, 2, 3])]
+)
 def test_steps_are_counted_and_reported(sample, calls):
     seen, reports = [], []
 
@@ -204,12 +209,16 @@ def test_steps_are_counted_and_reported(sample, calls):
         seen.append(step)
         return torch.ones_like(x)
 
-    end = sample(model, torch.zeros(1, 1, 1, 1, 1), torch.linspace(1, 0, 5), lambda *report: reports.append(report))
+    end = sample(
+        model, torch.zeros(1, 1, 1, 1, 1), torch.linspace(1, 0, 5), lambda *report: reports.append(report)
+    )
     assert seen == calls
     assert [report[:2] for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert torch.equal(reports[-1][2], end) and torch.equal(reports[-1][3], end)
     for _, _, _, estimate in reports:
-        assert estimate.item() == pytest.approx(-1)  # a constant velocity points to the same data from everywhere
+        assert estimate.item() == pytest.approx(
+            -1
+        )  # a constant velocity points to the same data from everywhere
 
 
 def test_trap_8_latents_stay_float32_between_steps():
@@ -230,5 +239,7 @@ def test_before_moves_the_latents_that_a_step_starts_from():
     def jump(x, sigma, step):
         return x + 1
 
-    end = sample_euler(lambda x, sigma, step: torch.zeros_like(x), torch.zeros(1, 1, 1, 1, 1), torch.ones(4), before=jump)
+    end = sample_euler(
+        lambda x, sigma, step: torch.zeros_like(x), torch.zeros(1, 1, 1, 1, 1), torch.ones(4), before=jump
+    )
     assert end.item() == 3

@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
-
-from hy_core import models
+from hy_core import Conditioner, models, option
+from hy_core.dit import Additive
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.models import Defaults
+from hy_core.weights import save_port_weights
 
 
 def write(path, data):
@@ -120,6 +122,48 @@ def test_a_loaded_model_is_ready_to_run(loaded, small_folder):
     assert encoded.text[0].shape[1] == 16 and encoded.pooled.shape == (1, 16)
     with pytest.raises(HyError, match="freed"):
         encoder.encode(["again"])
+
+
+class Dawn(Conditioner):
+    """A module with weights from a file."""
+
+    name = "dawn"
+
+    @dataclass(frozen=True)
+    class Options:
+        """Which file."""
+
+        file: str = option("", help="Weights.")
+
+    def extend(self, dit):
+        dit.time.attach("dawn", Additive(1, dit.width))
+
+    def weights(self):
+        return self.options.file
+
+
+def test_modules_of_a_plugin_come_from_its_file(model, tmp_path):
+    dit, files = model.dit, []
+    for value in (1.0, 2.0):
+        dit.time.attach("dawn", Additive(1, dit.width))
+        torch.nn.init.constant_(dit.time["dawn"].proj.weight, value)
+        files.append(tmp_path / f"{value}.safetensors")
+        save_port_weights(dit, "dawn", files[-1])
+        dit.time.detach("dawn")
+    for file, value in zip(files, (1.0, 2.0), strict=True):  # other options: other modules
+        model.extend([Dawn(file=str(file))])
+        weight = dit.time["dawn"].proj.weight
+        assert not weight.is_meta and not weight.requires_grad and (weight == value).all()
+    model.extend([Dawn(file=str(files[1]))])
+    assert dit.time["dawn"].proj.weight is weight  # equal options: nothing is loaded again
+    model.extend([])
+    assert not list(dit.time)
+
+
+def test_weights_that_do_not_fit_leave_the_network_as_it_was(model, small_folder):
+    with pytest.raises(HyError, match="dawn"):
+        model.extend([Dawn(file=str(small_folder / "vae.safetensors"))])
+    assert not list(model.dit.time)
 
 
 def test_number_formats(monkeypatch):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-
 from hy_core import pipeline
 from hy_core.conditioner import Conditioner
 from hy_core.dit import Additive, DiT
@@ -40,7 +40,9 @@ def test_a_prompt_becomes_a_clip(model):
 def test_one_frame_is_a_picture_with_the_picture_template(model, monkeypatch):
     seen, encode = [], TextEncoder.encode
     monkeypatch.setattr(
-        TextEncoder, "encode", lambda self, prompts, image=False: seen.append(image) or encode(self, prompts, image)
+        TextEncoder,
+        "encode",
+        lambda self, prompts, image=False: seen.append(image) or encode(self, prompts, image),
     )
     assert generate(request(frames=1), model=model).frames.shape == (1, 32, 32, 3)
     assert set(seen) == {True}
@@ -78,13 +80,15 @@ def test_rows_that_share_a_forward_agree_within_rounding(model):
 
 
 def test_only_requests_of_one_form_share_a_forward(model):
-    run = pipeline.Run([request(), request(seed=1), request(steps=2), request(cfg=1.0), request(cfg=1.0, seed=3)])
+    run = pipeline.Run(
+        [request(), request(seed=1), request(steps=2), request(cfg=1.0), request(cfg=1.0, seed=3)]
+    )
     assert list(run.groups(8)) == [[0, 1], [2], [3, 4]]
     assert list(run.groups(1)) == [[0], [1], [2], [3], [4]]
 
 
 def test_trap_7_noise_is_float32_from_the_cpu_and_the_seed_alone(model):
-    """Core facts, trap 7: the official noise is float16 of the GPU's generator; ours is the same everywhere."""
+    """Core facts, trap 7: official noise is float16 of the GPU's generator; ours is the same everywhere."""
     wide, again = (pipeline.noise(request(seed=5), model) for _ in range(2))
     assert wide.dtype == torch.float32 and wide.shape == (1, 4, 2, 4, 4) and wide.device.type == "cpu"
     assert torch.equal(wide, again)
@@ -118,9 +122,33 @@ def test_embedded_guidance_of_a_model_that_takes_none_is_refused(model):
     assert "--cfg 5" in caught.value.hint
 
 
+def test_a_sampler_of_a_plugin(model):
+    class Own:
+        @hookimpl
+        def register_samplers(self, register):
+            register("idle", lambda velocity, x, sigmas, callback=None, before=None: torch.zeros_like(x))
+
+    plugins = Plugins(entries=(), only=())
+    plugins.add("own", Own())
+    clips = [generate(request(sampler="idle", seed=s), model=model, plugins=plugins).frames for s in (1, 2)]
+    assert np.array_equal(*clips)
+    with pytest.raises(UsageError, match="--sampler idle") as caught:
+        generate(request(sampler="idle"), model=model)
+    assert "euler, heun" in caught.value.hint
+
+
+def test_the_attention_back_end_of_the_request_is_used(model, monkeypatch):
+    used = []
+    monkeypatch.setattr(pipeline, "attention", lambda name: used.append(name) or nullcontext())
+    generate(request(attention="matmul"), model=model)
+    assert used == ["matmul"]
+
+
 def test_samplers_and_schedules_are_chosen_by_the_request(model):
     frames = {
-        (sampler, schedule): generate(request(sampler=sampler, schedule=schedule), model=model).frames.tobytes()
+        (sampler, schedule): generate(
+            request(sampler=sampler, schedule=schedule), model=model
+        ).frames.tobytes()
         for sampler in ("euler", "heun")
         for schedule in ("shifted", "linear-quadratic")
     }
@@ -243,7 +271,9 @@ def test_numbers_out_of_range_name_the_step_and_a_way_out(model):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory …"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
         MemoryError(),
     ],
 )
@@ -288,7 +318,7 @@ def test_an_empty_list_and_mixed_models_are_refused():
 
 
 def test_trap_4_tiles_are_chosen_and_recorded(model):
-    """Core facts, trap 4: the official and the diffusers tiles differ in time, and both from decoding whole."""
+    """Core facts, trap 4: the official and the diffusers tiles differ in time, and from decoding whole."""
     made = {
         tiling: generate(request(frames=25, tiling=tiling, steps=1), model=model)
         for tiling in ("auto", "off", "official", "diffusers")
@@ -350,7 +380,9 @@ class First(Conditioner):
         self.name, self.seed = name, seed
 
     def encode(self, request, cond):
-        picture = torch.rand(1, 3, 1, request.height, request.width, generator=torch.Generator().manual_seed(self.seed))
+        picture = torch.rand(
+            1, 3, 1, request.height, request.width, generator=torch.Generator().manual_seed(self.seed)
+        )
         cond.pin(self.name, [0], cond.vae.to_model(cond.vae.encode(picture * 2 - 1).mode()))
 
 
@@ -375,6 +407,28 @@ def test_a_feed_changes_the_clip_and_going_without_restores_it(model):
     assert not np.array_equal(light, plain)
     assert np.array_equal(generate(request(), model=model).frames, plain)
     assert not any(key.startswith("time.") for key in model.dit.state_dict())
+
+
+def test_clips_with_plugins_share_a_forward_if_their_conditions_can(model):
+    class Private(Conditioner):
+        """Its feed is its own business."""
+
+        name = "private"
+
+        def encode(self, request, cond):
+            cond.feed("private", object())
+
+    rows = []
+    hook = model.dit.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+    requests = [request(seed=1, steps=1), request(seed=2, steps=1)]
+    together = generate(requests, [First(), Dawn()], model, rows=2)
+    assert rows == [4]
+    generate(requests, [Private()], model, rows=2)
+    hook.remove()
+    assert rows == [4, 1, 1, 1, 1]
+    for wanted, made in zip(requests, together, strict=True):
+        alone = generate(wanted, [First(), Dawn()], model).frames.astype(int)
+        assert np.abs(made.frames - alone).max() <= 1
 
 
 def test_a_model_that_is_used_again_attaches_once(model):

@@ -1,10 +1,9 @@
-"""Golden cases D: the noise levels, time steps and trajectories of the reference schedulers, and rotary tables."""
+"""Golden cases D: noise levels, time steps and trajectories of the schedulers, and rotary tables."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-
 from hy_core.dit.rope import rotate, table
 from hy_core.flow.sampler import sample_euler
 from hy_core.flow.schedule import shifted_sigmas
@@ -12,7 +11,7 @@ from parity.cases import cases
 
 
 def fake_velocity(x, sigma, step):
-    """The velocity that the references were run with (the case's notes): a function of x and the time step."""
+    """The velocity that the references were run with, by the case's notes."""
     return 0.7 * torch.sin(1.3 * x + sigma * 1000 / 500) - 0.2 * x
 
 

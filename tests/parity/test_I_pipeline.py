@@ -1,14 +1,14 @@
-"""Golden cases I (and the loops of E): denoising loops and pipelines end to end, from given text states to frames.
+"""Golden cases I (and the loops of E): denoising loops and pipelines end to end, from given text states to
+frames.
 
-Our own schedule, sampler, conditions, network and decoder run with the case's weights; only the text states are given.
-A first frame is given by a pin, as the image-to-video plugin does it.
+Our own schedule, sampler, conditions, network and decoder run with the case's weights; only the text states
+are given. A first frame is given by a pin, as the image-to-video plugin does it.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-
 from hy_core.condition import Condition
 from hy_core.dit import DiTConfig, embedded_guidance
 from hy_core.flow.guidance import Branch, Guided
@@ -18,7 +18,7 @@ from hy_core.vae import Tiling, VAEConfig
 from hy_core.weights import load_dit, load_vae
 from parity.cases import cases
 
-#: What each kind calls its inputs and scalars: text, its mask, pooled text, embedded guidance, guidance scale.
+#: What each kind calls text, its mask, pooled text, embedded guidance and guidance scale.
 OFFICIAL = ("text_states", "text_mask", "text_states_2", "embedded", "cfg_scale")
 DIFFUSERS = ("prompt_embeds", "prompt_attention_mask", "pooled_prompt_embeds", "guidance_scale", "true_cfg")
 NEGATIVE = ("neg_", "negative_", "uncond_")
@@ -49,7 +49,9 @@ class Loop:
         if half is not None:
             text, mask, pooled = (part.chunk(2)[half] for part in (text, mask, pooled))
         scale = self.scalars[guidance]
-        value = embedded_guidance(scale, torch.float32).expand(len(text)) if self.dit.config.guidance else None
+        value = (
+            embedded_guidance(scale, torch.float32).expand(len(text)) if self.dit.config.guidance else None
+        )
         rows = [row[valid.bool()] for row, valid in zip(text, mask, strict=True)]
         cond = Condition(rows, pooled, self.frames, self.size, guidance=value)
         if self.replaces_first_frame:

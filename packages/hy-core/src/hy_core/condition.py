@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,8 +30,8 @@ class Extra:
 class Context:
     """Frames that the network sees beside the video and that never reach the output.
 
-    `latents` [B, C, f, h, w]; `at` are their f temporal positions (the video's own are 0, 1, 2, …; -1 lies before
-    them); `time` is "clean" (they run at time 0) or "video" (at the video's own time).
+    `latents` [B, C, f, h, w]; `at` are their f temporal positions (the video's own are 0, 1, 2, …; -1 lies
+    before them); `time` is "clean" (they run at time 0) or "video" (at the video's own time).
     """
 
     owner: str
@@ -54,12 +54,12 @@ class Condition:
 
     `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
     `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
-    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae` is the
-    model's, for a plugin that has pictures to encode.
+    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae`
+    is the model's, for a plugin that has pictures to encode.
 
-    Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin` one
-    frame, `set_text`: a second owner is a ConflictError that names both). What is additive is kept in the order of
-    the owners' names, so that the order of plugins on a command line changes nothing.
+    Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
+    one frame, `set_text`: a second owner is a ConflictError that names both). What is additive is kept in the
+    order of the owners' names, so that the order of plugins on a command line changes nothing.
     """
 
     text: list[Tensor]
@@ -101,15 +101,19 @@ class Condition:
     def set_text(self, owner: str, text: Sequence[Tensor], pooled: Tensor | None = None) -> None:
         """Replace the prompt's tokens (a model that reads picture and prompt together). Exclusive."""
         if self._text_owner not in (None, owner):
-            raise ConflictError(f"{self._text_owner} and {owner} both replace the prompt's tokens", "drop one of them")
+            raise ConflictError(
+                f"{self._text_owner} and {owner} both replace the prompt's tokens", "drop one of them"
+            )
         self._check(owner, len(text) == self.rows, f"set_text takes {self.rows} rows, not {len(text)}")
         self._text_owner, self.text = owner, list(text)
         self.pooled = self.pooled if pooled is None else pooled
 
     def add_text(self, owner: str, tokens: Sequence[Tensor] | Tensor, before: bool = True) -> None:
-        """Add tokens to the text stream: a list of one [n, D] for each row, or one [n, D] for all. Additive."""
+        """Add tokens to the text stream: one [n, D] for each row in a list, or one for all rows. Additive."""
         tokens = (tokens,) if isinstance(tokens, Tensor) else tuple(tokens)
-        self._check(owner, len(tokens) in (1, self.rows), f"add_text takes 1 or {self.rows} rows, not {len(tokens)}")
+        self._check(
+            owner, len(tokens) in (1, self.rows), f"add_text takes 1 or {self.rows} rows, not {len(tokens)}"
+        )
         width = self.text[0].shape[-1]
         for part in tokens:
             fits = part.ndim == 2 and part.shape[1] == width
@@ -119,7 +123,9 @@ class Condition:
     def add_context(self, owner: str, latents: Tensor, at: Sequence[float], time: Time = "clean") -> None:
         """Show the network frames [B, C, f, h, w] at the temporal positions `at`. Additive."""
         at = tuple(float(position) for position in at)
-        self._check(owner, time in ("clean", "video"), f"add_context takes time 'clean' or 'video', not {time!r}")
+        self._check(
+            owner, time in ("clean", "video"), f"add_context takes time 'clean' or 'video', not {time!r}"
+        )
         self._check_latents(owner, "add_context", latents, len(at))
         self._contexts.append(Context(owner, latents, at, time))
 
@@ -136,16 +142,21 @@ class Condition:
         self._check(owner, len(set(places)) == len(places), f"pin names a frame twice: {list(frames)}")
         for place in places:
             if place in self.pins:
-                raise ConflictError(f"{self.pins[place].owner} and {owner} both set latent frame {place}", "drop one")
+                raise ConflictError(
+                    f"{self.pins[place].owner} and {owner} both set latent frame {place}", "drop one"
+                )
         for index, place in enumerate(places):
             self.pins[place] = Pin(owner, latents[:, :, index])
 
     def feed(self, owner: str, value: Any) -> None:
-        """Hand `value` to the modules that the owner attached at ports; feeding again replaces it."""
+        """Hand `value` to the modules that the owner attached at ports; feeding again replaces it.
+
+        Tensors in it, also inside dicts and lists, have the rows first: [B, ...], or [1, ...] for all.
+        """
         self.feeds[owner] = value
 
     def hold(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, F, h, w] with the pinned frames at their given values; the same tensor if there are none."""
+        """Latents [B, C, F, h, w] with the pinned frames at their values; the same tensor without any."""
         if not self.pins:
             return latents
         frames = list(latents.unbind(2))
@@ -154,7 +165,7 @@ class Condition:
         return torch.stack(frames, 2)
 
     def copy(self, **changes: Any) -> Condition:
-        """An independent condition with the same contributions, for another branch; `changes` replace fields."""
+        """An independent condition with the same contributions, for another branch; `changes` set fields."""
         own = dict(
             text=list(self.text),
             feeds=dict(self.feeds),
@@ -179,14 +190,15 @@ class Condition:
 def mergeable(conditions: Sequence[Condition]) -> bool:
     """Whether `merge` can run these conditions as rows of one batch.
 
-    Same size and frames, the same frames pinned and shown; no feeds, whose meaning only their owners know.
+    They have the same size and frames, the same frames pinned and shown, and feeds of the same form.
     """
 
     def form(cond: Condition) -> tuple[Any, ...]:
         shown = tuple((c.at, c.time) for c in cond.contexts)
-        return cond.frames, cond.size, cond.guidance is None, tuple(sorted(cond.pins)), shown
+        fed = tuple((owner, _form(cond.feeds[owner], cond.rows)) for owner in sorted(cond.feeds))
+        return cond.frames, cond.size, cond.guidance is None, tuple(sorted(cond.pins)), shown, fed
 
-    return not any(cond.feeds for cond in conditions) and len({form(cond) for cond in conditions}) == 1
+    return len(conditions) == 1 or len({form(cond) for cond in conditions}) == 1
 
 
 def merge(conditions: Sequence[Condition]) -> Condition:
@@ -194,16 +206,13 @@ def merge(conditions: Sequence[Condition]) -> Condition:
     first = conditions[0]
     if len(conditions) == 1:
         return first
-
-    def latents(parts: Iterable[tuple[Tensor, int]]) -> Tensor:
-        return torch.cat([part.expand(rows, *part.shape[1:]) for part, rows in parts])
-
+    rows = [cond.rows for cond in conditions]
     pins = {
-        place: Pin(pin.owner, latents((cond.pins[place].latent, cond.rows) for cond in conditions))
+        place: Pin(pin.owner, _join([cond.pins[place].latent for cond in conditions], rows))
         for place, pin in first.pins.items()
     }
     contexts = [
-        replace(context, latents=latents((cond.contexts[index].latents, cond.rows) for cond in conditions))
+        replace(context, latents=_join([cond.contexts[index].latents for cond in conditions], rows))
         for index, context in enumerate(first.contexts)
     ]
     return replace(
@@ -212,7 +221,31 @@ def merge(conditions: Sequence[Condition]) -> Condition:
         pooled=torch.cat([cond.pooled for cond in conditions]),
         guidance=None if first.guidance is None else torch.cat([cond.guidance for cond in conditions]),
         prompts=tuple(prompt for cond in conditions for prompt in cond.prompts),
+        feeds={owner: _join([cond.feeds[owner] for cond in conditions], rows) for owner in first.feeds},
         pins=pins,
         _extras=[],
         _contexts=contexts,
     )
+
+
+def _form(value: Any, rows: int) -> Any:
+    """What two feeds must have in common to be joined; equal to nothing else if they can't be."""
+    if isinstance(value, Tensor) and value.ndim and value.shape[0] in (1, rows):
+        return value.shape[1:], value.dtype
+    if isinstance(value, Mapping):
+        return tuple((key, _form(value[key], rows)) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return tuple(_form(part, rows) for part in value)
+    return value if isinstance(value, str | int | float | None) else object()
+
+
+def _join(values: Sequence[Any], rows: Sequence[int]) -> Any:
+    """Values of one form, one below the other."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat([v.expand(n, *v.shape[1:]) for v, n in zip(values, rows, strict=True)])
+    if isinstance(first, Mapping):
+        return {key: _join([value[key] for value in values], rows) for key in first}
+    if isinstance(first, list | tuple):
+        return [_join(parts, rows) for parts in zip(*values, strict=True)]
+    return first

@@ -37,7 +37,7 @@ SAMPLED = 64
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model is best asked for. `guidance` None: it takes none; `shift` None: the rule for the steps."""
+    """What a model is best asked for. `guidance` None: it takes none; `shift` None: as the steps want it."""
 
     width: int = 1280
     height: int = 720
@@ -54,8 +54,9 @@ class Defaults:
 class Card:
     """A model that was found, described without loading it.
 
-    `layout` is "pocket" (config.json, dit.safetensors, vae.safetensors, llm/, clip/), "official" or "diffusers"; `dit`
-    and `vae` are where their weights lie; `config` is what the folder's own config files say of them, if they do.
+    `layout` is "pocket" (config.json, dit.safetensors, vae.safetensors, llm/, clip/), "official" or
+    "diffusers"; `dit` and `vae` are where their weights lie; `config` is what the folder's own config files
+    say of them, if they do.
     """
 
     name: str
@@ -81,10 +82,14 @@ def find(name: str) -> Card:
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         where = f" or in {FOLDERS}={shelf}" if shelf else ""
-        raise MissingError(f"no model {name!r} here{where}", f"give a model's folder, or put it into one and set {FOLDERS}")
+        raise MissingError(
+            f"no model {name!r} here{where}", f"give a model's folder, or put it into one and set {FOLDERS}"
+        )
     if (folder / "model_index.json").is_file():
         return _diffusers(name, folder)
-    if (folder / "config.json").is_file() and any((folder / part).exists() for part in ("dit.safetensors", "llm")):
+    if (folder / "config.json").is_file() and any(
+        (folder / part).exists() for part in ("dit.safetensors", "llm")
+    ):
         return _pocket(name, folder)
     for inner in (folder, *(folder / part for part in OFFICIAL)):
         if (inner / "transformers").is_dir() and (inner / "vae").is_dir():
@@ -94,7 +99,7 @@ def find(name: str) -> Card:
             return Card(name, home, "official", inner / "transformers", inner / "vae", Defaults(), config)
     raise MissingError(
         f"{folder} holds no model that hy knows",
-        "expected an official folder (hunyuan-video-t2v-720p/), a diffusers folder (model_index.json), or config.json",
+        "expected hunyuan-video-t2v-720p/ (official), model_index.json (diffusers), or config.json (pocket)",
     )
 
 
@@ -102,7 +107,9 @@ def _pocket(name: str, folder: Path) -> Card:
     config = _read(folder / "config.json")
     known = {one.name for one in fields(Defaults)}
     if unknown := sorted(set(config.get("defaults", {})) - known):
-        raise UsageError(f"{folder}/config.json: unknown default {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
+        raise UsageError(
+            f"{folder}/config.json: unknown default {unknown[0]!r}", f"known: {', '.join(sorted(known))}"
+        )
     given = Defaults(**config.get("defaults", {}))
     dit, vae = folder / "dit.safetensors", folder / "vae.safetensors"
     return Card(config.get("name", name), folder, "pocket", dit, vae, given, config)
@@ -112,7 +119,7 @@ def _diffusers(name: str, folder: Path) -> Card:
     dit = _read(folder / "transformer" / "config.json")
     schedule = folder / "scheduler" / "scheduler_config.json"
     shift = _read(schedule).get("shift") if schedule.is_file() else None
-    # 7 is what every conversion writes down: the rule for the steps says the same at 50. Another one was chosen.
+    # 7 is what every conversion writes down: our rule says so too at 50 steps. Another was chosen.
     shift = None if shift in (7, 1) else shift
     distilled = dit.get("guidance_embeds", False)
     given = Defaults(shift=shift) if distilled else Defaults(shift=shift, guidance=None, cfg=6.0)
@@ -124,7 +131,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise MissingError(f"{path} is missing", "the model's folder is incomplete: copy or fetch it again") from None
+        raise MissingError(
+            f"{path} is missing", "the model's folder is incomplete: copy or fetch it again"
+        ) from None
     except ValueError as error:
         raise HyError(f"{path} is not JSON: {error}", "copy or fetch it again") from None
     if not isinstance(found, dict):
@@ -147,7 +156,7 @@ def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
 
 @dataclass
 class Model:
-    """A loaded model. `text` loads the encoders each time it is called; use it in a `with`, which frees them."""
+    """A loaded model. `text` loads the encoders at each call; use it in a `with`, which frees them."""
 
     name: str
     dit: DiT
@@ -168,8 +177,8 @@ class Model:
     def extend(self, conditioners: Sequence[Conditioner]) -> None:
         """Attach the modules of these conditioners, with their weights, and take those of all others out.
 
-        What is attached stays for the next run with the same conditioner or equal options, so that a model that is
-        used again doesn't load the same weights again.
+        What is attached stays for the next run with the same conditioner or equal options, so that a model
+        that is used again doesn't load the same weights again.
         """
         wanted = {conditioner.name: conditioner for conditioner in conditioners}
         for name, (old, _) in list(self._extended.items()):
@@ -196,7 +205,9 @@ class Model:
         before = [set(port) for port in ports]
 
         def attached() -> Attached:
-            return [(port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old]
+            return [
+                (port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old
+            ]
 
         file = conditioner.weights()
         try:
@@ -222,8 +233,8 @@ def _detach(attached: Attached) -> None:
 def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:
     """Load a model's DiT and VAE to where they run; the text encoders are loaded when a prompt is encoded.
 
-    `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a pocket
-    model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
+    `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
+    pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
     """
     from hy_core.text import TextEncoder
     from hy_core.weights import load_dit, load_vae
@@ -231,7 +242,9 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:
     card = find(name)
     for what, path in (("transformer", card.dit), ("VAE", card.vae)):
         if not path.exists():
-            raise MissingError(f"the model {card.name!r} has no {what} weights: {path} is missing", _fetch(card))
+            raise MissingError(
+                f"the model {card.name!r} has no {what} weights: {path} is missing", _fetch(card)
+            )
     kinds = precision(card.layout, device, dtype)
     encoders = card.folder
     return Model(
@@ -274,10 +287,11 @@ def precision(layout: str, device: str = "auto", dtype: str = "auto") -> Precisi
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of weights, for provenance: of a whole small file; of size and 64 evenly spaced MiB of a large one.
+    """A hash of weights, for provenance: of a whole small file; of size and 64 evenly spaced MiB of a large
+    one.
 
-    A folder's is the hash of those of its weight files. Not a proof against tampering, but two different checkpoints
-    differ in it, and 25 GB take a moment.
+    A folder's is the hash of those of its weight files. Not a proof against tampering, but two different
+    checkpoints differ in it, and 25 GB take a moment.
     """
     if path.is_dir():
         names = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".bin", ".pth"))

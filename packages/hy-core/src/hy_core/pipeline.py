@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from hy_core import models, provenance
-from hy_core.condition import Condition, merge
+from hy_core.condition import Condition, merge, mergeable
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
-from contextlib import nullcontext as attention
+from hy_core.dit.attention import attention
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
@@ -39,8 +39,8 @@ SMALL = 4096
 class Progress:
     """News of a run. `stage` is load, encode, sample, decode or finish; `clip` counts from 0 to `clips`.
 
-    `step` of `steps` counts sampling steps or decoded frames, and `seconds` is what the last one took. While sampling,
-    `preview()` decodes one frame of what the clip is going to be: uint8 [H, W, 3].
+    `step` of `steps` counts sampling steps or decoded frames, and `seconds` is what the last one took. While
+    sampling, `preview()` decodes one frame of what the clip is going to be: uint8 [H, W, 3].
     """
 
     stage: str
@@ -65,9 +65,9 @@ def generate(
     rows: int = 1,
 ) -> Result | list[Result]:
     """Make one clip, or a list of them in the order of the requests; see `stream`."""
-    if isinstance(requests, Request):
-        return next(iter(list(stream([requests], conditioners, model, callback, plugins))))
-    return list(stream(requests, conditioners, model, callback, plugins, rows))
+    alone = isinstance(requests, Request)
+    made = list(stream([requests] if alone else requests, conditioners, model, callback, plugins, rows))
+    return made[0] if alone else made
 
 
 def stream(
@@ -80,12 +80,12 @@ def stream(
 ) -> Iterator[Result]:
     """Make clips and yield each when it is done, in the order of the requests.
 
-    Without `model`, that of the requests is loaded; they must agree on what belongs to it. `conditioners` hold for all
-    requests and have been validated. Up to `rows` requests of one form go through the network together: with 1, a clip
-    is bit for bit the same whatever stands beside it; with more, within rounding (and plugins go one by one).
+    Without `model`, that of the requests is loaded; they must agree on what belongs to it. `conditioners`
+    hold for all requests and have been validated. Up to `rows` requests of one form go through the network
+    together: with 1, a clip is bit for bit the same whatever stands beside it; with more, within rounding.
 
-    Raises HyError in one line: for weights or numbers that are NaN, naming the place; MemoryLimitError, saying what to
-    make smaller. Nothing is written to disk, so that an interrupted run leaves nothing behind.
+    Raises HyError in one line: for weights or numbers that are NaN, naming the place; MemoryLimitError,
+    saying what to make smaller. Nothing is written to disk, so that an interrupted run leaves nothing behind.
     """
     run = Run(requests, conditioners, callback, plugins)
     with run.observed():
@@ -114,13 +114,15 @@ class Run:
         self.callback, self.plugins = callback, plugins
         self.stage, self.started, self.ended = "load", 0, 0
 
-    # -- the seven steps --------------------------------------------------------------------------------------
+    # -- the seven steps ---------------------------------------------------------------------------------
 
     def load(self) -> Model:
         """Step 1: the network, with its weights, where it runs."""
         wanted = {(r.model, r.device, r.dtype) for r in self.requests}
         if len(wanted) > 1:
-            raise UsageError("clips of one run share --model, --device and --dtype", "make them in runs of their own")
+            raise UsageError(
+                "clips of one run share --model, --device and --dtype", "make them in runs of their own"
+            )
         name, device, dtype = wanted.pop()
         self.tell("load", detail=name)
         return models.load(name, device, dtype)
@@ -139,18 +141,26 @@ class Run:
         for (prompt, _), encoded in texts.items():
             if not all(finite(part) for part in (encoded.pooled, *encoded.text)):
                 short = prompt if len(prompt) <= 40 else prompt[:40] + "…"
-                raise HyError(f"the text encoder gives NaN for {short!r}", "its weights are damaged: fetch them again")
+                raise HyError(
+                    f"the text encoder gives NaN for {short!r}", "its weights are damaged: fetch them again"
+                )
         return texts
 
     @torch.inference_mode()
-    def make(self, model: Model, group: Sequence[int], texts: dict[tuple[str, bool], Encoded]) -> list[Result]:
+    def make(
+        self, model: Model, group: Sequence[int], texts: dict[tuple[str, bool], Encoded]
+    ) -> list[Result]:
         """Steps 3 to 7 for the requests of a group, which run as rows of one batch."""
         requests = [self.requests[index] for index in group]
         first, results = requests[0], []
+        self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
+        conds = [self.conditions(model, request, texts) for request in requests]  # 3
+        if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
+            return [result for index in group for result in self.make(model, [index], texts)]
         with attention(first.attention):
-            self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
-            guided, cond = self.conditions(model, requests, texts)  # 3
-            latents = self.sample(model, requests, group, guided, cond)  # 4
+            latents = self.sample(
+                model, requests, group, [merge(branch) for branch in zip(*conds, strict=True)]
+            )  # 4
         for row, request in enumerate(requests):
             frames, tiling = self.decode(model, request, group[row], latents[[row]])  # 5
             record = provenance.record(
@@ -168,49 +178,45 @@ class Run:
         return results  # 7: whoever called writes it
 
     def conditions(
-        self, model: Model, requests: Sequence[Request], texts: dict[tuple[str, bool], Encoded]
-    ) -> tuple[Guided, Condition]:
-        """Step 3: what the network is told, in each guidance branch, by the prompt and by the conditioners."""
-        first = requests[0]
-        scale = guidance_of(first, model)
-
-        def branch(request: Request, negative: bool) -> Condition:
+        self, model: Model, request: Request, texts: dict[tuple[str, bool], Encoded]
+    ) -> list[Condition]:
+        """Step 3: what prompt and conditioners tell the network; then the same for the negative branch."""
+        scale = guidance_of(request, model)
+        frames, *size = model.vae.config.latent_size(request.frames, request.height, request.width)
+        conds = []
+        for negative in (False, True) if request.cfg != 1 else (False,):
             prompt = request.negative if negative else request.prompt
             encoded = texts[prompt, request.frames == 1]
-            frames, *size = model.vae.config.latent_size(request.frames, request.height, request.width)
-            value = None if scale is None else embedded_guidance(scale, model.dit.dtype).reshape(1)
             cond = Condition(
-                list(encoded.text),
-                encoded.pooled,
-                frames,
-                tuple(size),
-                request.fps,
-                value,
-                (prompt,),
-                negative,
-                model.vae,
+                text=list(encoded.text),
+                pooled=encoded.pooled,
+                frames=frames,
+                size=tuple(size),
+                fps=request.fps,
+                guidance=None if scale is None else embedded_guidance(scale, model.dit.dtype).reshape(1),
+                prompts=(prompt,),
+                negative=negative,
+                vae=model.vae,
             )
             for conditioner in self.conditioners:
                 conditioner.encode(request, cond)
-            return cond
+            conds.append(cond)
+        return conds
 
-        cond = merge([branch(request, False) for request in requests])
-        base, branches = cond, []
-        if first.cfg != 1:
-            base = merge([branch(request, True) for request in requests])
-            branches.append(Branch(cond, first.cfg))
+    def sample(
+        self, model: Model, requests: Sequence[Request], group: Sequence[int], conds: Sequence[Condition]
+    ) -> Tensor:
+        """Step 4: from noise to latents [rows, C, F, h, w], float32, along the guided velocity."""
+        first, clock = requests[0], time.perf_counter()
+        cond, base = conds[0], conds[-1]
+        branches = [] if cond is base else [Branch(cond, first.cfg)]
         for conditioner in self.conditioners:
             branches += conditioner.branches(cond)
         tokens = cond.frames * cond.size[0] * cond.size[1] // 4
-        return Guided(model.dit, base, branches, first.steps, batched=tokens <= SMALL), cond
-
-    def sample(
-        self, model: Model, requests: Sequence[Request], group: Sequence[int], guided: Guided, cond: Condition
-    ) -> Tensor:
-        """Step 4: from noise to latents [rows, C, F, h, w], float32."""
-        first, clock = requests[0], time.perf_counter()
-        sampler = self.plugins.samplers() if self.plugins else {}
-        sample = SAMPLERS.get(first.sampler) or sampler.pick(first.sampler)
+        guided = Guided(model.dit, base, branches, first.steps, batched=tokens <= SMALL)
+        samplers = SAMPLERS | dict(self.plugins.samplers() if self.plugins else {})
+        if first.sampler not in samplers:
+            raise UsageError(f"--sampler {first.sampler}: unknown", f"use {', '.join(samplers)}")
 
         def before(x: Tensor, sigma: Tensor, step: int) -> Tensor:
             for conditioner in self.conditioners:
@@ -230,7 +236,8 @@ class Run:
 
         self.stage = "sample"
         x = torch.cat([noise(request, model) for request in requests]).to(model.device)
-        return sample(guided, x, sigmas_for(first.schedule, first.steps, first.shift), after, before)
+        sigmas = sigmas_for(first.schedule, first.steps, first.shift)
+        return samplers[first.sampler](guided, x, sigmas, after, before)
 
     def decode(self, model: Model, request: Request, clip: int, latents: Tensor) -> tuple[np.ndarray, str]:
         """Step 5: latents [1, C, F, h, w] to frames uint8 [F, H, W, 3], and the tiling that was used."""
@@ -247,7 +254,7 @@ class Run:
             self.tell("decode", clip, step=done, steps=request.frames, seconds=seconds)
         return frames, tiling
 
-    # -- grouping, reporting ----------------------------------------------------------------------------------
+    # -- grouping, reporting -----------------------------------------------------------------------------
 
     def groups(self, rows: int) -> Iterator[list[int]]:
         """Neighbouring requests that differ only in prompts and seeds, at most `rows` together."""
@@ -258,7 +265,7 @@ class Run:
         group: list[int] = []
         for index, request in enumerate(self.requests):
             alike = group and form(request) == form(self.requests[group[0]])
-            if group and (not alike or len(group) >= rows or self.conditioners):
+            if group and (not alike or len(group) >= rows):
                 yield group
                 group = []
             group.append(index)
@@ -272,7 +279,7 @@ class Run:
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        """Tell observers of every request's start and, once, of its end; say what ran out of memory in one line."""
+        """Tell observers of every request's start and, once, of its end; memory errors in one line."""
         for request in self.requests:
             self.started += 1
             if self.plugins:
@@ -296,8 +303,8 @@ class Run:
 def noise(request: Request, model: Model) -> Tensor:
     """Start latents of a request [1, C, F, h, w]: float32, drawn on the CPU from its own seed.
 
-    So they are the same on any device and beside any other clip. The official code draws float16 on the GPU: the same
-    seed gives other noise there (core facts, trap 7).
+    So they are the same on any device and beside any other clip. The official code draws float16 on the GPU:
+    the same seed gives other noise there (core facts, trap 7).
     """
     shape = model.vae.config.latent_size(request.frames, request.height, request.width)
     generator = torch.Generator().manual_seed(request.seed)
@@ -345,7 +352,9 @@ def preview(model: Model, clean: Tensor) -> np.ndarray:
 
 def to_frames(pixels: Tensor) -> np.ndarray:
     """Pixels [3, F, H, W] in -1..1 to uint8 [F, H, W, 3], rounded to the nearest."""
-    return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+    return (
+        ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
+    )
 
 
 def finite(x: Tensor) -> bool:
@@ -359,11 +368,16 @@ def not_a_number(network: nn.Module, where: str) -> HyError:
     for name, parameter in network.named_parameters():
         if not finite(parameter):
             return HyError(
-                f"the {kind}'s weights hold NaN or infinity ({name})", "the file is damaged: copy or fetch it again"
+                f"the {kind}'s weights hold NaN or infinity ({name})",
+                "the file is damaged: copy or fetch it again",
             )
     if next(network.parameters()).dtype == torch.float16:
-        return HyError(f"{kind}: {where} gives NaN: its numbers don't fit into float16", "use --dtype bf16 or fp32")
-    return HyError(f"{kind}: {where} gives NaN or infinity", "use a lower --cfg or --guidance, or --dtype fp32")
+        return HyError(
+            f"{kind}: {where} gives NaN: its numbers don't fit into float16", "use --dtype bf16 or fp32"
+        )
+    return HyError(
+        f"{kind}: {where} gives NaN or infinity", "use a lower --cfg or --guidance, or --dtype fp32"
+    )
 
 
 @contextmanager
@@ -377,7 +391,9 @@ def memory_in_one_line(run: Run) -> Iterator[None]:
         if not known and "allocate memory" not in said and "not enough memory" not in said:
             raise
         largest = max(run.requests[run.ended :] or run.requests, key=lambda r: r.width * r.height * r.frames)
+        size = f"{largest.frames} frames of {largest.width}x{largest.height}"
+        smaller = "try fewer --frames, a smaller --size, or --dtype bf16"
         raise MemoryLimitError(
-            f"not enough memory for {largest.frames} frames of {largest.width}x{largest.height} (step: {run.stage})",
-            "try --tiling official" if run.stage == "decode" else "try fewer --frames, a smaller --size, or --dtype bf16",
+            f"not enough memory for {size} (step: {run.stage})",
+            "try --tiling official" if run.stage == "decode" else smaller,
         ) from error

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Denoiser:
     """The velocity of one condition: `denoiser(latents, time)`.
 
-    All that depends only on the prompt or the shape is prepared once, when this is made. Context frames stand before
-    the video, at their own temporal positions and times, and are cut away after; pinned frames are set to their
-    values, run at time 0, and get velocity 0, so that a sampler leaves them as they are.
+    All that depends only on the prompt or the shape is prepared once, when this is made. Context frames stand
+    before the video, at their own temporal positions and times, and are cut away after; pinned frames are set
+    to their values, run at time 0, and get velocity 0, so that a sampler leaves them as they are.
     """
 
     def __init__(self, dit: DiT, cond: Condition) -> None:
@@ -39,7 +39,10 @@ class Denoiser:
         )
 
     def __call__(self, latents: Tensor, time: Tensor | float) -> Tensor:
-        """Velocity float32 like `latents` [B, C, F, h, w]; `time` is a number, [B], or [B, F] (1 noise, 0 clean)."""
+        """Velocity, float32, of latents [B, C, F, h, w].
+
+        `time` is a number, [B], or [B, F] (1 noise, 0 clean).
+        """
         cond = self.cond
         context = [c.latents.to(latents).expand(len(latents), *c.latents.shape[1:]) for c in cond.contexts]
         frames = torch.cat([*context, cond.hold(latents)], 2)
@@ -54,7 +57,7 @@ class Denoiser:
         return velocity
 
     def _context_times(self, time: Tensor, rows: int) -> Tensor:
-        """Times of all the network's frames [B, F]; a context frame that follows the video takes its latest time."""
+        """Times of all the network's frames [B, F]; context at the video's time takes its noisiest."""
         video = time.reshape(-1, 1) if time.ndim < 2 else time
         video = video.expand(rows, self.cond.frames)
         return torch.cat([video.amax(1, keepdim=True).expand(rows, self.shown), video], 1)

@@ -45,20 +45,27 @@ def combine(base: Tensor | None, terms: Sequence[tuple[float, Tensor]]) -> Tenso
 class Guided:
     """The guided velocity of a run: called as a sampler's `velocity(x, sigma, step)`.
 
-    `base` is v0 (the negative prompt, or the only condition there is). A condition whose weight is 0 in a step is not
-    run in it: scale 1 costs one pass, and a base that two branches cancel out costs none, which is how a guidance
-    that changes its unconditional half on the way is said. The same Condition in several branches runs once.
-    `batched` runs the branches of a step as rows of one batch where that is possible, else one after another.
+    `base` is v0 (the negative prompt, or the only condition there is). A condition whose weight is 0 in a
+    step is not run in it: scale 1 costs one pass, and a base that two branches cancel out costs none, which
+    is how a guidance that changes its unconditional half on the way is said. The same Condition in several
+    branches runs once. `batched` runs the branches of a step as rows of one batch where that is possible,
+    else one after another.
     """
 
     def __init__(
-        self, dit: DiT, base: Condition, branches: Sequence[Branch] = (), steps: int = 1, batched: bool = False
+        self,
+        dit: DiT,
+        base: Condition,
+        branches: Sequence[Branch] = (),
+        steps: int = 1,
+        batched: bool = False,
     ) -> None:
-        self.dit, self.base, self.branches, self.steps, self.batched = dit, base, tuple(branches), steps, batched
+        self.dit, self.base, self.branches = dit, base, tuple(branches)
+        self.steps, self.batched = steps, batched
         self._denoisers: dict[tuple[int, ...], Denoiser] = {}
 
     def weights(self, step: int) -> list[tuple[float, Condition]]:
-        """The conditions to run in a step with their scales; the base first, with what the others leave of 1."""
+        """The conditions to run in a step, with scales; the base first, with what the others leave of 1."""
         terms: dict[int, tuple[float, Condition]] = {}
         rest = 1.0
         for branch in self.branches:

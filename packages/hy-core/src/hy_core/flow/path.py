@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """The point at `time` on the path, (1 - t) * data + t * noise; `time` [B] or [B, F] for latents [B, C, F, h, w].
+    """The point at `time` [B], or [B, F], on the path of latents [B, C, F, h, w]: (1 - t) * data + t * noise.
 
     The paper writes the same path with its time running the other way, t * data + (1 - t) * noise, and the
-    velocity data - noise: that is this one under t -> 1 - t. The released weights know only this direction, so
-    there is no switch (core facts, trap 1).
+    velocity data - noise: that is this one under t -> 1 - t. The released weights know only this direction,
+    so there is no switch (core facts, trap 1).
     """
     time = spread(time, data)
     return (1 - time) * data + time * noise
@@ -22,7 +22,7 @@ def velocity(data: Tensor, noise: Tensor) -> Tensor:
 
 
 def clean(point: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
-    """The data that a predicted velocity at `time` points back to; `time` as in `interpolate`, or a scalar."""
+    """The data that a velocity at `time` (as in `interpolate`, or a scalar) points back to."""
     return point - spread(time, point) * velocity
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor, int], Tensor]
-"""`velocity(x, sigma, step)`: x [B, C, F, h, w] float32, sigma a scalar tensor, step from 0; returns float32 like x."""
+"""`velocity(x, sigma, step)`: x [B, C, F, h, w] and the result float32, sigma a scalar, step from 0."""
 
 Before = Callable[[Tensor, Tensor, int], Tensor]
 """`before(x, sigma, step)`: the latents that the step starts from."""
@@ -21,11 +21,15 @@ class Callback(Protocol):
 
 
 def sample_euler(
-    velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None, before: Before | None = None
+    velocity: Velocity,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    before: Before | None = None,
 ) -> Tensor:
-    """Walk from `x` at sigmas[0] to sigmas[-1] by Euler's rule, x + (next - sigma) * velocity, one call a step.
+    """Walk from `x` at sigmas[0] to sigmas[-1] by Euler's rule, x + (next - sigma) * velocity.
 
-    The latents stay float32 between steps whatever the network computes in (core facts, trap 8). `sigmas` is [n + 1].
+    The latents stay float32 between steps whatever the network computes in (core facts, trap 8).
     """
     x, sigmas = x.float(), sigmas.float().to(x.device)
     steps = len(sigmas) - 1
@@ -40,11 +44,15 @@ def sample_euler(
 
 
 def sample_heun(
-    velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None, before: Before | None = None
+    velocity: Velocity,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    before: Before | None = None,
 ) -> Tensor:
     """Walk by Heun's rule: an Euler step, then again with the mean of the velocities at both its ends.
 
-    Two calls a step, one in the last: at time 0 there is nothing left to learn from the network. Float32 as Euler.
+    Two calls a step, one in the last: at time 0 there is nothing left to learn from the network.
     """
     x, sigmas = x.float(), sigmas.float().to(x.device)
     steps = len(sigmas) - 1

@@ -14,12 +14,12 @@ FEW_SHIFT, MANY_SHIFT = 17.0, 7.0
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
-    """Move times towards noise: s*t / (1 + (s-1)*t). Shift 1 changes nothing; 0 and 1 stay where they are."""
+    """Move times towards noise: s*t / (1 + (s-1)*t). Shift 1 changes nothing; 0 and 1 stay in place."""
     return shift * times / (1 + (shift - 1) * times)
 
 
 def shifted_sigmas(steps: int, shift: float) -> Tensor:
-    """Times [steps + 1] from 1 (noise) to 0 (data), float32, evenly spaced and then shifted (core facts 4.1)."""
+    """Times [steps + 1] from 1 (noise) to 0 (data), float32: even steps, then shifted (core facts 4.1)."""
     sigmas = shift_times(torch.linspace(1.0, 0.0, steps + 1), shift)
     sigmas[0] = 1.0  # a fractional shift can miss it by rounding
     return sigmas
@@ -28,8 +28,8 @@ def shifted_sigmas(steps: int, shift: float) -> Tensor:
 def adaptive_shift(steps: int) -> float:
     """The shift for a number of steps: 17 up to 20 steps, 7 from 50 on, and geometrically in between.
 
-    The published recommendations are 7 at 50 steps and 17 below 20. Each step from 20 to 50 multiplies the shift by
-    the same factor, so that it falls steadily and meets both ends: 10.9 at 35 steps.
+    The published recommendations are 7 at 50 steps and 17 below 20. Each step from 20 to 50 multiplies the
+    shift by the same factor, so that it falls steadily and meets both ends: 10.9 at 35 steps.
     """
     part = min(max((steps - FEW_STEPS) / (MANY_STEPS - FEW_STEPS), 0.0), 1.0)
     return FEW_SHIFT * (MANY_SHIFT / FEW_SHIFT) ** part
@@ -43,7 +43,8 @@ def linear_quadratic_sigmas(steps: int, emulate: int = 1000) -> Tensor:
     """
     if steps >= emulate:
         raise UsageError(
-            f"the linear-quadratic schedule takes fewer than {emulate} steps, not {steps}", "use --schedule shifted"
+            f"the linear-quadratic schedule takes fewer than {emulate} steps, not {steps}",
+            "use --schedule shifted",
         )
     linear = steps // 2
     index = torch.arange(steps + 1, dtype=torch.float64)
@@ -53,7 +54,7 @@ def linear_quadratic_sigmas(steps: int, emulate: int = 1000) -> Tensor:
 
 
 def sigmas_for(schedule: str, steps: int, shift: float | None) -> Tensor:
-    """The times of a request: "shifted" (shift None: the adaptive rule) or "linear-quadratic", which has no shift."""
+    """The times of a request: "shifted" (None: the adaptive shift), or "linear-quadratic" without a shift."""
     if schedule == "linear-quadratic":
         return linear_quadratic_sigmas(steps)
     if schedule == "shifted":
@@ -71,9 +72,9 @@ def sample_times(
 ) -> Tensor:
     """Draw training times [count] in [1e-5, 1 - 1e-5], float32 on the generator's device.
 
-    `kind`: "logit-normal" (the sigmoid of a normal with `mean` and `std`), "uniform", "mode" (the heavy-tailed
-    density of Stable Diffusion 3 with scale 1.29), or "mix" (logit-normal with probability 0.7, else uniform).
-    `shift` moves them towards noise as in sampling.
+    `kind`: "logit-normal" (the sigmoid of a normal with `mean` and `std`), "uniform", "mode" (the
+    heavy-tailed density of Stable Diffusion 3 with scale 1.29), or "mix" (logit-normal with probability 0.7,
+    else uniform). `shift` moves them towards noise as in sampling.
     """
     device = None if generator is None else generator.device
     uniform = torch.rand(count, generator=generator, device=device)
