@@ -48,7 +48,7 @@ class DiT(nn.Module):
         self.config = config
         width = config.width
         self.img_in = PatchEmbedding(config.in_channels, width, config.patch)
-        self.txt_in = Refiner(config.text_dim, width, config.heads, config.mlp_width, config.depth_refiner)
+        self.txt_in = Refiner(config.text_dim, width, config.heads, config.depth_refiner)
         self.time_in = NumberEmbedding(width)
         self.vector_in = VectorEmbedding(config.pooled_dim, width)
         self.guidance_in = NumberEmbedding(width) if config.guidance else None

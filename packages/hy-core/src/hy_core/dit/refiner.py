@@ -15,14 +15,14 @@ class RefinerBlock(nn.Module):
     Unlike the DiT's own blocks: norms with weights, no shift or scale, no query/key norm, no positions, SiLU.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.self_attn_qkv = nn.Linear(width, 3 * width)
         self.self_attn_proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = MLP(width, hidden, nn.SiLU())
+        self.mlp = MLP(width, 4 * width, nn.SiLU())  # whatever the ratio of the DiT's own blocks
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, y: Tensor, context: Tensor, layout: Layout) -> Tensor:
@@ -45,12 +45,12 @@ class BlockList(nn.Module):
 class Refiner(nn.Module):
     """Text states to text tokens. `prepare` depends on the prompt alone; `forward` runs every step."""
 
-    def __init__(self, features: int, width: int, heads: int, hidden: int, depth: int) -> None:
+    def __init__(self, features: int, width: int, heads: int, depth: int) -> None:
         super().__init__()
         self.input_embedder = nn.Linear(features, width)
         self.t_embedder = NumberEmbedding(width)
         self.c_embedder = ContextEmbedding(features, width)
-        self.individual_token_refiner = BlockList([RefinerBlock(width, heads, hidden) for _ in range(depth)])
+        self.individual_token_refiner = BlockList([RefinerBlock(width, heads) for _ in range(depth)])
 
     def prepare(self, text: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Embed each row's states [L_i, features]: packed tokens [T,D], and the means of the rows [B,D]."""
