@@ -1,0 +1,118 @@
+"""The pages on plugins say what is true: each hook and method with its signature, the tutorial's very code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from hy_core import Conditioner, hooks
+from hy_core.conditioner import LIFECYCLE
+from hy_core.plugins import HOOKS, Plugins
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "plugins"
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
+
+
+def signature(function: object, name: str) -> str:
+    """`on_step(request, step, steps, seconds)`, without types, as a plugin may write it."""
+    known = [one for one in inspect.signature(function).parameters if one != "self"]
+    return f"{name}({', '.join(known)})"
+
+
+def test_every_hook_has_a_heading_with_its_exact_signature():
+    expected = [signature(getattr(hooks, name), name) for name in HOOKS]
+    expected += [signature(getattr(Conditioner, name), name) for name in LIFECYCLE]
+    found = re.findall(r"^### `(.*)`$", page("hooks"), re.M)
+    assert sorted(found) == sorted(expected)
+
+
+def test_the_page_states_the_api_number():
+    assert f"`hy_core.API` ({hooks.API})" in page("hooks")
+
+
+def test_the_tutorial_shows_the_tested_code():
+    text = (ROOT / "tests" / "plugins" / "hy_dawn.py").read_text(encoding="utf-8")
+    shown = text.split("# -- start dawn --\n")[1].split("# -- end dawn --")[0]
+    blocks = re.findall(r"```python\n(.*?)```", page("tutorial"), re.S)
+    assert blocks[0].strip() == shown.strip()
+    assert len(shown.strip().splitlines()) <= 50
+
+
+def test_the_tutorials_code_works_as_it_is_shown(tmp_path, tiny):
+    from hy_core import generate
+    from hy_core.testing.contract import wake
+
+    (tmp_path / "dawn.py").write_text(re.findall(r"```python\n(.*?)```", page("tutorial"), re.S)[0])
+    dawn = Plugins([]).conditioners([str(tmp_path / "dawn.py")])["dawn"](curve="0.1,0.9")
+    dawn.validate(tiny.request)
+    plain = generate(tiny.request, model=tiny.model)
+    steered = generate(tiny.request, [dawn], model=tiny.model)
+    assert (plain.frames == steered.frames).all()  # untrained, it changes nothing
+    wake(tiny.dit, dawn.name)
+    assert (plain.frames != generate(tiny.request, [dawn], model=tiny.model).frames).any()
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.md")), ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        assert target.startswith("http") or (path.parent / target).is_file(), f"{path.name}: {target}"
+
+
+def test_the_index_leads_to_every_page():
+    linked = set(re.findall(r"\]\((\w+)\.md\)", page("index")))
+    assert linked == {path.stem for path in PAGES.glob("*.md")} - {"index"}
+
+
+def test_ports_page_names_every_port_and_every_call():
+    from hy_core.condition import Condition
+    from hy_core.testing.tiny import Tiny
+
+    text = page("ports")
+    from hy_core.dit import Port
+
+    ports = {name for name, module in Tiny().dit.named_modules() if isinstance(module, Port)}
+    assert {re.sub(r"\.\d+\.", "[i].", name) for name in ports} == set(
+        re.findall(r"^\| `dit\.([\w\[\].]+)` \|", text, re.M)
+    )
+    for call in ("add_text", "set_text", "add_context", "pin", "feed"):
+        assert f"`cond.{signature(getattr(Condition, call), call)}" in text.replace("=True", "").replace(
+            '="clean"', ""
+        ).replace("=None", ""), call
+
+
+def test_testing_page_has_as_many_rules_as_the_contract():
+    from hy_core.testing import contract
+
+    rules = set(re.findall(r"(\d)\. ", contract.check.__doc__))
+    listed = re.findall(r"^(\d)\. ", page("testing"), re.M)
+    assert set(listed) == rules and len(rules) == 8
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.md")), ids=lambda path: path.stem)
+def test_commands_in_the_pages_exist(path):
+    import click
+    from hy_core.cli import cli
+
+    context = click.Context(cli)
+    for line in re.findall(r"^hy ([a-z]+(?: [a-z]+)?)", path.read_text(encoding="utf-8"), re.M):
+        first, *rest = line.split()
+        command = cli.get_command(context, first)
+        assert command is not None, f"{path.name}: hy {line}"
+        if rest and isinstance(command, click.Group):
+            assert command.get_command(context, rest[0]) is not None, f"{path.name}: hy {line}"
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.md")), ids=lambda path: path.stem)
+def test_names_imported_in_the_pages_exist(path):
+    import importlib
+
+    for module, imported in re.findall(r"^\s*from (hy_core[\w.]*) import ([\w, ]+)$", path.read_text(), re.M):
+        for name in imported.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{path.name}: {module}.{name}"
