@@ -1,4 +1,4 @@
-"""The pages on plugins say what is true: each hook and method with its signature, the tutorial's very code."""
+"""The pages on plugins say what is true: hooks and methods with their signatures, the tutorial's code."""
 
 from __future__ import annotations
 

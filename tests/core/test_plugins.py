@@ -152,6 +152,12 @@ def test_a_name_registered_twice_names_both_owners(site):
         some.samplers()
 
 
+def test_an_entry_point_that_no_flag_can_begin_with_is_refused(tmp_path):
+    install(tmp_path, "hy-odd", {"Odd.One": "hy_dawn"})
+    with pytest.raises(PluginError, match="^hy-odd 0.1.0: 'Odd.One' isn't a name for a plugin$"):
+        Plugins(entries(tmp_path)).load("Odd.One")
+
+
 def test_one_class_has_one_name():
     other = type("Dawn", (Conditioner,), {})
 
@@ -270,6 +276,7 @@ def test_presets_of_the_core_are_files_that_are_there():
     [
         ("register_conditioners", (int,), "isn't a subclass of Conditioner"),
         ("register_conditioners", (Conditioner(),), "isn't a subclass of Conditioner"),
+        ("register_conditioners", (Conditioner, "Two words"), "'Two words' isn't a name for a conditioner"),
         ("register_models", ("unet", "x", max), "a model is one of dit, vae, text, vocoder, not 'unet'"),
         ("register_presets", ("x", "/nowhere.toml"), "no such file"),
         ("register_writers", ("webp", max), 'isn\'t a suffix such as ".webp"'),

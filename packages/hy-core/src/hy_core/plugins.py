@@ -23,14 +23,13 @@ from hy_core import builtin, hooks, options
 from hy_core.conditioner import Conditioner
 from hy_core.errors import HyError, PluginError
 from hy_core.hooks import Check
-from hy_core.registered import KINDS, READERS, Entry, Registered, read_target
+from hy_core.registered import KINDS, NAME, READERS, Entry, Registered, read_target
 from hy_core.trace import trace
 
 if TYPE_CHECKING:
     from hy_core.request import Request, Result
 
-NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-CORE = "core"
+CORE = "(core)"  # no plugin can be called so
 HOOKS = tuple(name for name in vars(hooks) if name.startswith(("register_", "on_")))
 log = logging.getLogger("hy")
 
@@ -152,6 +151,10 @@ class Plugins:
         if found.rivals:
             every = " and ".join((found.package, *found.rivals))
             raise PluginError(f"plugin {name!r} is installed twice: by {every}", "uninstall one of them")
+        if not NAME.fullmatch(name):
+            raise PluginError(
+                f"{found.package}: {name!r} isn't a name for a plugin", "its author must mend that"
+            )
         with _one_line(found):
             module = entry.load()
         self.add(found, module)

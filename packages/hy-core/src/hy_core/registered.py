@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hy_core.conditioner import Conditioner
 from hy_core.errors import PluginError, UsageError
 
 T = TypeVar("T")
+NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")  # of plugins and conditioners: they begin flags and keys
 KINDS = ("dit", "vae", "text", "vocoder")
 
 
@@ -78,7 +80,10 @@ def read_conditioner(owner: str, cls: Any, name: str | None = None) -> tuple[str
     if not (isinstance(cls, type) and issubclass(cls, Conditioner)):
         raise TypeError(f"{cls!r} isn't a subclass of Conditioner")
     options.fields(cls.Options)
-    return name or owner, cls
+    name = owner if name is None else name
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} isn't a name for a conditioner: lower case, such as night-sky")
+    return name, cls
 
 
 def read_model(owner: str, kind: str, name: str, target: Any) -> tuple[str, Any]:

@@ -20,7 +20,8 @@ import click
 from hy_core import hooks, options
 from hy_core.cli import output
 from hy_core.errors import HyError, MissingError, PluginError, UsageError
-from hy_core.plugins import NAME, Health, Plugins, installed
+from hy_core.plugins import Health, Plugins, installed
+from hy_core.registered import NAME
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 
