@@ -28,6 +28,10 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     return x if wide else x.T
 
 
+# Parts of a DiT that work on vectors rather than tokens, by their names in it.
+_VECTORS = ("_mod.linear", "modulation", "time_in", "vector_in", "guidance_in", "t_embedder", "c_embedder")
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Muon on parameters of groups with `muon=True`, AdamW on the others.
 
@@ -76,22 +80,30 @@ class MuonAdamW(torch.optim.Optimizer):
 def build(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """Return the optimiser of a recipe for the trainable parameters of a model.
 
-    Norms, biases and embeddings take no weight decay; Muon takes every trainable weight of two and more dimensions
-    but embeddings.
+    Norms, biases and embeddings take no weight decay. Muon takes the weights of two and more dimensions but embeddings
+    and modulations: these see a row or a frame at a time, not a token, and would cost more to orthogonalise than they
+    cost to run.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    weights = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in weights if p.ndim >= 2 and id(p) not in embeddings]
-    rest = [p for p in weights if p.ndim < 2 or id(p) in embeddings]
-    shared = {"betas": tuple(optim.betas), "eps": optim.eps}
-    if optim.name == "muon":
-        first = {"params": matrices, "muon": True, "lr": optim.muon_lr, "weight_decay": optim.weight_decay}
-    elif optim.name == "adamw":
-        first = {"params": matrices, "muon": False, "lr": optim.lr, "weight_decay": optim.weight_decay, **shared}
-    else:
+    muon, adamw, plain = [], [], []
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if weight.ndim < 2 or id(weight) in embeddings:
+            plain.append(weight)
+        elif optim.name == "muon" and not any(part in name for part in _VECTORS):
+            muon.append(weight)
+        else:
+            adamw.append(weight)
+    shared = {"muon": False, "lr": optim.lr, "betas": tuple(optim.betas), "eps": optim.eps}
+    if optim.name not in ("muon", "adamw"):
         raise UsageError(f"optim.name = {optim.name!r}: unknown", "use muon or adamw")
-    second = {"params": rest, "muon": False, "lr": optim.lr, "weight_decay": 0.0, **shared}
-    return MuonAdamW([group for group in (first, second) if group["params"]])
+    groups = [
+        {"params": muon, "muon": True, "lr": optim.muon_lr, "weight_decay": optim.weight_decay},
+        {"params": adamw, "weight_decay": optim.weight_decay, **shared},
+        {"params": plain, "weight_decay": 0.0, **shared},
+    ]
+    return MuonAdamW([group for group in groups if group["params"]])
 
 
 def rate(optim: Optim, steps: int, step: int) -> float:

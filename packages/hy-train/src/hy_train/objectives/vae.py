@@ -27,6 +27,7 @@ class VAEData:
 
     size: int = 64  # height and width of the rendered clip
     frames: int = 17
+    interval: int = 1  # frames are taken at random distances up to this (the paper: 8)
     phases: tuple[dict, ...] = ({"until": 1.0, "crop": 64, "frames": [1, 5, 5, 5, 5]},)
 
 
@@ -70,7 +71,8 @@ class VAEObjective(Objective):
         size, total = self.data.size, self.data.frames
         scene = sample_scene(rng, "train", total, size, size)
         video = render(scene, total, size, size)
-        stride = int(rng.integers(1, max((total - 1) // max(frames - 1, 1), 1) + 1)) if frames > 1 else 1
+        longest = (total - 1) // max(frames - 1, 1)
+        stride = int(rng.integers(1, min(self.data.interval, longest) + 1)) if frames > 1 else 1
         start = int(rng.integers(0, total - (frames - 1) * stride))
         video = video[start : start + (frames - 1) * stride + 1 : stride]
         if crop < size:

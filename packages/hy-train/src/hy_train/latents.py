@@ -1,0 +1,79 @@
+"""The world's clips as latents, made once and kept: a clip is a number, its scene and captions come from that number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from hy_data.world import Scene, caption, render, sample_scene
+from rich.progress import track
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hy_train.objective import seeded
+from hy_train.objectives.vae import pixels, save_atomic
+
+if TYPE_CHECKING:
+    from hy_core.vae import VAE
+
+_SHARD = 256
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Clips of one shape: how many there are, and how often a batch is drawn from them."""
+
+    frames: int
+    height: int
+    width: int
+    clips: int
+    share: float = 1.0
+
+
+class Latents:
+    """Latents of numbered clips, [C, F, h, w] each, in the scale the DiT works in (float16 on disk and in memory)."""
+
+    def __init__(self, buckets: Sequence[Bucket], seed: int, folder: Path, vae: Callable[[], VAE]):
+        self.buckets, self.seed, self.folder, self._make_vae = list(buckets), seed, folder, vae
+        self._held: list[Tensor] = []
+
+    def scene(self, bucket: int, index: int) -> Scene:
+        """Return the scene of a clip, from the training split."""
+        b = self.buckets[bucket]
+        rng = np.random.default_rng(seeded(self.seed, 5, b.frames, b.height, b.width, index))
+        return sample_scene(rng, "train", b.frames, b.height, b.width)
+
+    def caption(self, bucket: int, index: int, rng: np.random.Generator) -> str:
+        """Draw a caption of a clip."""
+        return caption(rng, self.scene(bucket, index), self.buckets[bucket].frames).text
+
+    def get(self, bucket: int, indices: np.ndarray) -> Tensor:
+        """Return latents [B, C, F, h, w], float32."""
+        return self._held[bucket][torch.from_numpy(np.asarray(indices))].float()
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        """Encode what is not on disk yet, a shard at a time, and hold all of it in memory."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shards = [
+            (number, first, self.folder / f"{b.frames}x{b.height}x{b.width}-{first:06d}.safetensors")
+            for number, b in enumerate(self.buckets)
+            for first in range(0, b.clips, _SHARD)
+        ]
+        missing = [shard for shard in shards if not shard[2].exists()]
+        vae = self._make_vae().eval() if missing else None
+        for number, first, path in track(missing, "encoding clips", disable=not missing):
+            b = self.buckets[number]
+            rows = []
+            for index in range(first, min(first + _SHARD, b.clips)):
+                video = render(self.scene(number, index), b.frames, b.height, b.width)
+                rows.append(vae.to_model(vae.encode(pixels(video)[None]).mode())[0].half())
+            save_atomic({"latents": torch.stack(rows)}, path)
+        self._held = [
+            torch.cat([load_file(path)["latents"] for number, _, path in shards if number == wanted])
+            for wanted in range(len(self.buckets))
+        ]

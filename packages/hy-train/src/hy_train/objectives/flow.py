@@ -1,0 +1,151 @@
+"""Train a DiT by flow matching on cached latents (the paper's section 4.5)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hy_core import models
+from hy_core.dit import DiT, DiTConfig
+from hy_core.errors import MissingError
+from hy_core.flow.path import interpolate, velocity
+from hy_core.flow.schedule import sample_times
+from hy_core.text import TextEncoder
+from torch import Tensor
+
+from hy_train.latents import Bucket, Latents
+from hy_train.objective import Objective, seeded
+from hy_train.objectives.vae import save_atomic, write_atomic
+from hy_train.recipe import Recipe, with_options
+
+_TOGETHER = 8  # batches whose captions are drawn together and sorted by length
+
+
+@dataclass(frozen=True)
+class FlowData:
+    """Which clips, and how many of each size are kept as latents."""
+
+    model: str = "pocket"  # folder or name of the model whose VAE and text encoders are used
+    vae: str = ""  # folder with vae.safetensors and vae.json, in place of the model's VAE
+    buckets: tuple[dict, ...] = ({"frames": 17, "height": 64, "width": 64, "clips": 4096, "share": 1.0},)
+
+
+@dataclass(frozen=True)
+class FlowLoss:
+    """How times are drawn and how often the prompt is dropped, for classifier-free guidance."""
+
+    times: str = "logit-normal"  # see hy_core.flow.schedule.sample_times
+    shift: float = 1.0
+    drop: float = 0.1
+
+
+class FlowObjective(Objective):
+    """Velocity of noisy latents, given a caption."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        super().__init__(recipe, folder)
+        self.data = with_options(FlowData, recipe.data, "data")
+        self.options = with_options(FlowLoss, recipe.options, "options")
+        base = DiTConfig.named["pocket"]
+        self.config = DiTConfig(**{**asdict(base), **recipe.model})
+        torch.manual_seed(recipe.seed)
+        self.model = DiT(self.config)
+        self.buckets = [with_options(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
+        self._drawn: tuple[Any, list] | None = None
+
+    def prepare(self) -> None:
+        """Encode the clips of every bucket, once, and load the text encoders."""
+        self.latents = Latents(self.buckets, self.recipe.seed, self.folder / "latents", self._vae)
+        self.latents.fill()
+        self.encoder = TextEncoder.load(models.find(self.data.model).folder, "cpu", torch.float32)
+
+    def _vae(self):
+        if not self.data.vae:
+            return models.load(self.data.model, "cpu", "float32").vae
+        from hy_core.weights import load_vae
+
+        path = Path(self.data.vae)
+        if not (path / "vae.safetensors").is_file():
+            raise MissingError(f"{path} holds no vae.safetensors", "train one first: hy train pocket-vae")
+        return read_vae(path, load_vae)
+
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+        """Latents [B, C, F, h, w] of one bucket with the text of their captions."""
+        group, place = divmod(step, _TOGETHER)
+        key = (group, rank)
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = key, self._draw(group, rank)
+        bucket, indices, prompts = self._drawn[1][place]
+        encoded = self.encoder.encode(prompts)
+        return {"latents": self.latents.get(bucket, indices), "text": encoded.text, "pooled": encoded.pooled}
+
+    def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
+        """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded."""
+        rng = np.random.default_rng(seeded(self.recipe.seed, 3, group, rank))
+        shares = np.array([bucket.share for bucket in self.buckets])
+        chosen = rng.choice(len(self.buckets), _TOGETHER, p=shares / shares.sum())
+        batches = []
+        for bucket in np.unique(chosen):
+            count = int((chosen == bucket).sum())
+            indices = rng.integers(self.buckets[bucket].clips, size=count * self.recipe.batch)
+            prompts = [
+                "" if rng.random() < self.options.drop else self.latents.caption(int(bucket), int(i), rng)
+                for i in indices
+            ]
+            lengths = [len(self.encoder.llm.tokens(prompt)[0]) for prompt in prompts]
+            order = np.argsort(lengths, kind="stable")
+            for rows in np.array_split(order, count):
+                batches.append((int(bucket), indices[rows], [prompts[i] for i in rows]))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        data = batch["latents"]
+        rows, _, frames, *size = data.shape
+        time = sample_times(rows, self.options.times, self.options.shift, generator=generator).to(data.device)
+        noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
+        prepared = self.model.prepare(
+            [row.to(data.device) for row in batch["text"]],
+            batch["pooled"].to(data.device),
+            torch.arange(frames, dtype=torch.float32),
+            tuple(size),
+        )
+        predicted = self.model(interpolate(data, noise, time), time[:, None].expand(rows, frames), prepared)
+        return F.mse_loss(predicted, velocity(data, noise)), {}
+
+    def evaluate(self, rows: int = 64) -> dict[str, float]:
+        """Loss at fixed times on the first batch: comparable between moments of a run, not between runs."""
+        rng = np.random.default_rng(seeded(self.recipe.seed, 4))
+        indices = rng.integers(self.buckets[0].clips, size=rows)
+        prompts = [self.latents.caption(0, int(i), rng) for i in indices]
+        encoded = self.encoder.encode(prompts)
+        data = self.latents.get(0, indices)
+        noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
+        frames, size = data.shape[2], tuple(data.shape[3:])
+        prepared = self.model.prepare(encoded.text, encoded.pooled, torch.arange(frames).float(), size)
+        losses = {}
+        for time in (0.2, 0.5, 0.8, 0.95):
+            times = torch.full((rows, frames), time)
+            predicted = self.model(interpolate(data, noise, times), times, prepared)
+            losses[f"loss_{time}"] = F.mse_loss(predicted, velocity(data, noise)).item()
+        return losses
+
+    def export(self, folder: Path) -> None:
+        """Write `dit.safetensors` (bfloat16) and `dit.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
+        save_atomic(state, folder / "dit.safetensors")
+        write_atomic(folder / "dit.json", self.config.to_json())
+
+
+def read_vae(path: Path, load_vae):
+    """Load the VAE that `hy train` exported into a folder."""
+    import json
+
+    from hy_core.vae import VAEConfig
+
+    config = VAEConfig.from_dict(json.loads((path / "vae.json").read_text(encoding="utf-8")))
+    return load_vae(path / "vae.safetensors", config=config, dtype=torch.float32)
