@@ -61,7 +61,7 @@ class Estimate:
             f"tokens      {self.video_tokens:,} of video ({f}x{h}x{w} latent) and {self.text_tokens} of text",
             f"operations  {scaled(self.flops)}FLOP: {self.evaluations} x {scaled(self.step_flops)}FLOP "
             f"and {scaled(self.decode_flops)}FLOP to decode",
-            f"memory      about {self.peak_bytes / 1e9:.2f} GB, of it weights {self.weights_bytes / 1e9:.2f}",
+            f"memory      about {scaled(self.peak_bytes)}B, of it weights {scaled(self.weights_bytes)}B",
         ]
         return found + ([f"time        about {duration(self.seconds)}"] if self.seconds is not None else [])
 
@@ -202,8 +202,8 @@ def check_memory(expected: Estimate, device: torch.device) -> None:
     if expected.peak_bytes > 1.25 * free:
         f, h, w = expected.latent
         raise MemoryLimitError(
-            f"not enough memory for {f}x{h}x{w} latents with {expected.dit_parameters / 1e6:,.0f} M weights "
-            f"(needs about {expected.peak_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB free)",
+            f"not enough memory for {f}x{h}x{w} latents and {scaled(expected.dit_parameters)}weights "
+            f"(needs about {scaled(expected.peak_bytes)}B, {scaled(free)}B are free)",
             "try a smaller --size, fewer --frames, --dtype bf16 or --tiling official",
         )
 
@@ -295,10 +295,10 @@ def took(work: Callable[[], object], device: torch.device) -> float:
 
 def scaled(amount: float) -> str:
     """A number with a prefix: `12.07 P`."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if amount >= size:
             return f"{amount / size:.3g} {prefix}"
-    return f"{amount:.3g} "
+    return f"{amount:.0f} "
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -279,8 +280,14 @@ def check_folder(folder: Path) -> None:
         there = there.parent
     if not there.is_dir():
         raise UsageError(f"{there} is a file, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {there.resolve()}", "choose another with -o")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # trying is surer than reading permissions
+            pass
+    except OSError as problem:
+        reason = problem.strerror or "no file can be made there"
+        raise UsageError(
+            f"cannot write to the folder {there.resolve()}: {reason}", "choose another with -o"
+        ) from None
 
 
 def as_array(frames: Any) -> np.ndarray:

@@ -127,7 +127,7 @@ def arguments(found: Mapping[str, Any]) -> list[str]:
         line += ["--size", f"{request['width']}x{request['height']}"]
     for name, kind in FLAGS.items():
         value = request.get(name)
-        if fits(value, kind) and value != "":
+        if fits(value, kind) and value not in ("", "auto"):
             line += worded(f"--{name}", value)
     if request.get("compile") is True:
         line.append("--compile")

@@ -79,6 +79,8 @@ def command(context: click.Context, prompt: str | None, **flags: Any) -> None:
     merged = selection.settings(context)
     jobs = plan(selection, merged, prompt, flags["batch"])
     check(jobs, selection, flags["preview"])
+    if merged.where("seed") is None and not flags["batch"] and not flags["quiet"]:
+        output.note(f"seed {jobs[0].request.seed}")
     if flags["dry_run"]:
         show_cost(jobs, flags["as_json"])
         return
@@ -183,10 +185,9 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     card = models.find(first.model)
     precision = models.precision(card.layout, first.device, first.dtype)
     dit, vae = configs(card)
-    for request, same in groupby(
-        (job.request for job in jobs), key=lambda one: replace(one, prompt="", seed=0)
-    ):
-        count = len(list(same))
+    for _, same in groupby((job.request for job in jobs), key=lambda one: replace(one, prompt="", seed=0)):
+        request, *others = same
+        count = 1 + len(others)
         cost = estimate(request, dit, vae, dtype_bytes=precision.dit.itemsize)
         cost = replace(
             cost, seconds=count * seconds(cost, request, dit, vae, precision.device, precision.dit)
@@ -244,9 +245,6 @@ def results(
 
     check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
     model = models.load(first.model, first.device, first.dtype)
-    if not flags["quiet"]:
-        seeds = sorted({job.request.seed for job in jobs})
-        progress.note(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(jobs)} clips")
     listen = Listener(progress, flags["preview"])
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)

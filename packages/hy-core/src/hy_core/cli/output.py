@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import unicodedata
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -44,6 +45,10 @@ def report(error: BaseException) -> int:
     problem = understood(error)
     if isinstance(problem, HyError):
         message, hint, code = str(problem), problem.hint, problem.exit_code
+    elif isinstance(problem, click.NoSuchOption):
+        message, code = f"no such option {problem.option_name}", problem.exit_code
+        near = get_close_matches(problem.option_name, problem.possibilities or (), 1, 0)
+        hint = f"did you mean {near[0]}?" if near else None
     elif isinstance(problem, click.ClickException):
         message, _, hint = problem.format_message().partition("\nHint: ")
         code = problem.exit_code
