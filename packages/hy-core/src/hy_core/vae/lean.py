@@ -2,7 +2,7 @@
 
 - A convolution runs over pieces of time, last piece first. Being causal, it never comes back to the frames of
   a piece it has done, so that a result can take the place of what it was made from.
-- Normalisation is two numbers per channel, applied with the activation as a convolution reads each piece.
+- Normalisation is three numbers per channel, applied with the activation as a convolution reads each piece.
 - The frames repeated before the first are never made: taps of a kernel that meet the same frame are summed.
 - Nor is a picture enlarged before a convolution: along a doubled axis two of the three taps meet the same
   value, so that even and odd outputs are two convolutions of the small picture, with two taps each.
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -119,11 +120,12 @@ def pieces(
     When a piece is given out, x is no longer needed from its first frame on.
     """
     conv, (stride, *_) = layer.conv, layer.conv.stride
-    affine = None if norm is None else scale_and_shift(norm, x)
+    normal = None if norm is None else Normal.of(norm, x)
     for start, stop in reversed(spans(x, (x.shape[2] - 1) // stride + 1, stride)):
         weight = fold(conv.weight, causal(start * stride), EACH, EACH)
         first = start * stride - (weight.shape[2] - 1)
-        seen = padded(x[:, :, first : (stop - 1) * stride + 1], affine)
+        seen = x[:, :, first : (stop - 1) * stride + 1]
+        seen = padded(seen if normal is None else normal.activate(seen).to(x.dtype))
         yield start, stop, conv3d(seen, weight, conv.bias, conv.stride)
 
 
@@ -149,37 +151,45 @@ def fold(weight: Tensor, *axes: Taps) -> Tensor:
     return (weight.flatten(2) @ sums).unflatten(2, [len(taps[0]) for taps in axes])
 
 
-def scale_and_shift(norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Group normalisation of x as a factor and a summand per channel, each [B, C, 1, 1, 1] in float32."""
-    kind = torch.promote_types(x.dtype, torch.float32)
-    rows = [x[:, :, frame].flatten(2) for frame in range(x.shape[2])]
-    # Sums over one row at a time in the tensor's own precision, over rows in double: as exact as a two-pass
-    # variance for activations, at a tenth of its time.
-    mean = torch.stack([row.mean(-1, dtype=kind) for row in rows], -1).double()
-    square = (
-        torch.stack([torch.linalg.vector_norm(row, dim=-1, dtype=kind) for row in rows], -1).double().square()
-    )
-    mean = mean.unflatten(1, (norm.num_groups, -1)).mean((2, 3))
-    square = square.unflatten(1, (norm.num_groups, -1)).mean((2, 3)) / rows[0].shape[-1]
-    deviation = (square - mean.square()).clamp_min(0).add(norm.eps).sqrt()
-    each = norm.num_channels // norm.num_groups
-    scale = norm.weight / deviation.repeat_interleave(each, 1)
-    shift = norm.bias - mean.repeat_interleave(each, 1) * scale
-    return tuple(value.to(kind)[..., None, None, None] for value in (scale, shift))
+@dataclass(frozen=True)
+class Normal:
+    """Group normalisation of a tensor: its mean, a factor and a summand per channel, each [B, C, 1, 1, 1]."""
+
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(cls, norm: nn.GroupNorm, x: Tensor) -> Normal:
+        kind = torch.promote_types(x.dtype, torch.float32)
+        groups, each = norm.num_groups, norm.num_channels // norm.num_groups
+        frames = [x[:, :, frame].flatten(2) for frame in range(x.shape[2])]  # [B, C, H*W]
+        count = each * x.shape[2] * frames[0].shape[2]
+
+        def per_channel(sums: list[Tensor]) -> Tensor:
+            means = torch.stack(sums).double().sum(0).unflatten(1, (groups, each)).sum(2) / count
+            return means.repeat_interleave(each, 1)[..., None]
+
+        # Twice over the tensor, summing the rows' sums in double: a one-pass variance loses its digits on
+        # flat pictures, and `var_mean` takes several times as long.
+        mean = per_channel([frame.sum(-1, dtype=kind) for frame in frames]).to(kind)
+        spread = [torch.linalg.vector_norm(frame - mean, dim=-1).double().square() for frame in frames]
+        scale = norm.weight[:, None] / (per_channel(spread) + norm.eps).sqrt()
+        values = mean, scale, norm.bias[:, None].expand_as(mean)
+        return cls(*(value.to(kind)[..., None, None] for value in values))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """silu(norm(x)) for any frames of the tensor."""
+        x = torch.sub(x, self.mean)
+        torch.addcmul(self.shift, x, self.scale, out=x)
+        return F.silu(x, inplace=True)
 
 
-def padded(x: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """x, or silu(x * scale + shift), with the pixels at its edges repeated once."""
-    batch, channels, frames, height, width = x.shape
-    out = x.new_empty(batch, channels, frames, height + 2, width + 2)
-    inner = out[..., 1:-1, 1:-1]
-    if affine is None:
-        inner.copy_(x)
-    else:
-        scale, shift = affine
-        torch.addcmul(shift, x, scale, out=inner)
-        F.silu(inner, inplace=True)
-    out[..., 0, 1:-1], out[..., -1, 1:-1] = inner[..., 0, :], inner[..., -1, :]
+def padded(x: Tensor) -> Tensor:
+    """x with the pixels at its edges repeated once."""
+    out = x.new_empty(*x.shape[:3], x.shape[3] + 2, x.shape[4] + 2)
+    out[..., 1:-1, 1:-1] = x
+    out[..., 0, 1:-1], out[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
     out[..., 0], out[..., -1] = out[..., 1], out[..., -2]
     return out
 

@@ -106,7 +106,7 @@ class VAE(nn.Module):
 
     def moments(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
         """Mean and (unclamped) log-variance of pixels, stacked: [B, 2C, t, h, w]."""
-        self._check("pixels", x, self.config.in_channels)
+        x = self._fit("pixels", x, self.config.in_channels)
         self.config.latent_size(*x.shape[2:])
         return encode_tiles(self._encode_whole, x, tiling or WHOLE, self.config)
 
@@ -123,7 +123,7 @@ class VAE(nn.Module):
 
         Without temporal tiles there is one chunk: normalisation spans the clip.
         """
-        self._check("latents", z, self.config.latent_channels)
+        z = self._fit("latents", z, self.config.latent_channels)
         return decode_tiles(self._decode_whole, z, tiling or WHOLE, self.config)
 
     def _encode_whole(self, x: Tensor) -> Tensor:
@@ -141,10 +141,16 @@ class VAE(nn.Module):
         """Latents as the VAE sees them."""
         return z / self.config.scaling
 
-    @staticmethod
-    def _check(what: str, x: Tensor, channels: int) -> None:
+    def _fit(self, what: str, x: Tensor, channels: int) -> Tensor:
+        """x in the weights' precision, or what is wrong with it."""
         if x.ndim != 5 or x.shape[1] != channels:
             raise UsageError(
                 f"{what} have shape {list(x.shape)}, the VAE takes [batch, {channels}, time, height, width]",
                 hint="add the missing axes; a picture has one frame",
             )
+        if not x.is_floating_point():
+            raise UsageError(
+                f"{what} are {str(x.dtype).removeprefix('torch.')}, the VAE takes floats",
+                hint="pixels 0..255 become pixels / 127.5 - 1",
+            )
+        return x.to(self.quant_conv.weight.dtype)
