@@ -1,0 +1,178 @@
+"""hy generate --batch: many prompts from one file, and going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hy_core import media, provenance
+from hy_core.cli import run
+from hy_core.cli.batch import free, read_rows, slug
+from hy_core.errors import UsageError
+
+
+@pytest.fixture
+def hy(tmp_path, monkeypatch, capsys, small_folder, loaded):
+    """Run `hy` in an empty folder with the small model, loaded once; `loads` counts the loading."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".settings"))
+    monkeypatch.setenv("HY_MODELS", str(small_folder.parent))
+    monkeypatch.setenv("HY_MODEL", "small")
+    loads = []
+    monkeypatch.setattr("hy_core.models.load", lambda *arguments: loads.append(1) or loaded)
+
+    def call(*arguments):
+        code = run([str(one) for one in arguments])
+        return code, *capsys.readouterr()
+
+    call.loads = loads
+    return call
+
+
+def test_a_file_with_a_prompt_per_line_makes_a_folder_of_clips(hy) -> None:
+    Path("prompts.txt").write_text("a red circle\n\n# not this\na blue square\na red circle\n")
+    code, out, _ = hy("generate", "--batch", "prompts.txt")
+    assert code == 0 and len(hy.loads) == 1
+    assert out.split() == [
+        f"prompts/{n}.mp4" for n in ("a-red-circle-0", "a-blue-square-0", "a-red-circle-1")
+    ]
+    first, _, third = (media.read(path).frames for path in out.split())
+    assert not np.array_equal(first, third)  # a prompt that comes again takes the next seed
+
+
+def test_what_is_finished_is_not_made_again(hy) -> None:
+    Path("p.txt").write_text("one\ntwo\nthree\n")
+    hy("generate", "--batch", "p.txt")
+    made = {path.name: path.stat().st_mtime_ns for path in Path("p").iterdir()}
+    Path("p/two-0.mp4").unlink()
+    code, out, err = hy("generate", "--batch", "p.txt")
+    assert code == 0 and out.split() == ["p/two-0.mp4"] and "2 of 3 clips are finished already" in err
+    now = {path.name: path.stat().st_mtime_ns for path in Path("p").iterdir()}
+    assert now["one-0.mp4"] == made["one-0.mp4"] and now["three-0.mp4"] == made["three-0.mp4"]
+    before = len(hy.loads)
+    assert hy("generate", "--batch", "p.txt")[1] == "" and len(hy.loads) == before  # nothing to load
+
+
+def test_another_request_does_not_count_as_finished_and_overwrites_nothing(hy) -> None:
+    Path("p.txt").write_text("one\n")
+    hy("generate", "--batch", "p.txt")
+    _, out, _ = hy("generate", "--batch", "p.txt", "--steps", 4)
+    assert out.split() == ["p/one-0-2.mp4"]
+    _, out, _ = hy("generate", "--batch", "p.txt", "--steps", 4, "--json")
+    assert json.loads(out)[0]["finished_before"] is True
+
+
+def test_rows_may_have_settings_of_their_own(hy) -> None:
+    rows = [
+        {"prompt": "a fox", "seed": 5, "steps": 2, "frames": 1, "output": "fox.png"},
+        {"prompt": "a cow", "size": "48x32", "output": "cow.webm"},
+        "a hen",
+    ]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    code, out, err = hy("generate", "--batch", "rows.jsonl", "-o", "out/", "--seed", 9, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [one["path"] for one in found] == ["out/fox.png", "out/cow.webm", "out/a-hen-9.mp4"]
+    assert [one["seed"] for one in found] == [5, 9, 9]
+    assert media.probe("out/cow.webm").width == 48 and provenance.read("out/fox.png")["request"]["steps"] == 2
+
+
+def test_toml_rows_are_clip_tables(hy) -> None:
+    Path("rows.toml").write_text(
+        '[[clip]]\nprompt = "a fox"\nseed = 2\n[[clip]]\nprompt = "a cow"\nsteps = 2\n'
+    )
+    _, out, _ = hy("generate", "--batch", "rows.toml")
+    assert out.split() == ["rows/a-fox-2.mp4", "rows/a-cow-0.mp4"]
+
+
+def test_a_row_makes_the_clip_that_it_makes_alone(hy) -> None:
+    Path("p.txt").write_text("one\ntwo\nthree\n")
+    hy("generate", "--batch", "p.txt", "--seed", 3)
+    hy("generate", "two", "--seed", 3, "-o", "alone.mp4")
+    assert Path("alone.mp4").read_bytes() == Path("p/two-3.mp4").read_bytes()
+
+
+def test_a_batch_goes_through_together_when_asked(hy) -> None:
+    Path("p.txt").write_text("one\ntwo\nthree\n")
+    code, _, err = hy("generate", "--batch", "p.txt", "-o", "by-two/", "--rows", 2, "--progress", "json")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert (
+        code == 0 and sum(event["event"] == "step" for event in events) == 2 * 3
+    )  # two groups of three steps
+    hy("generate", "--batch", "p.txt", "-o", "by-one/")
+    for name in ("one-0", "two-0", "three-0"):
+        one, two = (media.read(f"{folder}/{name}.mp4").frames.astype(int) for folder in ("by-one", "by-two"))
+        assert abs(one - two).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.txt", "\n# nothing\n", "no prompts"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', "p.jsonl:2"),
+        ("p.jsonl", '{"seed": 1}', "no prompt"),
+        ("p.jsonl", "3", "p.jsonl:1"),
+        ("p.jsonl", '{"prompt": "a", "stesp": 3}', "stesp"),
+        ("p.jsonl", '{"prompt": "a", "model": "other"}', "model"),
+        ("p.jsonl", '{"prompt": "a", "frames": 6}', "4k+1"),
+        ("p.jsonl", '{"prompt": "a", "output": "a.mp4"}\n{"prompt": "b", "output": "a.mp4"}', "two rows"),
+        ("p.jsonl", '{"prompt": "a", "output": "a.xyz"}', ".xyz"),
+        ("p.toml", 'prompt = "a"', "[[clip]]"),
+        ("p.toml", "[[clip]", "TOML"),
+    ],
+)
+def test_a_wrong_batch_is_refused_before_any_work(hy, name: str, text: str, says: str) -> None:
+    Path(name).write_text(text, encoding="utf-8")
+    code, out, err = hy("generate", "--batch", name)
+    assert code == 2 and not out and says in err and not hy.loads
+
+
+def test_a_batch_needs_a_folder_and_no_prompt(hy) -> None:
+    Path("p.txt").write_text("one\n")
+    assert hy("generate", "a prompt", "--batch", "p.txt")[0] == 2
+    assert "folder" in hy("generate", "--batch", "p.txt", "-o", "a.mp4")[2]
+    assert hy("generate", "--batch", "missing.txt")[0] == 2
+
+
+def test_a_stopped_batch_keeps_what_is_done(hy, monkeypatch) -> None:
+    Path("p.txt").write_text("one\ntwo\nthree\n")
+    real, calls = media.VideoWriter.finish, []
+
+    def stop(writer) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(writer)
+
+    monkeypatch.setattr(media.VideoWriter, "finish", stop)
+    code, out, _ = hy("generate", "--batch", "p.txt")
+    assert (
+        code == 130
+        and out.split() == ["p/one-0.mp4"]
+        and [p.name for p in Path("p").iterdir()] == ["one-0.mp4"]
+    )
+    _, out, err = hy("generate", "--batch", "p.txt")
+    assert out.split() == ["p/two-0.mp4", "p/three-0.mp4"] and "1 of 3" in err
+
+
+def test_names_are_made_of_prompts() -> None:
+    assert slug("A fox, in SNOW!") == "a-fox-in-snow"
+    assert slug("../../etc/passwd") == "etc-passwd"
+    assert slug("圆 圈 ünïcode") == "圆-圈-ünïcode"
+    assert slug("x" * 100) == "x" * 40 and slug("…!") == "clip"
+    assert len(slug("word " * 50)) <= 40 and not slug("word " * 50).endswith("-")
+
+
+def test_free_names_count_up(tmp_path: Path) -> None:
+    for expected in ("a.mp4", "a-2.mp4", "a-3.mp4"):
+        path = free(tmp_path / "a.mp4")
+        assert path.name == expected
+        path.touch()
+
+
+def test_files_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="UTF-8"):
+        read_rows(tmp_path / "p.txt")
