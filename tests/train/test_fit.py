@@ -47,17 +47,28 @@ def test_a_run_in_two_parts_equals_one_run(tmp_path):
 
 
 def test_what_was_learnt_is_exported_averaged_and_loads(tmp_path):
-    from hy_core.weights import load_vae
-    from hy_train.objectives.flow import read_vae
+    from hy_train.objectives.vae import read_vae
 
     report = run(*vae(tmp_path), quiet=True)
     assert report["step"] == 6 and report["psnr"] > 0
-    loaded = read_vae(tmp_path / "export", load_vae)
+    loaded = read_vae(tmp_path / "export")
     average = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["Average"]["average"]
     key = "decoder.conv_out.conv.weight"
     torch.testing.assert_close(loaded.state_dict()[key], average[key].half().float())
     assert not torch.equal(average[key], weights(tmp_path)[f"model.{key}"])
     assert loaded.config.scaling == pytest.approx(1 / report["latent_std"], rel=0.5)
+
+
+def test_a_decoder_alone_is_trained_under_the_latents_of_before(tmp_path):
+    from hy_train.objectives.vae import read_vae
+
+    run(*vae(tmp_path / "both"), quiet=True)
+    settings = {"options": {"decoder_only": True}, "data": {**TINY["data"], "start": str(tmp_path / "both/export")}}
+    run(*vae(tmp_path / "decoder", **settings), quiet=True)
+    before, after = (read_vae(tmp_path / name / "export") for name in ("both", "decoder"))
+    assert before.config.scaling == after.config.scaling
+    changed = {k for k, v in before.state_dict().items() if not torch.equal(v, after.state_dict()[k])}
+    assert changed and all(key.startswith(("decoder.", "post_quant_conv.")) for key in changed)
 
 
 def test_another_model_in_the_same_folder_is_refused(tmp_path):

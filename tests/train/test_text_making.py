@@ -57,7 +57,7 @@ def test_every_value_is_said_in_several_ways():
         ("background", b) for b in BACKGROUNDS
     }
     assert set(ways) == expected
-    assert all(len(words) > 2 for words in ways.values())
+    assert all(len(words) > 1 for words in ways.values())
 
 
 @pytest.mark.parametrize("wording", WORDINGS)
@@ -111,7 +111,10 @@ def test_training_on_prose_asks_for_words_only(tokenizer):
 
 def test_rescaling_changes_the_scale_and_nothing_else(tokenizer):
     torch.manual_seed(0)
-    llm, clip = LlamaModel(LlamaConfig(**text.LLM)).eval(), CLIPTextModel(CLIPTextConfig(**text.CLIP)).eval()
+    llm, clip = (
+        LlamaModel(LlamaConfig(**text.LLM, rms_norm_eps=1e-12)).eval(),
+        CLIPTextModel(CLIPTextConfig(**text.CLIP)).eval(),
+    )
     batch = text._batch(tokenizer, np.random.default_rng(6), 32)
 
     def run():
@@ -124,7 +127,6 @@ def test_rescaling_changes_the_scale_and_nothing_else(tokenizer):
             )
 
     before = run()
-    llm.config.rms_norm_eps = 0
     text._rescale(llm, clip, batch)
     after = run()
     scale = (after[0] / before[0]).median()

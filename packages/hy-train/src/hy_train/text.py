@@ -93,7 +93,7 @@ def train_text(
 ) -> Report | None:
     """Train both encoders and write `llm/` and `clip/` under `out`, ready for `TextEncoder.load(out)`.
 
-    Takes nine minutes of one CPU thread with the defaults, which made the shipped ones. Returns the probe's
+    Takes some minutes of one CPU thread; the defaults made the shipped ones. Returns the probe's
     figures unless `report` is False.
     """
     out = Path(out)

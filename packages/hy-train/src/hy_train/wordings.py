@@ -182,7 +182,7 @@ class Wording:
 def write(rng: np.random.Generator) -> Wording:
     """Make up one or two things and say them in words of our own; anything may be left out."""
     wording = Wording()
-    background = str(rng.choice(BACKGROUNDS)) if rng.random() < 0.65 else None
+    background = _pick(rng, BACKGROUNDS) if rng.random() < 0.65 else None
     first = rng.random() < 0.2
     if background and first:
         _place(rng, wording, background)
@@ -219,12 +219,12 @@ def label(scene: Scene, caption: Caption) -> Wording:
 
 
 def _thing(rng: np.random.Generator, wording: Wording) -> None:
-    said = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()}
+    said = {name: _pick(rng, values) for name, values in ATTRIBUTES.items()}
     for name, kept in (("colour", 0.92), ("shape", 0.92), ("size", 0.5), ("motion", 0.9)):
         if rng.random() > kept:
             del said[name]
     if not said.keys() & {"colour", "shape", "size"}:
-        said["shape"] = str(rng.choice(SHAPES))
+        said["shape"] = _pick(rng, SHAPES)
     wording.said.append(said)
     colour = _pick(rng, COLOUR_WORDS[said["colour"]]) if "colour" in said else ""
     size = _pick(rng, SIZE_WORDS[said["size"]]) if "size" in said else ""

@@ -124,11 +124,11 @@ class DiTConfig:
 
 DiTConfig.named = {
     "pocket": DiTConfig(
-        width=192,
-        heads=3,
+        width=160,
+        heads=4,
         depth_double=2,
         depth_single=6,
-        rope_dims=(16, 24, 24),
+        rope_dims=(8, 16, 16),
         text_dim=128,
         pooled_dim=64,
         guidance=False,

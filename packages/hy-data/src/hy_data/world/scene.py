@@ -37,10 +37,10 @@ FRAMES, FPS = 17, 8.0
 # large.
 EXTENT = {"circle": 1.0, "square": 1.22, "triangle": 1.35, "star": 1.38}
 _EDGE = 1.5 / 64  # smallest gap between a thing and the edge of the frame
-_MOVE = (19 / 64, 34 / 64)  # length of a move
-_HOP = (18 / 64, 30 / 64)  # height of a bounce
+_MOVE = (17 / 64, 26 / 64)  # length of a move
+_HOP = (13 / 64, 19 / 64)  # height of a bounce
 _GROW = (1.7, 1.85)
-_TURN = (math.radians(130), math.radians(270))
+_TURN = (math.radians(110), math.radians(180))
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _place(
         way = rng.uniform(_MOVE[0], min(_MOVE[1], free[1]))
         move = (0.0, way if motion == "down" else -way)
     elif motion == "bounce":
-        hop, hops = rng.uniform(_HOP[0], min(_HOP[1], free[1])), int(rng.integers(2, 4))
+        hop, hops = rng.uniform(_HOP[0], min(_HOP[1], free[1])), 2
     elif motion == "spin":
         turn = rng.uniform(*_TURN)
     x = rng.uniform(margin + max(-move[0], 0), frame[0] - margin - max(move[0], 0))

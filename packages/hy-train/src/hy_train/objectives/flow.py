@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hy_core import models
 from hy_core.dit import DiT, DiTConfig
-from hy_core.errors import MissingError
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
 from hy_core.text import TextEncoder
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hy_train.latents import Bucket, Latents
 from hy_train.objective import Objective, seeded
-from hy_train.objectives.vae import save_atomic, write_atomic
+from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
 from hy_train.recipe import Recipe, with_options
 
 _TOGETHER = 8  # batches whose captions are drawn together and sorted by length
@@ -66,12 +65,7 @@ class FlowObjective(Objective):
     def _vae(self):
         if not self.data.vae:
             return models.load(self.data.model, "cpu", "float32").vae
-        from hy_core.weights import load_vae
-
-        path = Path(self.data.vae)
-        if not (path / "vae.safetensors").is_file():
-            raise MissingError(f"{path} holds no vae.safetensors", "train one first: hy train pocket-vae")
-        return read_vae(path, load_vae)
+        return read_vae(Path(self.data.vae))
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
         """Latents [B, C, F, h, w] of one bucket with the text of their captions."""
@@ -139,13 +133,3 @@ class FlowObjective(Objective):
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
         save_atomic(state, folder / "dit.safetensors")
         write_atomic(folder / "dit.json", self.config.to_json())
-
-
-def read_vae(path: Path, load_vae):
-    """Load the VAE that `hy train` exported into a folder."""
-    import json
-
-    from hy_core.vae import VAEConfig
-
-    config = VAEConfig.from_dict(json.loads((path / "vae.json").read_text(encoding="utf-8")))
-    return load_vae(path / "vae.safetensors", config=config, dtype=torch.float32)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hy_core.errors import MissingError
 from hy_core.vae import VAE, VAEConfig
+from hy_core.weights import load_vae
 from hy_data.world import render, sample_scene
 from hy_data.world.render import backdrop
 from safetensors.torch import save_file
@@ -27,6 +29,7 @@ class VAEData:
 
     size: int = 64  # height and width of the rendered clip
     frames: int = 17
+    start: str = ""  # folder of an earlier run's export to begin with, in place of random weights
     interval: int = 1  # frames are taken at random distances up to this (the paper: 8)
     phases: tuple[dict, ...] = ({"until": 1.0, "crop": 64, "frames": [1, 5, 5, 5, 5]},)
 
@@ -42,6 +45,7 @@ class VAELoss:
     square: float = 2.0
     kl: float = 1e-4
     logvar: float = -4.0  # log-variance of the untrained encoder: small noise, so that it learns to see first
+    decoder_only: bool = False  # keep the encoder, and with it the latents that a DiT was trained on
 
 
 class VAEObjective(Objective):
@@ -51,10 +55,17 @@ class VAEObjective(Objective):
         super().__init__(recipe, folder)
         self.data = with_options(VAEData, recipe.data, "data")
         self.weights = with_options(VAELoss, recipe.options, "options")
-        self.config = with_options(VAEConfig, {"channels": (64, 128, 256, 256), **recipe.model}, "model")
         torch.manual_seed(recipe.seed)
-        self.model = VAE(self.config)
-        start(self.model, self.weights.logvar)
+        if self.data.start:
+            self.model = read_vae(Path(self.data.start)).requires_grad_(True)
+            self.config = self.model.config
+        else:
+            self.config = with_options(VAEConfig, recipe.model, "model")
+            self.model = VAE(self.config)
+            start(self.model, self.weights.logvar)
+        if self.weights.decoder_only:
+            self.model.encoder.requires_grad_(False)
+            self.model.quant_conv.requires_grad_(False)
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
         """Clips [B, 3, T, H, W] in [-1, 1]; all of a batch have one length."""
@@ -90,7 +101,8 @@ class VAEObjective(Objective):
         return pixels(video)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        posterior = self.model.encode(batch)
+        with torch.set_grad_enabled(not self.weights.decoder_only):
+            posterior = self.model.encode(batch)
         output = self.model.decode(posterior.sample(generator))
         square = F.mse_loss(output, batch)
         kl = posterior.kl().sum() / posterior.mean.numel()
@@ -118,8 +130,9 @@ class VAEObjective(Objective):
 
     def export(self, folder: Path) -> None:
         """Write `vae.safetensors` and `vae.json`; the config's scaling makes the latents' spread 1."""
-        std = self.evaluate(8)["latent_std"]
-        config = replace(self.config, scaling=round(1 / std, 6))
+        config = self.config
+        if not self.weights.decoder_only:
+            config = replace(config, scaling=round(1 / self.evaluate(8)["latent_std"], 6))
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().to(torch.float16).contiguous() for k, v in self.model.state_dict().items()}
         save_atomic(state, folder / "vae.safetensors")
@@ -142,6 +155,14 @@ def start(model: VAE, logvar: float) -> None:
     channels = model.config.latent_channels
     model.quant_conv.weight[channels:] = 0
     model.quant_conv.bias[channels:] = logvar
+
+
+def read_vae(folder: Path) -> VAE:
+    """Load the VAE that `hy train` exported into a folder, float32; `MissingError` when there is none."""
+    if not (folder / "vae.safetensors").is_file():
+        raise MissingError(f"{folder} holds no vae.safetensors", "train one first: hy train pocket-vae")
+    config = VAEConfig.from_dict(json.loads((folder / "vae.json").read_text(encoding="utf-8")))
+    return load_vae(folder / "vae.safetensors", config=config, dtype=torch.float32)
 
 
 def pixels(video: np.ndarray) -> Tensor:
