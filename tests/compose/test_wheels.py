@@ -35,7 +35,9 @@ def ours(folder: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheels")
-    subprocess.run(["uv", "build", "--all-packages", "--wheel", "-q", "-o", str(folder)], cwd=ROOT, check=True)
+    subprocess.run(
+        ["uv", "build", "--all-packages", "--wheel", "-q", "-o", str(folder)], cwd=ROOT, check=True
+    )
     return folder
 
 
@@ -71,5 +73,11 @@ def test_the_wheels_hold_pockets_weights_and_stay_small(wheels):
     import zipfile
 
     names = zipfile.ZipFile(core).namelist()
-    for part in ("config.json", "dit.safetensors", "vae.safetensors", "llm/model.safetensors", "clip/model.safetensors"):
+    for part in (
+        "config.json",
+        "dit.safetensors",
+        "vae.safetensors",
+        "llm/model.safetensors",
+        "clip/model.safetensors",
+    ):
         assert f"hy_core/pocket/{part}" in names

@@ -63,7 +63,10 @@ def test_a_decoder_alone_is_trained_under_the_latents_of_before(tmp_path):
     from hy_train.objectives.vae import read_vae
 
     run(*vae(tmp_path / "both"), quiet=True)
-    settings = {"options": {"decoder_only": True}, "data": {**TINY["data"], "start": str(tmp_path / "both/export")}}
+    settings = {
+        "options": {"decoder_only": True},
+        "data": {**TINY["data"], "start": str(tmp_path / "both/export")},
+    }
     run(*vae(tmp_path / "decoder", **settings), quiet=True)
     before, after = (read_vae(tmp_path / name / "export") for name in ("both", "decoder"))
     assert before.config.scaling == after.config.scaling

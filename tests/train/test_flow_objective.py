@@ -37,7 +37,9 @@ def test_a_batch_depends_on_its_step_alone(objective):
     assert torch.equal(first["latents"], again["latents"])
     assert all(torch.equal(a, b) for a, b in zip(first["text"], again["text"], strict=True))
     other = objective.batch(3, rank=1, ranks=2)
-    assert first["latents"].shape != other["latents"].shape or not torch.equal(first["latents"], other["latents"])
+    assert first["latents"].shape != other["latents"].shape or not torch.equal(
+        first["latents"], other["latents"]
+    )
 
 
 @needs_pocket

@@ -36,7 +36,12 @@ def test_adamw_equals_torchs():
 
 def test_muon_takes_matrices_but_no_norms_embeddings_or_modulations():
     model = nn.ModuleDict(
-        {"words": nn.Embedding(4, 8), "norm": nn.LayerNorm(8), "proj": nn.Linear(8, 8), "img_mod": nn.Module()}
+        {
+            "words": nn.Embedding(4, 8),
+            "norm": nn.LayerNorm(8),
+            "proj": nn.Linear(8, 8),
+            "img_mod": nn.Module(),
+        }
     )
     model["img_mod"].linear = nn.Linear(8, 48)
     groups = optim.build(model, Optim()).param_groups

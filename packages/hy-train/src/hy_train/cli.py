@@ -10,8 +10,12 @@ import click
 
 @click.command("train")
 @click.argument("recipe", required=False)
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME].")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe; repeat.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME]."
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe; repeat."
+)
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on later.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, count parameters, train nothing.")
 @click.option("--list", "listing", is_flag=True, help="List the recipes that come with hy-train.")
@@ -34,7 +38,9 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
             click.echo(f"{name:16} {first}")
         return
     if not recipe:
-        raise click.UsageError("Missing argument 'RECIPE' (hy train --list shows those that come with hy-train).")
+        raise click.UsageError(
+            "Missing argument 'RECIPE' (hy train --list shows those that come with hy-train)."
+        )
     loaded = recipes.load(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     from hy_train.objectives import find
@@ -42,7 +48,12 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
     objective = find(loaded)(loaded, folder)
     parameters = sum(p.numel() for p in objective.model.parameters())
     if dry_run:
-        report = {"recipe": loaded.name, "objective": loaded.objective, "parameters": parameters, "out": str(folder)}
+        report = {
+            "recipe": loaded.name,
+            "objective": loaded.objective,
+            "parameters": parameters,
+            "out": str(folder),
+        }
     else:
         from hy_train.fit import run
 

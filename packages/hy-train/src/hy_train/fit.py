@@ -12,11 +12,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from hy_core.errors import HyError, UsageError
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
-
-from hy_core.errors import HyError, UsageError
 
 from hy_train.module import Average, TrainModule
 from hy_train.objective import Objective
@@ -40,7 +39,13 @@ def run(
     objective.prepare()
     average = Average(recipe.ema)
     module = TrainModule(objective)
-    keep = {"dirpath": folder, "save_last": False, "save_top_k": 1, "filename": "last", "enable_version_counter": False}
+    keep = {
+        "dirpath": folder,
+        "save_last": False,
+        "save_top_k": 1,
+        "filename": "last",
+        "enable_version_counter": False,
+    }
     trainer = pl.Trainer(
         accelerator="auto",
         devices=recipe.devices,

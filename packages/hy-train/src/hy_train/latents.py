@@ -1,4 +1,4 @@
-"""The world's clips as latents, made once and kept: a clip is a number, its scene and captions come from that number."""
+"""The world's clips as latents, made once and kept: a clip is a number, from which its scene and captions come."""
 
 from __future__ import annotations
 

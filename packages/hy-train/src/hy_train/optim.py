@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-
 from hy_core.errors import UsageError
+from torch import Tensor, nn
 
 from hy_train.recipe import Optim
 

@@ -108,7 +108,9 @@ def _build(cls: type, table: dict[str, Any], where: str) -> Any:
     try:
         return cls(**values)
     except TypeError:
-        missing = [f.name for f in fields(cls) if f.name in ("objective", "steps", "batch") and f.name not in values]
+        missing = [
+            f.name for f in fields(cls) if f.name in ("objective", "steps", "batch") and f.name not in values
+        ]
         raise UsageError(f"{where}: {', '.join(missing)} must be given") from None
 
 

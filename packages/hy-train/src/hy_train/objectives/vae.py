@@ -74,7 +74,9 @@ class VAEObjective(Objective):
         phase = next((p for p in self.data.phases if done < p["until"]), self.data.phases[-1])
         frames = int(rng.choice(phase["frames"]))
         # Shorter clips are cheaper: fill the batch up to about the same number of frames, of pictures to half of it.
-        count = phase.get("batch", self.recipe.batch) * max(phase["frames"]) / frames / (2 if frames == 1 else 1)
+        count = (
+            phase.get("batch", self.recipe.batch) * max(phase["frames"]) / frames / (2 if frames == 1 else 1)
+        )
         count = max(1, round(count))
         return torch.stack([self._clip(rng, frames, phase["crop"]) for _ in range(count)])
 
