@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hy_core.vae.layers import CausalConv3d, MidBlock, ResnetBlock, Upsample
 
 #: How much a convolution reads at a time [bytes]. Smaller pieces save memory, larger ones calls.
-PIECE = 32 * 2**20
+PIECE = 8 * 2**20
 
 #: Which of the values that a kernel sees along an axis (columns) its three taps (rows) meet.
 Taps = tuple[tuple[int, ...], ...]
@@ -121,11 +121,17 @@ def pieces(
     """
     conv, (stride, *_) = layer.conv, layer.conv.stride
     normal = None if norm is None else Normal.of(norm, x)
+    ready, since = None, x.shape[2]  # input frames from `since` on that are activated and padded
     for start, stop in reversed(spans(x, (x.shape[2] - 1) // stride + 1, stride)):
         weight = fold(conv.weight, causal(start * stride), EACH, EACH)
-        first = start * stride - (weight.shape[2] - 1)
-        seen = x[:, :, first : (stop - 1) * stride + 1]
-        seen = padded(seen if normal is None else normal.activate(seen).to(x.dtype))
+        last = (stop - 1) * stride + 1
+        first = last - (stop - start - 1) * stride - weight.shape[2]
+        seen = [] if ready is None else [ready[:, :, : last - since]]
+        if first < since:
+            fresh = x[:, :, first : min(since, last)]
+            seen.insert(0, padded(fresh if normal is None else normal.activate(fresh).to(x.dtype)))
+        seen = torch.cat(seen, 2) if len(seen) > 1 else seen[0]
+        ready, since = seen[:, :, :2].clone(), first
         yield start, stop, conv3d(seen, weight, conv.bias, conv.stride)
 
 
