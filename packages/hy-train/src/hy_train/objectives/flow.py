@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +130,18 @@ class FlowObjective(Objective):
         return losses
 
     def export(self, folder: Path) -> None:
-        """Write `dit.safetensors` (bfloat16) and `dit.json`."""
+        """Write a whole model folder, for `hy generate --model FOLDER`: the DiT in bfloat16, all else copied."""
+        source = models.find(self.data.model)
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
         save_atomic(state, folder / "dit.safetensors")
-        write_atomic(folder / "dit.json", self.config.to_json())
+        config = {**source.config, "name": self.recipe.name, "dit": self.config.to_json()}
+        if self.data.vae:
+            vae = Path(self.data.vae)
+            config["vae"] = json.loads((vae / "vae.json").read_text(encoding="utf-8"))
+            shutil.copyfile(vae / "vae.safetensors", folder / "vae.safetensors")
+        else:
+            shutil.copyfile(source.vae, folder / "vae.safetensors")
+        for part in ("llm", "clip"):
+            shutil.copytree(source.folder / part, folder / part, dirs_exist_ok=True)
+        write_atomic(folder / "config.json", config)
