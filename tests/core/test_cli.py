@@ -95,6 +95,29 @@ def test_one_line_makes_a_video(hy: Hy, fast: None, tmp_path: Path) -> None:
     assert files(tmp_path) == [path.name]
 
 
+def test_weights_of_ones_own_take_the_place_of_the_models(hy: Hy, small_folder, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(small_folder / "dit.safetensors")
+    torch.manual_seed(5)
+    Path("mine").mkdir()
+    save_file({name: torch.randn_like(value) / 10 for name, value in state.items()}, "mine/dit.safetensors")
+    (tmp_path / "mine" / "config.json").write_bytes((small_folder / "config.json").read_bytes())
+    hy("generate", PROMPT, "--seed", 1, "-o", "a.png", "--frames", 1)
+    assert (
+        hy(
+            "generate", PROMPT, "--seed", 1, "-o", "b.png", "--frames", 1, "--weights", "mine/dit.safetensors"
+        )[0]
+        == 0
+    )
+    one, two = (provenance.read(name) for name in ("a.png", "b.png"))
+    assert one["weights"]["dit"] != two["weights"]["dit"] and one["weights"]["vae"] == two["weights"]["vae"]
+    assert not np.array_equal(media.read("a.png").frames, media.read("b.png").frames)
+    assert "--weights mine/dit.safetensors" in provenance.command(two)
+    assert hy("generate", PROMPT, "--weights", "no.safetensors")[0] == 3
+
+
 def test_a_default_name_never_overwrites_and_a_given_one_does(hy: Hy, fast: None, tmp_path: Path) -> None:
     for _ in range(3):
         assert hy("generate", PROMPT, "--seed", 4)[0] == 0

@@ -78,9 +78,9 @@ def test_the_large_model_is_measured_in_parts() -> None:
 
     request = Request("a fox", width=1280, height=720, frames=129, steps=50)
     cost = estimate.estimate(request, BIG, VAEConfig(), dtype_bytes=4)
-    start = time.perf_counter()
+    start = time.process_time()
     took = estimate.seconds(cost, request, BIG, VAEConfig(), torch.device("cpu"), torch.float32)
-    assert took > 3600 and time.perf_counter() - start < 60
+    assert took > 3600 and time.process_time() - start < 60
 
 
 def test_numbers_are_for_people() -> None:

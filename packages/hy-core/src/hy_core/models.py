@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,8 +230,10 @@ def _detach(attached: Attached) -> None:
         port.detach(key)
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:
+def load(name: str, device: str = "auto", dtype: str = "auto", weights: str | None = None) -> Model:
     """Load a model's DiT and VAE to where they run; the text encoders are loaded when a prompt is encoded.
+
+    `weights` is a file or folder with another DiT to use in place of the model's own.
 
     `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
     pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
@@ -240,6 +242,8 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Model:
     from hy_core.weights import load_dit, load_vae
 
     card = find(name)
+    if weights is not None:
+        card = replace(card, dit=Path(weights))
     for what, path in (("transformer", card.dit), ("VAE", card.vae)):
         if not path.exists():
             raise MissingError(

@@ -33,6 +33,7 @@ FLAGS: dict[str, type] = {
     "cfg": float,
     "negative": str,
     "model": str,
+    "weights": str,
     "device": str,
     "dtype": str,
     "attention": str,

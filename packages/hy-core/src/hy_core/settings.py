@@ -36,6 +36,9 @@ class Core:
     cfg: float | None = option(None, help="Classifier-free guidance; 1 is off.")
     negative: str | None = option(None, metavar="TEXT", help="What should not be seen (with --cfg over 1).")
     model: str = option("pocket", metavar="NAME|FOLDER", help="The model.")
+    weights: str | None = option(
+        None, metavar="FILE", help="Another network for the model, such as one you trained."
+    )
     device: str = option("auto", metavar="NAME", help="cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", help="Number format of the network.")
     attention: Literal["auto", "sdpa", "flash2", "flash3", "flex", "matmul"] = option(
@@ -129,7 +132,7 @@ class Settings:
             return Value(one.default, "default")
         layer = self.layers[at]
         value = one.check(layer.core[key], layer.label(key), text=layer.text)
-        if layer.base is not None and key in ("output", "model"):
+        if layer.base is not None and key in ("output", "model", "weights"):
             value = beside(layer.base, value, must_exist=key == "model")
         return Value(value, layer.origin_of(key))
 

@@ -16,7 +16,7 @@ import click
 from hy_core import settings
 from hy_core.cli import output
 from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
-from hy_core.errors import UsageError
+from hy_core.errors import MissingError, UsageError
 from hy_core.request import Request
 from hy_core.settings import Settings
 
@@ -162,6 +162,9 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     """Everything that can go wrong before a weight is loaded."""
     from hy_core import media
 
+    weights = jobs[0].request.weights
+    if weights and not Path(weights).exists():
+        raise MissingError(f"--weights {weights}: no such file")
     writers = selection.plugins.writers()
     for job in jobs:
         job.request.validate()
@@ -240,11 +243,11 @@ def results(
     if not jobs:
         return
     first = jobs[0].request
-    progress.phase(f"loading {first.model}")
+    progress.phase("load", first.model)
     from hy_core import models, pipeline
 
     check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
-    model = models.load(first.model, first.device, first.dtype)
+    model = models.load(first.model, first.device, first.dtype, first.weights)
     listen = Listener(progress, flags["preview"])
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)
@@ -281,8 +284,7 @@ class Listener:
         if (news.stage, news.clip) != self.stage:
             self.stage = (news.stage, news.clip)
             clip = f" {news.clip + 1}/{news.clips}" if news.clips > 1 else ""
-            if news.stage != "sample":
-                self.progress.phase(f"{news.stage}{clip}" + (f" {news.detail}" if news.detail else ""))
+            self.progress.phase(news.stage, f"{news.detail}{clip}")
         if news.stage == "sample":
             self.progress.step(news.step, news.steps, news.seconds)
             if self.preview is not None and news.preview is not None:

@@ -14,6 +14,7 @@ import click
 
 from hy_core.errors import HyError, MemoryLimitError
 
+DOING = {"load": "loading", "encode": "encoding", "decode": "decoding", "finish": "finishing"}
 MODES = ("auto", "bar", "json", "off")
 
 
@@ -91,13 +92,13 @@ class Progress:
         self.bar: Any = None
         self.task: Any = None
 
-    def phase(self, name: str) -> None:
-        """A new part of the work begins: "loading pocket", "decoding"."""
+    def phase(self, name: str, detail: str = "") -> None:
+        """A new part of the work begins: load, encode, sample, decode, finish."""
         if self.mode == "json":
-            self.event("phase", name=name)
-        elif self.mode == "bar":
+            self.event("phase", name=name, detail=detail)
+        elif self.mode == "bar" and name != "sample":
             self.close()
-            note(name)
+            note(f"{DOING.get(name, name)} {detail}".rstrip())
 
     def step(self, step: int, steps: int, seconds: float, **more: Any) -> None:
         """Sampling step `step` of `steps` (from 1) took `seconds`."""
