@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import MissingError, UsageError
 
 
@@ -124,15 +125,9 @@ def _best(q: Tensor) -> str:
     """The fastest kernel that works for such queries, as measured (docs/dit.md)."""
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return next((name for name in ("flash3", "flash2") if not problem(name)), "sdpa")
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and multiplies_bf16() and not q.requires_grad:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and CPU_HAS_BF16 and not q.requires_grad:
         return "matmul"
     return "sdpa"
-
-
-@cache
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for bfloat16, so that it gains from it."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 Dense = Callable[[Tensor, Tensor, Tensor], Tensor]

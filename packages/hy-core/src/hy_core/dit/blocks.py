@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from hy_core.dit.attention import Layout, attend
 from hy_core.dit.config import DiTConfig
-from hy_core.dit.layers import MLP, Modulation, RMSNorm, norm
+from hy_core.dit.layers import MLP, Linear, Modulation, RMSNorm, by_frames, norm
 from hy_core.dit.ports import Port
 from hy_core.dit.rope import rotate
 
@@ -48,6 +49,11 @@ def joint_attention(
     return seen.flatten(1).view(*x.shape[:3], -1), read.flatten(1)
 
 
+def add_mlp(mlp: MLP, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+    """x plus what the MLP makes of it."""
+    return torch.addcmul(x, gate, mlp(norm(x, shift, scale)))
+
+
 class DoubleBlock(nn.Module):
     """Video and text with weights of their own, joined in attention."""
 
@@ -56,16 +62,16 @@ class DoubleBlock(nn.Module):
         width, hidden = config.width, config.mlp_width
         self.heads = config.heads
         self.img_mod = Modulation(width, 6)
-        self.img_attn_qkv = nn.Linear(width, 3 * width)
+        self.img_attn_qkv = Linear(width, 3 * width)
         self.img_attn_q_norm = RMSNorm(config.head_dim)
         self.img_attn_k_norm = RMSNorm(config.head_dim)
-        self.img_attn_proj = nn.Linear(width, width)
+        self.img_attn_proj = Linear(width, width)
         self.img_mlp = MLP(width, hidden, nn.GELU(approximate="tanh"))
         self.txt_mod = Modulation(width, 6)
-        self.txt_attn_qkv = nn.Linear(width, 3 * width)
+        self.txt_attn_qkv = Linear(width, 3 * width)
         self.txt_attn_q_norm = RMSNorm(config.head_dim)
         self.txt_attn_k_norm = RMSNorm(config.head_dim)
-        self.txt_attn_proj = nn.Linear(width, width)
+        self.txt_attn_proj = Linear(width, width)
         self.txt_mlp = MLP(width, hidden, nn.GELU(approximate="tanh"))
         self.after = Port()
 
@@ -85,8 +91,8 @@ class DoubleBlock(nn.Module):
         )
         x = torch.addcmul(x, x_attn.gate, self.img_attn_proj(seen))
         y = torch.addcmul(y, y_attn.gate, self.txt_attn_proj(read))
-        x = torch.addcmul(x, x_mlp.gate, self.img_mlp(norm(x, x_mlp.shift, x_mlp.scale)))
-        y = torch.addcmul(y, y_mlp.gate, self.txt_mlp(norm(y, y_mlp.shift, y_mlp.scale)))
+        x = by_frames(partial(add_mlp, self.img_mlp), x, *x_mlp)
+        y = add_mlp(self.txt_mlp, y, *y_mlp)
         return self.after(x, feeds), y
 
 
@@ -99,11 +105,11 @@ class SingleBlock(nn.Module):
         self.heads = config.heads
         self.parts = [3 * width, hidden]
         self.modulation = Modulation(width, 3)
-        self.linear1 = nn.Linear(width, 3 * width + hidden)
+        self.linear1 = Linear(width, 3 * width + hidden)
         self.q_norm = RMSNorm(config.head_dim)
         self.k_norm = RMSNorm(config.head_dim)
         self.mlp_act = nn.GELU(approximate="tanh")
-        self.linear2 = nn.Linear(width + hidden, width)
+        self.linear2 = Linear(width + hidden, width)
         self.after = Port()
 
     def forward(
@@ -117,6 +123,10 @@ class SingleBlock(nn.Module):
         norms = (self.q_norm, self.k_norm)
         seen, read = joint_attention(x_qkv, y_qkv, norms, norms, self.heads, seq)
 
-        x = torch.addcmul(x, x_mod.gate, self.linear2(torch.cat((seen, self.mlp_act(x_mlp)), dim=-1)))
-        y = torch.addcmul(y, y_mod.gate, self.linear2(torch.cat((read, self.mlp_act(y_mlp)), dim=-1)))
+        x = by_frames(self.add, x, x_mod.gate, seen, x_mlp)
+        y = self.add(y, y_mod.gate, read, y_mlp)
         return self.after(x, feeds), y
+
+    def add(self, x: Tensor, gate: Tensor, seen: Tensor, mlp: Tensor) -> Tensor:
+        """x plus what attention and MLP make together."""
+        return torch.addcmul(x, gate, self.linear2(torch.cat((seen, self.mlp_act(mlp)), dim=-1)))

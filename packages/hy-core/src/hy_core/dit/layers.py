@@ -6,6 +6,7 @@ B rows, F frames, S tokens of a frame, D width, T text tokens of all rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 
 #: Every norm of the DiT.
 EPS = 1e-6
+#: Whether this processor multiplies bfloat16 itself. Where it doesn't, that takes eight times as long as fp32.
+CPU_HAS_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+#: Tokens of one piece in `by_frames`: what lies between two linear maps then stays in memory that is at hand.
+PIECE = 512
 
 
 def embedded_guidance(scale: float | Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -32,12 +37,44 @@ def sinusoid(value: Tensor, dim: int = 256, period: float = 10000.0) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b; bfloat16 is multiplied in fp32 on a processor that has no instructions for it."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16:
+        return F.linear(x.float(), weight.float(), bias.float()).to(x.dtype)
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """A linear map with bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def by_frames(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """Apply a function of single tokens to x [B,F,S,D] and others [B,F,...], on a CPU a few frames at a time.
+
+    Large tensors in between would come from the system page by page, which costs a tenth of a step there. In
+    training they are kept anyway.
+    """
+    step = max(1, PIECE // x.shape[2])
+    if (
+        x.device.type != "cpu"
+        or x.shape[1] <= step
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+    ):
+        return function(x, *others)
+    pieces = zip(*(part.split(step, dim=1) for part in (x, *others)), strict=True)
+    return torch.cat([function(*piece) for piece in pieces], dim=1)
+
+
 class NumberEmbedding(nn.Module):
     """Embed a number (a time, a guidance scale; both times 1000): [...] to [..., D]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(256, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, value: Tensor) -> Tensor:
         return self.mlp(sinusoid(value).to(self.mlp[0].weight.dtype))
@@ -48,8 +85,8 @@ class VectorEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.in_layer = nn.Linear(features, width)
-        self.out_layer = nn.Linear(width, width)
+        self.in_layer = Linear(features, width)
+        self.out_layer = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
         return self.out_layer(F.silu(self.in_layer(vector.to(self.in_layer.weight.dtype))))
@@ -60,8 +97,8 @@ class ContextEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(features, width)
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_1 = Linear(features, width)
+        self.linear_2 = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
         return self.linear_2(F.silu(self.linear_1(vector.to(self.linear_1.weight.dtype))))
@@ -82,7 +119,7 @@ class PatchEmbedding(nn.Module):
         cut = latents.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))  # [B,C,F,t,H,h,W,w]
         patches = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(2, 3)  # [B,F,S,C*t*h*w]
         weight = self.proj.weight
-        return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+        return linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 class RMSNorm(nn.Module):
@@ -101,9 +138,9 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = Linear(width, hidden)
         self.act = activation
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -126,7 +163,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.linear = nn.Linear(width, parts * width)
+        self.linear = Linear(width, parts * width)
 
     def forward(self, act: Tensor) -> list[Mod]:
         parts = self.linear(act).chunk(self.parts, dim=-1)
@@ -144,8 +181,8 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, patch: tuple[int, int, int], channels: int) -> None:
         super().__init__()
         self.patch = patch
-        self.linear = nn.Linear(width, math.prod(patch) * channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.linear = Linear(width, math.prod(patch) * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
 
     def forward(self, x: Tensor, vec: Tensor, size: tuple[int, int]) -> Tensor:
         """Return [B,C,F,H,W] for x [B,F,S,D], vec [B,F,D] and the grid's rows and columns."""

@@ -138,7 +138,7 @@ class DiT(nn.Module):
         known = prepared.guided[:, None].where(free[..., None], prepared.pooled[:, None])  # [B,F,D]
         vec = self.time(self.time_in(time * 1000) + known, feeds)  # [B,F,D]
         noisy = (self.time_in(now * 1000) + prepared.guided)[:, None].expand_as(vec)
-        noisy = self.time(noisy, feeds)[:, -1]  # [B,D]
+        noisy = self.time(noisy, feeds)[:, -1].contiguous()  # [B,D]
 
         x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
         y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]

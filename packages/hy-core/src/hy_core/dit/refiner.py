@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hy_core.dit.attention import Layout, attend
-from hy_core.dit.layers import EPS, MLP, ContextEmbedding, NumberEmbedding
+from hy_core.dit.layers import EPS, MLP, ContextEmbedding, Linear, NumberEmbedding
 
 
 class RefinerBlock(nn.Module):
@@ -19,11 +19,11 @@ class RefinerBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.self_attn_qkv = nn.Linear(width, 3 * width)
-        self.self_attn_proj = nn.Linear(width, width)
+        self.self_attn_qkv = Linear(width, 3 * width)
+        self.self_attn_proj = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = MLP(width, 4 * width, nn.SiLU())  # whatever the ratio of the DiT's own blocks
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
 
     def forward(self, y: Tensor, context: Tensor, layout: Layout) -> Tensor:
         """y [T,D], context [B,D] to [T,D]."""
@@ -47,7 +47,7 @@ class Refiner(nn.Module):
 
     def __init__(self, features: int, width: int, heads: int, depth: int) -> None:
         super().__init__()
-        self.input_embedder = nn.Linear(features, width)
+        self.input_embedder = Linear(features, width)
         self.t_embedder = NumberEmbedding(width)
         self.c_embedder = ContextEmbedding(features, width)
         self.individual_token_refiner = BlockList([RefinerBlock(width, heads) for _ in range(depth)])
