@@ -20,7 +20,8 @@ from hy_train.objectives.vae import pixels, save_atomic
 if TYPE_CHECKING:
     from hy_core.vae import VAE
 
-_SHARD = 256
+_SHARD = 256  # clips of a file
+_ROWS = 8  # clips encoded together
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ class Latents:
         vae = self._make_vae().eval() if missing else None
         for number, first, path in track(missing, "encoding clips", disable=not missing):
             b = self.buckets[number]
-            rows = []
-            for index in range(first, min(first + _SHARD, b.clips)):
-                video = render(self.scene(number, index), b.frames, b.height, b.width)
-                rows.append(vae.to_model(vae.encode(pixels(video)[None]).mode())[0].half())
-            save_atomic({"latents": torch.stack(rows)}, path)
+            last, rows = min(first + _SHARD, b.clips), []
+            for start in range(first, last, _ROWS):
+                scenes = [self.scene(number, index) for index in range(start, min(start + _ROWS, last))]
+                videos = torch.stack([pixels(render(s, b.frames, b.height, b.width)) for s in scenes])
+                rows.append(vae.to_model(vae.encode(videos).mode()).half())
+            save_atomic({"latents": torch.cat(rows)}, path)
         self._held = [
             torch.cat([load_file(path)["latents"] for number, _, path in shards if number == wanted])
             for wanted in range(len(self.buckets))

@@ -7,6 +7,7 @@ whose last two layers the DiT never sees, and a CLIP text tower whose pooled vec
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,16 @@ from tokenizers import (
     processors,
     trainers,
 )
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from hy_train.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, THINGS, Wording, label, write
 
@@ -281,14 +290,21 @@ def _rescale(llm: LlamaModel, clip: CLIPTextModel, data: _Batch) -> None:
     clip.final_layer_norm.bias *= scale
 
 
-def _save(folder: Path, model: nn.Module, tokenizer: Tokenizer, order: str) -> Path:
+def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, order: str) -> Path:
+    """Write a model and its tokenizer so that transformers 4.57 reads them as well as 5."""
     special = [(name, tokenizer.token_to_id(name)) for name in (BEGIN, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=order, special_tokens=special)
     limit = model.config.max_position_embeddings
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=limit
     ).save_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    found = json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     model.half().save_pretrained(folder)
+    if isinstance(model, CLIPTextModel):  # the tensors' names in the released files
+        state = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in model.state_dict().items()}
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 
