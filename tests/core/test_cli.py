@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hy_core import media, provenance
 from hy_core.cli import run
+from hy_core.media.writing import VideoWriter
 
 PROMPT = "a red circle moves right"
 DAWN = '''"""A plugin in a file."""
@@ -342,7 +343,7 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(hy: Hy, fast: None, monkeypatc
     def interrupt(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(media.VideoWriter, "finish", interrupt)
+    monkeypatch.setattr(VideoWriter, "finish", interrupt)
     code, out, _ = hy("generate", PROMPT, "-o", "a.mp4", "--seed", 1)
     assert code == 130 and not out and files(tmp_path) == []
 

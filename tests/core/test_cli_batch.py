@@ -11,6 +11,7 @@ from hy_core import media, provenance
 from hy_core.cli import run
 from hy_core.cli.batch import free, read_rows, slug
 from hy_core.errors import UsageError
+from hy_core.media.writing import VideoWriter
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_batch_needs_a_folder_and_no_prompt(hy) -> None:
 
 def test_a_stopped_batch_keeps_what_is_done(hy, monkeypatch) -> None:
     Path("p.txt").write_text("one\ntwo\nthree\n")
-    real, calls = media.VideoWriter.finish, []
+    real, calls = VideoWriter.finish, []
 
     def stop(writer) -> None:
         calls.append(1)
@@ -146,7 +147,7 @@ def test_a_stopped_batch_keeps_what_is_done(hy, monkeypatch) -> None:
             raise KeyboardInterrupt
         real(writer)
 
-    monkeypatch.setattr(media.VideoWriter, "finish", stop)
+    monkeypatch.setattr(VideoWriter, "finish", stop)
     code, out, _ = hy("generate", "--batch", "p.txt")
     assert (
         code == 130

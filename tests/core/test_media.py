@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.media.writing import open_sound, put_sound
 from hy_core.request import Sound
 from PIL import Image
 
@@ -205,8 +206,8 @@ def test_a_file_that_breaks_off_gives_what_came_before(
 
 def test_a_file_with_sound_alone_has_no_frames(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as box:
-        voice = media.open_sound(box, "aac", tone(1))
-        media.put_sound(box, voice, tone(1))
+        voice = open_sound(box, "aac", tone(1))
+        put_sound(box, voice, tone(1))
     with pytest.raises(HyError, match="no picture"):
         media.read(tmp_path / "a.mp4")
     assert media.read_sound(tmp_path / "a.mp4") is not None

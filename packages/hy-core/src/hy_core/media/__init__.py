@@ -1,0 +1,34 @@
+"""Clips in files: MP4, WebM, GIF, numbered pictures, one picture."""
+
+from __future__ import annotations
+
+from hy_core.media.reading import Clip, Info, probe, read, read_sound, stream
+from hy_core.media.writing import (
+    PICTURES,
+    WRITERS,
+    Writer,
+    atomic,
+    check_folder,
+    check_target,
+    numbered,
+    open_writer,
+    write,
+)
+
+__all__ = [
+    "PICTURES",
+    "WRITERS",
+    "Clip",
+    "Info",
+    "Writer",
+    "atomic",
+    "check_folder",
+    "check_target",
+    "numbered",
+    "open_writer",
+    "probe",
+    "read",
+    "read_sound",
+    "stream",
+    "write",
+]
