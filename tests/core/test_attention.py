@@ -58,7 +58,9 @@ def test_gradients_agree(name: str) -> None:
     found = [x.grad.clone() for x in parts]
     for part in parts:
         part.grad = None
-    torch.cat([plain(*row) for row in zip(*(x.split([5, 7]) for x in parts), strict=True)]).square().sum().backward()
+    torch.cat(
+        [plain(*row) for row in zip(*(x.split([5, 7]) for x in parts), strict=True)]
+    ).square().sum().backward()
     for ours, part in zip(found, parts, strict=True):
         assert torch.allclose(ours, part.grad, atol=1e-5)
 
@@ -109,7 +111,9 @@ def test_unknown_kernel_is_named() -> None:
 
 
 @pytest.mark.parametrize("name,package", [("flash2", "flash_attn"), ("flash3", "flash_attn_interface")])
-def test_forced_kernel_that_is_not_installed(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_kernel_that_is_not_installed(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     problem.cache_clear()
     try:

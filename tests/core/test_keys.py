@@ -109,7 +109,9 @@ def test_layout_and_size_are_told_by_keys_and_shapes(table: Table, name: str) ->
 def test_prefix_of_single_files_is_found(prefix: str) -> None:
     config = DiTConfig.named["pocket"]
     theirs = dict(COMFYUI.export(meta(config).state_dict(), config.width))
-    theirs = {prefix + key: value for key, value in theirs.items()} | {"vae.decoder.conv_in.conv.weight": None}
+    theirs = {prefix + key: value for key, value in theirs.items()} | {
+        "vae.decoder.conv_in.conv.weight": None
+    }
     layout = detect({key: () for key in theirs})
     assert layout.prefix == prefix and "vae.decoder.conv_in.conv.weight" not in layout.strip(theirs)
 

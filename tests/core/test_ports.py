@@ -61,7 +61,9 @@ def test_empty_ports_are_bitwise_identity(dit: DiT) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.sampled_from(["embed", "time", "double_blocks.0.after", "single_blocks.1.after"]), st.integers(0, 99))
+@given(
+    st.sampled_from(["embed", "time", "double_blocks.0.after", "single_blocks.1.after"]), st.integers(0, 99)
+)
 def test_fresh_modules_change_nothing_to_the_bit(dit: DiT, where: str, seed: int) -> None:
     torch.manual_seed(seed)
     plain = answer(dit)

@@ -103,7 +103,7 @@ def _kind(path: Path) -> str:
         return "an empty file"
     if head.startswith(b"GGUF"):
         return "a GGUF file, which isn't supported yet"
-    if head.startswith(b"version https://g"):
+    if head.startswith(b"version https://"):
         return "a Git LFS pointer and not the file itself"
     if head.startswith(b"PK") or head[:1] == b"\x80":
         return "torch"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -35,7 +36,8 @@ def save_safetensors(
             f"can't write {path}: {error.strerror or error}", hint="check the folder and the disk"
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def save_dit(dit: DiT, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

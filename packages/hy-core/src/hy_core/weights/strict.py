@@ -118,9 +118,10 @@ def finite(tensor: Tensor) -> bool:
     """Whether all values of a tensor are numbers; of over a million, 256 runs spread over it are read."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    flat = tensor.flatten() if tensor.is_contiguous() else tensor.reshape(-1)
+    flat = tensor.reshape(-1)
+    runs = [flat]
     if flat.numel() > _RUN * _RUNS:
-        step = (flat.numel() - _RUN) // (_RUNS - 1)
-        flat = flat.as_strided((_RUNS, _RUN), (step, 1), flat.storage_offset())
+        step = flat.numel() // _RUNS
+        runs = [flat.as_strided((_RUNS, _RUN), (step, 1), flat.storage_offset()), flat[-_RUN:]]
     # A sum is a number only if all of its terms are: one pass, no mask. It may overflow, so look again then.
-    return bool(flat.sum(dtype=torch.float32).isfinite()) or bool(flat.isfinite().all())
+    return all(bool(run.sum(dtype=torch.float32).isfinite()) or bool(run.isfinite().all()) for run in runs)
