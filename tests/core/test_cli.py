@@ -460,6 +460,17 @@ def test_a_local_file_is_a_plugin_and_its_options_are_flags(hy: Hy, tmp_path: Pa
     assert code == 3 and "broken" in err and "Traceback" not in err
 
 
+def test_words_without_quotes_say_what_to_do(hy: Hy) -> None:
+    code, _, err = hy("generate", "a", "red", "circle")
+    assert code == 2 and "quotes" in err
+
+
+def test_hy_alone_shows_its_help(hy: Hy) -> None:
+    for arguments in ([], ["config"]):
+        code, out, err = hy(*arguments)
+        assert code == 0 and out.startswith("Usage: hy") and not err
+
+
 def test_an_unknown_command_gets_a_suggestion(hy: Hy) -> None:
     code, _, err = hy("genrate")
     assert code == 2 and "hy generate" in err

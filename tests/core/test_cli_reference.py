@@ -38,7 +38,7 @@ def helps(name: str, command: click.Command, parent: click.Context) -> list[tupl
 def page(capsys: pytest.CaptureFixture[str]) -> str:
     """The page as the commands are now."""
     parts = [HEAD]
-    with click.Context(cli, info_name="hy", **WIDTH) as root:
+    with click.Context(cli, info_name="hy", **WIDTH, **cli.context_settings) as root:
         for name in COMMANDS:
             found = helps(name, cli.get_command(root, name), root)
             shown = capsys.readouterr().out

@@ -75,6 +75,9 @@ def run(arguments: list[str] | None = None) -> int:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         return cli.main(args=arguments, prog_name="hy", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as nothing:
+        click.echo(nothing.format_message())
+        return 0
     except (click.Abort, KeyboardInterrupt):
         output.note("interrupted; no partial file was kept")
         return 130

@@ -67,7 +67,14 @@ class PluginCommand(click.Command):
         except Exception:
             if not ctx.resilient_parsing:  # completing: a broken plugin must not break the shell
                 raise
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption:
+            raise
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                error.message += '\nHint: put the prompt in quotes: hy generate "a red circle"'
+            raise
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         selection = ctx.meta.get(SELECTION)
