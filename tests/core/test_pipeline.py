@@ -491,6 +491,13 @@ def test_a_failing_conditioner_leaves_the_model_as_it_was(model):
     assert list(model.dit.state_dict()) == keys
 
 
+@pytest.mark.slow
+def test_a_compiled_network_makes_the_same_clip(model):
+    plain = generate(request(), model=model).frames.astype(int)
+    compiled = generate(request(compile=True), model=model).frames.astype(int)
+    assert np.abs(plain - compiled).max() <= 1
+
+
 # Loading on the way
 
 
