@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hy_core.text import Template, Templates
 from hy_data.world import BACKGROUNDS, sample_scene
 from hy_data.world.captions import caption
+from safetensors.torch import save_file
 from tokenizers import (
     AddedToken,
     Regex,
@@ -30,7 +31,6 @@ from tokenizers import (
     processors,
     trainers,
 )
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -299,11 +299,14 @@ def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, order: str
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=PAD, model_max_length=limit
     ).save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
-    found = json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    found = json.loads(settings.read_text(encoding="utf-8"))
+    found |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}
     settings.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     model.half().save_pretrained(folder)
     if isinstance(model, CLIPTextModel):  # the tensors' names in the released files
-        state = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in model.state_dict().items()}
+        state = {
+            f"text_model.{name.removeprefix('text_model.')}": t for name, t in model.state_dict().items()
+        }
         save_file(state, folder / "model.safetensors", {"format": "pt"})
     return folder
 

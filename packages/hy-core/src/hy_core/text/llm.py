@@ -168,7 +168,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             padding_side="right",
             truncation_side="right",
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: it tried older formats
         raise MissingError(f"{path} holds no tokenizer: {_line(error)}") from error
 
 
