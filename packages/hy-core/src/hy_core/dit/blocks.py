@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hy_core.dit.attention import Layout, attend
 from hy_core.dit.config import DiTConfig
-from hy_core.dit.layers import MLP, Linear, Modulation, RMSNorm, by_frames, norm
+from hy_core.dit.layers import GELU, MLP, Linear, Modulation, RMSNorm, by_frames, norm
 from hy_core.dit.ports import Port
 from hy_core.dit.rope import rotate
 
@@ -66,13 +66,13 @@ class DoubleBlock(nn.Module):
         self.img_attn_q_norm = RMSNorm(config.head_dim)
         self.img_attn_k_norm = RMSNorm(config.head_dim)
         self.img_attn_proj = Linear(width, width)
-        self.img_mlp = MLP(width, hidden, nn.GELU(approximate="tanh"))
+        self.img_mlp = MLP(width, hidden, GELU())
         self.txt_mod = Modulation(width, 6)
         self.txt_attn_qkv = Linear(width, 3 * width)
         self.txt_attn_q_norm = RMSNorm(config.head_dim)
         self.txt_attn_k_norm = RMSNorm(config.head_dim)
         self.txt_attn_proj = Linear(width, width)
-        self.txt_mlp = MLP(width, hidden, nn.GELU(approximate="tanh"))
+        self.txt_mlp = MLP(width, hidden, GELU())
         self.after = Port()
 
     def forward(
@@ -108,7 +108,7 @@ class SingleBlock(nn.Module):
         self.linear1 = Linear(width, 3 * width + hidden)
         self.q_norm = RMSNorm(config.head_dim)
         self.k_norm = RMSNorm(config.head_dim)
-        self.mlp_act = nn.GELU(approximate="tanh")
+        self.mlp_act = GELU()
         self.linear2 = Linear(width + hidden, width)
         self.after = Port()
 

@@ -18,7 +18,7 @@ EPS = 1e-6
 #: Whether this processor multiplies bfloat16 itself. Where it doesn't, that takes eight times as long as fp32.
 CPU_HAS_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 #: Tokens of one piece in `by_frames`: what lies between two linear maps then stays in memory that is at hand.
-PIECE = 512
+PIECE = 768
 
 
 def embedded_guidance(scale: float | Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -131,6 +131,19 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
+
+
+class GELU(nn.Module):
+    """The tanh form of GELU: x/2 * (1 + tanh(u)) with u = sqrt(2/pi) * (x + 0.044715 x^3), or x * sigmoid(2u).
+
+    Both are the same function. A CPU takes half the time for the second, in place where nobody needs the steps.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+            return F.gelu(x, approximate="tanh")
+        twice = 2 * math.sqrt(2 / math.pi)
+        return x.square().mul_(0.044715 * twice).add_(twice).mul_(x).sigmoid_().mul_(x)
 
 
 class MLP(nn.Module):

@@ -59,7 +59,8 @@ class DiT(nn.Module):
         self.time = Port()
         #: Recompute blocks in the backward pass instead of keeping their activations.
         self.checkpointing = False
-        self.reset_parameters()
+        if self.device.type != "meta":  # drawing numbers of no memory would import half of torch
+            self.reset_parameters()
 
     @property
     def width(self) -> int:
