@@ -2,17 +2,15 @@
 
     python benchmarks/vae.py --frames 9 --size 128 --repeats 3
 
-Times are processor seconds (medians), so that other programs on the machine change them little. Memory is
-what a fresh process holds at most during one call beyond what it held before (no weights, no inputs).
+Times on a CPU are processor seconds (medians), so that other programs on the machine change them little.
+Memory is the most that a call holds beyond what was held before it (no weights, no inputs).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import ctypes
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,14 +76,17 @@ def compare(args: argparse.Namespace) -> None:
     print(f"{args.model}, {args.frames}x{args.size}x{args.size}, {setup}\n")
     print("| | diffusers | hy | speed | peak memory, diffusers | hy | ratio | largest difference |")
     print("|---|---|---|---|---|---|---|---|")
+    watch = on_cpu if args.device == "cpu" else on_gpu
     for name, (theirs, ours) in ((name, pair.values()) for name, pair in calls(args).items()):
         if args.only and args.only not in name:
             continue
-        with torch.inference_mode():
-            difference = (theirs() - ours()).abs().max().item()
-            times = [[seconds(call, args.device) for call in (theirs, ours)] for _ in range(args.repeats)]
-        slow, fast = (statistics.median(column) for column in zip(*times, strict=True))
-        high, low = (peak(args, name, who) for who in ("diffusers", "hy"))
+        runs = []
+        for _ in range(args.repeats):
+            with torch.inference_mode():
+                (slow, high, expected), (fast, low, found) = watch(theirs), watch(ours)
+            runs.append((slow, fast, high, low))
+        difference = (found - expected).abs().max().item()
+        slow, fast, high, low = (statistics.median(column) for column in zip(*runs, strict=True))
         print(
             f"| {name} | {slow:.2f} s | {fast:.2f} s | {slow / fast:.2f}x "
             f"| {high / 2**20:.0f} MiB | {low / 2**20:.0f} MiB | {low / high:.2f} | {difference:.1e} |",
@@ -93,44 +94,27 @@ def compare(args: argparse.Namespace) -> None:
         )
 
 
-def seconds(call: Callable[[], Tensor], device: str) -> float:
-    if device == "cpu":
-        start = time.process_time()
-        call()
-        return time.process_time() - start
+def on_cpu(call: Callable[[], Tensor]) -> tuple[float, int, Tensor]:
+    """Processor seconds, bytes beyond those held before, and the result (Linux)."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed goes back to the system
+    Path("/proc/self/clear_refs").write_text("5")  # and the peak so far is forgotten
+    before, start = resident("VmRSS"), time.process_time()
+    result = call()
+    return time.process_time() - start, resident("VmHWM") - before, result
+
+
+def on_gpu(call: Callable[[], Tensor]) -> tuple[float, int, Tensor]:
+    """Seconds, bytes beyond those held before, and the result."""
     torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    result = call()
     torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak(args: argparse.Namespace, name: str, who: str) -> int:
-    """Extra bytes during one call in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", f"{name}/{who}"]
-    return json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    )
-
-
-def measure(args: argparse.Namespace) -> None:
-    name, who = args.measure.split("/")
-    call = calls(args)[name][who]
-    with torch.inference_mode():
-        if args.device != "cpu":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            call()
-            print(torch.cuda.max_memory_allocated() - before)
-            return
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
-        before = resident("VmRSS")
-        call()
-        print(resident("VmHWM") - before)
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated() - before, result
 
 
 def resident(field: str) -> int:
-    """A size that the kernel keeps of this process, in bytes (Linux)."""
+    """A size that the kernel keeps of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
@@ -147,6 +131,4 @@ if __name__ == "__main__":
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", help="only operations whose name contains this")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    (measure if arguments.measure else compare)(arguments)
+    compare(parser.parse_args())

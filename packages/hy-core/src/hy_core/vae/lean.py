@@ -129,7 +129,7 @@ def pieces(
         seen = [] if ready is None else [ready[:, :, : last - since]]
         if first < since:
             fresh = x[:, :, first : min(since, last)]
-            seen.insert(0, padded(fresh if normal is None else normal.activate(fresh).to(x.dtype)))
+            seen.insert(0, padded(fresh, normal))
         seen = torch.cat(seen, 2) if len(seen) > 1 else seen[0]
         ready, since = seen[:, :, :2].clone(), first
         yield start, stop, conv3d(seen, weight, conv.bias, conv.stride)
@@ -191,11 +191,14 @@ class Normal:
         return F.silu(x, inplace=True)
 
 
-def padded(x: Tensor) -> Tensor:
-    """x with the pixels at its edges repeated once."""
+def padded(x: Tensor, normal: Normal | None = None) -> Tensor:
+    """x, normalised and activated if asked, with the pixels at its edges repeated once."""
     out = x.new_empty(*x.shape[:3], x.shape[3] + 2, x.shape[4] + 2)
-    out[..., 1:-1, 1:-1] = x
-    out[..., 0, 1:-1], out[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
+    inner = out[..., 1:-1, 1:-1]
+    for frame in range(x.shape[2]):  # one by one, as what is computed on the way takes memory too
+        here = x[:, :, frame : frame + 1]
+        inner[:, :, frame : frame + 1] = here if normal is None else normal.activate(here)
+    out[..., 0, 1:-1], out[..., -1, 1:-1] = inner[..., 0, :], inner[..., -1, :]
     out[..., 0], out[..., -1] = out[..., 1], out[..., -2]
     return out
 
