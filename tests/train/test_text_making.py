@@ -10,7 +10,9 @@ import torch
 from hy_core.text import TextEncoder
 from hy_data.world import BACKGROUNDS, sample_scene
 from hy_data.world.captions import WORDINGS, caption
-from hy_train import text
+from hy_train import recipe, text
+from hy_train.fit import run
+from hy_train.objectives.text import TextObjective
 from hy_train.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, SIZE_WORDS, label, write
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
@@ -101,7 +103,7 @@ def test_the_tokenizer_has_a_token_for_each_word_of_a_plain_caption(tokenizer):
 def test_training_on_prose_asks_for_words_only(tokenizer):
     prose = text.english()
     assert len(prose) > 500
-    batch = text._batch(tokenizer, np.random.default_rng(5), 64, prose)
+    batch = text.draw(tokenizer, np.random.default_rng(5), 64, prose)
     assert 0 < (~batch.known).sum() < 32
     assert (batch.tags[~batch.known] == -1).all()
     rows = torch.arange(64)
@@ -115,7 +117,7 @@ def test_rescaling_changes_the_scale_and_nothing_else(tokenizer):
         LlamaModel(LlamaConfig(**text.LLM, rms_norm_eps=1e-12)).eval(),
         CLIPTextModel(CLIPTextConfig(**text.CLIP)).eval(),
     )
-    batch = text._batch(tokenizer, np.random.default_rng(6), 32)
+    batch = text.draw(tokenizer, np.random.default_rng(6), 32)
 
     def run():
         with torch.no_grad():
@@ -127,7 +129,7 @@ def test_rescaling_changes_the_scale_and_nothing_else(tokenizer):
             )
 
     before = run()
-    text._rescale(llm, clip, batch)
+    text.rescale(llm, clip, batch)
     after = run()
     scale = (after[0] / before[0]).median()
     torch.testing.assert_close(after[0], before[0] * scale, rtol=1e-2, atol=1e-2)
@@ -136,11 +138,13 @@ def test_rescaling_changes_the_scale_and_nothing_else(tokenizer):
 
 
 def test_a_short_training_writes_encoders_that_load_and_learn(tmp_path):
-    assert text.train_text(tmp_path, steps=25, batch=32, seed=3, report=False) is None
-    report = text.probe(tmp_path, rows=100)
+    settings = recipe.load("pocket-text", ["steps=25", "batch=32", "seed=3", "optim.warmup=5"])
+    measured = run(settings, TextObjective(settings, tmp_path), tmp_path, quiet=True)
+    assert measured["llm_train"] > 30
+    report = text.probe(tmp_path / "export", rows=100)
     assert 0.8 < report.states_std < 1.25 and 0.8 < report.pooled_std < 1.25
     # The most frequent answer is right in about one of eight.
     assert report.llm["train"]["colour0"] > 30
-    with TextEncoder.load(tmp_path) as encoder:
+    with TextEncoder.load(tmp_path / "export") as encoder:
         encoded = encoder.encode(["a red circle moves right"])
     assert encoded.text[0].shape == (6, 128) and encoded.text[0].dtype == torch.float16

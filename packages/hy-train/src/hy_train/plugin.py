@@ -8,4 +8,5 @@ from hy_core import hookimpl
 @hookimpl
 def register_objectives(register):
     register("vae", "hy_train.objectives.vae:VAEObjective")
+    register("text", "hy_train.objectives.text:TextObjective")
     register("flow", "hy_train.objectives.flow:FlowObjective")

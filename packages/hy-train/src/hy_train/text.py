@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data import topics
@@ -97,25 +98,24 @@ class Report:
     pooled_std: float
 
 
-def train_text(
-    out: Path | str, steps: int = 1500, seed: int = 0, batch: int = 64, report: bool = True
-) -> Report | None:
-    """Train both encoders and write `llm/` and `clip/` under `out`, ready for `TextEncoder.load(out)`.
+def untrained() -> nn.ModuleDict:
+    """Return both encoders, and the linear layers that training reads them with (these are not kept)."""
+    read_out = {
+        "norm": nn.LayerNorm(LLM["hidden_size"]),
+        "llm": nn.Linear(LLM["hidden_size"], sum(size for _, size in HEADS)),
+        "tags": nn.Linear(LLM["hidden_size"], 1 + len(TAGS)),
+        "clip": nn.Linear(CLIP["hidden_size"], sum(size for _, size in HEADS)),
+    }
+    llm, clip = LlamaModel(LlamaConfig(**LLM)), CLIPTextModel(CLIPTextConfig(**CLIP))
+    return nn.ModuleDict({"llm": llm, "clip": clip, "read_out": nn.ModuleDict(read_out)})
 
-    Takes some minutes of one CPU thread; the defaults made the shipped ones. Returns the probe's
-    figures unless `report` is False.
-    """
-    out = Path(out)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    tokenizer = make_tokenizer(rng)
-    llm = LlamaModel(LlamaConfig(**LLM))
-    clip = CLIPTextModel(CLIPTextConfig(**CLIP))
-    _train(llm, clip, tokenizer, rng, steps, batch)
-    _rescale(llm, clip, _batch(tokenizer, rng, 512))
+
+def save(model: nn.ModuleDict, tokenizer: Tokenizer, out: Path, data: Batch) -> None:
+    """Write `llm/` and `clip/` under `out`, ready for `TextEncoder.load(out)`; `data` sets their scale."""
+    llm, clip = deepcopy(model["llm"]), deepcopy(model["clip"])
+    rescale(llm, clip, data)
     TEMPLATES.save(_save(out / "llm", llm, tokenizer, f"{BEGIN} $A") / "templates.json")
     _save(out / "clip", clip, tokenizer, f"{BEGIN} $A {END}")
-    return probe(out, seed) if report else None
 
 
 def make_tokenizer(rng: np.random.Generator) -> Tokenizer:
@@ -166,7 +166,9 @@ def _world(rng: np.random.Generator, wording: str = "train") -> Wording:
 
 
 @dataclass
-class _Batch:
+class Batch:
+    """Wordings as tokens, with what each says as a whole and token by token."""
+
     ids: Tensor  # [B, L], begin and end included, padded on the right
     last: Tensor  # [B], where the end token is
     labels: Tensor  # [B, heads]
@@ -180,9 +182,8 @@ class _Batch:
         return self.ids[:, 1:].masked_fill(~within, -100)
 
 
-def _batch(
-    tokenizer: Tokenizer, rng: np.random.Generator, rows: int, prose: list[str] | None = None
-) -> _Batch:
+def draw(tokenizer: Tokenizer, rng: np.random.Generator, rows: int, prose: list[str] | None = None) -> Batch:
+    """Draw wordings of our own and of the world; with `prose`, some plain English among them."""
     texts = []
     for _ in range(rows):
         draw = rng.random()
@@ -193,7 +194,7 @@ def _batch(
     return _collate(tokenizer, texts)
 
 
-def _collate(tokenizer: Tokenizer, wordings: list[Wording]) -> _Batch:
+def _collate(tokenizer: Tokenizer, wordings: list[Wording]) -> Batch:
     rows = tokenizer.encode_batch([wording.text for wording in wordings], add_special_tokens=False)
     longest = max(len(row.ids) for row in rows) + 2
     ids = torch.full((len(rows), longest), LLM["pad_token_id"])
@@ -208,7 +209,7 @@ def _collate(tokenizer: Tokenizer, wordings: list[Wording]) -> _Batch:
                 tags[i, 1 + ends[end]] = TAGS[name, value]
         labels[i] = torch.tensor(_labels(wording))
     last = torch.tensor([len(row.ids) + 1 for row in rows])
-    return _Batch(ids, last, labels, tags, torch.tensor([bool(wording.said) for wording in wordings]))
+    return Batch(ids, last, labels, tags, torch.tensor([bool(wording.said) for wording in wordings]))
 
 
 def _labels(wording: Wording) -> list[int]:
@@ -222,56 +223,31 @@ def _labels(wording: Wording) -> list[int]:
     return [*row, background, max(len(wording.said) - 1, 0)]
 
 
-def _train(
-    llm: LlamaModel,
-    clip: CLIPTextModel,
-    tokenizer: Tokenizer,
-    rng: np.random.Generator,
-    steps: int,
-    batch: int,
-) -> None:
-    read_out = nn.ModuleDict(
-        {
-            "norm": nn.LayerNorm(LLM["hidden_size"]),
-            "llm": nn.Linear(LLM["hidden_size"], sum(size for _, size in HEADS)),
-            "tags": nn.Linear(LLM["hidden_size"], 1 + len(TAGS)),
-            "clip": nn.Linear(CLIP["hidden_size"], sum(size for _, size in HEADS)),
-        }
+def loss(model: nn.ModuleDict, data: Batch) -> Tensor:
+    """Say the next word; tell from the last token, from each token and from CLIP's vector what is said."""
+    llm, read_out = model["llm"], model["read_out"]
+    rows = torch.arange(len(data.ids))
+    states = llm(input_ids=data.ids, use_cache=False, output_hidden_states=True)
+    inner = read_out["norm"](states.hidden_states[-1 - SKIP])
+    # Tied to the embedding; the head itself isn't kept.
+    words = F.linear(states.last_hidden_state[:, :-1], llm.embed_tokens.weight)
+    pooled = model["clip"](input_ids=data.ids).pooler_output
+    return (
+        F.cross_entropy(words.flatten(0, 1), data.next.flatten(), ignore_index=-100)
+        + _read_loss(read_out["llm"](inner[rows, data.last]), data)
+        + _read_loss(read_out["clip"](pooled), data)
+        + F.cross_entropy(read_out["tags"](inner).flatten(0, 1), data.tags.flatten(), ignore_index=-1)
     )
-    groups = [p for model in (llm, clip, read_out) for p in model.parameters()]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    prose = english()
-    for step in range(steps):
-        rate = min(1, (step + 1) / 50) * (1 - step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * rate
-        data = _batch(tokenizer, rng, batch, prose)
-        rows = torch.arange(len(data.ids))
-        states = llm(input_ids=data.ids, use_cache=False, output_hidden_states=True)
-        inner = read_out["norm"](states.hidden_states[-1 - SKIP])
-        # Tied to the embedding; the head itself isn't kept.
-        words = F.linear(states.last_hidden_state[:, :-1], llm.embed_tokens.weight)
-        pooled = clip(input_ids=data.ids).pooler_output
-        loss = (
-            F.cross_entropy(words.flatten(0, 1), data.next.flatten(), ignore_index=-100)
-            + _read_loss(read_out["llm"](inner[rows, data.last]), data)
-            + _read_loss(read_out["clip"](pooled), data)
-            + F.cross_entropy(read_out["tags"](inner).flatten(0, 1), data.tags.flatten(), ignore_index=-1)
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(groups, 1.0)
-        optimizer.step()
 
 
-def _read_loss(logits: Tensor, data: _Batch) -> Tensor:
+def _read_loss(logits: Tensor, data: Batch) -> Tensor:
     parts = logits[data.known].split([size for _, size in HEADS], dim=-1)
     labels = data.labels[data.known].T
     return sum(F.cross_entropy(part, label) for part, label in zip(parts, labels, strict=True)) / 4
 
 
 @torch.no_grad()
-def _rescale(llm: LlamaModel, clip: CLIPTextModel, data: _Batch) -> None:
+def rescale(llm: LlamaModel, clip: CLIPTextModel, data: Batch) -> None:
     """Give what the DiT reads a spread of 1, by scaling weights.
 
     Everything that reads the language model's residual stream goes through an RMSNorm, so scaling all that
