@@ -108,7 +108,7 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path: Path, text: str) -> N
 def test_paths_mean_the_folder_of_their_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        "output = 'clips/'\nplugins = ['dawn.py', 'i2v']\n[dawn]\nimage = 'fox.png'\nmany = ['a.png', '/b.png']"  # noqa: E501
+        "output = 'clips/'\nplugins = ['dawn.py', 'i2v']\n[dawn]\nimage = 'fox.png'\nmany = ['a.png', '/b.png']"
     )
     layer = settings.read_file(file)
     merged = Settings([layer])

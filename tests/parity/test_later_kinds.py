@@ -6,7 +6,10 @@ import pytest
 from parity.cases import Case, cases, folders
 
 LATER = {"E": "hy-i2v", "F": "hy-avatar", "G": "hy-audio", "H": "hy-audio"}
-NOW = {"i2v_dit", "i2v_loop"}  # kinds of E that the core alone can run: see test_A_dit.py and test_I_pipeline.py
+NOW = {
+    "i2v_dit",
+    "i2v_loop",
+}  # kinds of E that the core alone can run: see test_A_dit.py and test_I_pipeline.py
 
 
 def later() -> list:
@@ -21,4 +24,6 @@ def later() -> list:
 
 @pytest.mark.parametrize(("case", "run"), later())
 def test_a_kind_whose_plugin_is_missing(case: Case, run: str) -> None:
-    raise AssertionError(f"{case.name}: its plugin is registered, so this kind needs a parity test of its own")
+    raise AssertionError(
+        f"{case.name}: its plugin is registered, so this kind needs a parity test of its own"
+    )
