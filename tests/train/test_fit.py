@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,21 @@ TINY = {
 def vae(folder, **changes):
     settings = recipe.parse({**TINY, **changes})
     return settings, VAEObjective(settings, folder), folder
+
+
+def tiny_flags(**changes):
+    """The command-line flags that make a built-in recipe a tiny one."""
+    sets = {
+        "eval_every": 0,
+        "model.channels": [4, 4, 4, 4],
+        "model.groups": 2,
+        "model.latent_channels": 4,
+        "data.size": 32,
+        "data.frames": 5,
+        "data.phases": "[{until = 1.0, crop = 16, frames = [1, 5]}]",
+        **changes,
+    }
+    return [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
 
 
 def weights(folder):
@@ -89,19 +105,22 @@ def test_a_loss_that_is_no_number_ends_the_run_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_one_model_on_different_batches(tmp_path):
+    command = [sys.executable, "-m", "hy_core", "train", "pocket-vae", "-q", "--json", "--out", str(tmp_path)]
+    out = subprocess.run(
+        [*command, *tiny_flags(steps=3, devices=2)], check=True, capture_output=True, text=True
+    )
+    (line,) = out.stdout.splitlines()
+    assert json.loads(line)["step"] == 3
+    _, objective, _ = vae(tmp_path / "alone")
+    first, second = (objective.batch(0, rank, 2) for rank in (0, 1))
+    assert first.shape != second.shape or not torch.equal(first, second)
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
     command = [sys.executable, "-m", "hy_core", "train", "pocket-vae", "-q", "--out", str(tmp_path)]
-    sets = {
-        "steps": 40,
-        "save_every": 1,
-        "eval_every": 0,
-        "model.channels": [4, 4, 4, 4],
-        "model.groups": 2,
-        "data.size": 32,
-        "data.frames": 5,
-        "data.phases": "[{until = 1.0, crop = 16, frames = [1, 5]}]",
-    }
-    command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+    command += tiny_flags(steps=40, save_every=1)
     first = subprocess.Popen(command)
     deadline = time.monotonic() + 120
     while not (tmp_path / "last.ckpt").exists() and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
     if listing:
         for name, path in recipes.builtin().items():
             first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-            click.echo(f"{name:16} {first}")
+            click.echo(f"{name:20} {first}")
         return
     if not recipe:
         raise click.UsageError(
@@ -58,6 +58,8 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
         from hy_train.fit import run
 
         report = run(loaded, objective, folder, minutes, quiet)
+        if not report:  # not the first of several processes
+            return
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+import warnings
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,9 +31,14 @@ def run(
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint where there is one, and return what was measured at the end.
 
+    Ranks other than the first return nothing. They start when the first is done with `prepare` (Lightning runs the
+    program once more for each of them), and so find its caches filled.
+
     `minutes` ends the run early, to be gone on with later. The exported weights are in `folder/export`. Raises
     `HyError` when the loss stops being a number.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no greetings, no advertisements
+    warnings.filterwarnings("ignore", module="lightning.*")
     folder.mkdir(parents=True, exist_ok=True)
     _same_recipe(recipe, folder)
     if recipe.threads:
@@ -49,7 +56,7 @@ def run(
     trainer = pl.Trainer(
         accelerator="auto",
         devices=recipe.devices,
-        strategy=DDPStrategy(process_group_backend="gloo", broadcast_buffers=False)
+        strategy=DDPStrategy(process_group_backend="gloo")
         if recipe.devices > 1 and not torch.cuda.is_available()
         else "auto",
         precision=recipe.precision,
@@ -77,12 +84,13 @@ def run(
     except FloatingPointError as error:
         raise HyError(str(error), "lower optim.lr; the last checkpoint is kept") from None
     trainer.save_checkpoint(last)
+    if not trainer.is_global_zero:
+        return {}
     report = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
-    if trainer.is_global_zero:
-        with averaged(module, average):
-            report |= objective.evaluate()
-            objective.export(folder / "export")
-        _write(folder / "report.json", report)
+    with averaged(module, average):
+        report |= objective.evaluate()
+        objective.export(folder / "export")
+    _write(folder / "report.json", report)
     return report
 
 
