@@ -17,7 +17,6 @@ from collections.abc import Callable
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-
 from hy_core.dit import DiT, DiTConfig
 from hy_core.dit.attention import attention
 from hy_core.weights.keys import DIFFUSERS
@@ -58,13 +57,22 @@ def compare(dtype: torch.dtype, frames: int, side: int, repeats: int, kernel: st
     """Median seconds of both, their ratio, and how far the velocities are apart."""
     ours, theirs = models(dtype)
     latents = torch.randn(1, 16, frames, side, side).to(dtype)
-    text, pooled = torch.randn(1, TEXT, CONFIG.text_dim).to(dtype), torch.randn(1, CONFIG.pooled_dim).to(dtype)
+    text, pooled = (
+        torch.randn(1, TEXT, CONFIG.text_dim).to(dtype),
+        torch.randn(1, CONFIG.pooled_dim).to(dtype),
+    )
     mask = (torch.arange(TEXT) < VALID)[None]
-    guidance, now = torch.tensor([6016.0]), torch.tensor([[0.7]])
+    guidance, now = torch.tensor([6016.0]), torch.tensor([[0.7]], dtype=torch.float64)
 
     def run_theirs() -> torch.Tensor:
         return theirs(
-            latents, (now[:, 0] * 1000).to(dtype), text, mask, pooled, guidance.to(dtype), return_dict=False
+            latents,
+            (now[:, 0] * 1000).round().to(dtype),
+            text,
+            mask,
+            pooled,
+            guidance.to(dtype),
+            return_dict=False,
         )[0]
 
     def prepare() -> object:
@@ -73,8 +81,7 @@ def compare(dtype: torch.dtype, frames: int, side: int, repeats: int, kernel: st
     prepared = prepare()
 
     def run_ours() -> torch.Tensor:
-        # The time in the model's dtype, as theirs has it, so that the numbers can be compared.
-        return ours(latents, (now.to(dtype) * 1).float().expand(1, frames), prepared)
+        return ours(latents, now.expand(1, frames), prepared)
 
     times: dict[str, list[float]] = {"theirs": [], "ours": [], "prepare": []}
     with attention(kernel):
