@@ -195,7 +195,8 @@ def _moment(windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, n: int) -> np.n
     power = place * place * place
     for _ in range(n - 3):
         power = power * place
-    return np.einsum("tij,tij->t", windows, power) / np.einsum("tij,tij->t", windows, np.abs(power))
+    whole = np.einsum("tij,tij->t", windows, np.abs(power))
+    return np.einsum("tij,tij->t", windows, power) / np.maximum(whole, 1e-9)
 
 
 def _turn(moment: np.ndarray, progress: np.ndarray, n: int) -> tuple[float, float]:
