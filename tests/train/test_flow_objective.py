@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from hy_core import models
+from hy_data.world import caption, render
 from hy_train import recipe
 from hy_train.objectives.flow import FlowObjective
+from hy_train.objectives.vae import pixels
 
 TINY = {
     "objective": "flow",
@@ -61,7 +63,13 @@ def test_captions_are_of_the_clip(objective):
     scene = objective.latents.scene(0, 2)
     texts = [objective.latents.caption(0, 2, np.random.default_rng(i)) for i in range(20)]
     assert len(set(texts)) > 5
-    assert all(scene.things[0].colour in text or len(scene.things) > 1 for text in texts)
+    assert texts == [caption(np.random.default_rng(i), scene, 5).text for i in range(20)]
+    # The latents are of that very scene.
+    video = pixels(render(scene, 5, 32, 32))[None]
+    vae = models.load("pocket", "cpu", "fp32").vae
+    with torch.no_grad():
+        latents = vae.to_model(vae.encode(video).mode())
+    torch.testing.assert_close(objective.latents.get(0, np.array([2])), latents, atol=2e-2, rtol=0)
 
 
 @needs_pocket

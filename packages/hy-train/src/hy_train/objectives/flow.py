@@ -66,7 +66,7 @@ class FlowObjective(Objective):
 
     def _vae(self):
         if not self.data.vae:
-            return models.load(self.data.model, "cpu", "float32").vae
+            return models.load(self.data.model, "cpu", "fp32").vae
         return read_vae(Path(self.data.vae))
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
