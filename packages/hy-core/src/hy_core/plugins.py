@@ -48,7 +48,7 @@ class Found:
 
     @property
     def package(self) -> str:
-        """Distribution and version: `hy-i2v 0.1.0`."""
+        """Distribution and version: `hy-dawn 0.1.0`."""
         return f"{self.distribution} {self.version}".strip()
 
 

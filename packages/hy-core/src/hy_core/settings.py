@@ -240,7 +240,7 @@ def check_requires(requires: Iterable[str], origin: str) -> None:
         try:
             need = Requirement(line)
         except InvalidRequirement:
-            raise UsageError(f'{origin}: requires: "{line}" is not like "hy-i2v>=0.1"') from None
+            raise UsageError(f'{origin}: requires: "{line}" is not like "hy-dawn>=0.1"') from None
         hint = f'pip install "{line}"'
         try:
             have = version(need.name)

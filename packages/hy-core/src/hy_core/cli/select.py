@@ -101,7 +101,7 @@ def groups(selection: Selection) -> dict[str, list[click.Option]]:
 
 
 def heading(selection: Selection, name: str) -> str:
-    """`i2v options (hy-i2v 0.1.0): start from given frames`."""
+    """`dawn options (hy-dawn 0.1.0): follow a brightness curve`."""
     about = (selection.kinds[name].__doc__ or "").strip().splitlines()
     found = selection.plugins.loaded.get(name)
     package = f" ({found.package})" if found and found.package else ""
