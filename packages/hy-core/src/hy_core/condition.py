@@ -42,10 +42,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Pin:
-    """A frame of the video that is given: `latent` [B, C, h, w] in the model's scale."""
+    """A frame of the video that is given: `latent` [B, C, h, w] in the model's scale.
+
+    `time` is how noisy it is: 0 for a clean one; training may disturb it a little and say so.
+    """
 
     owner: str
     latent: Tensor
+    time: float = 0.0
 
 
 @dataclass
@@ -129,10 +133,11 @@ class Condition:
         self._check_latents(owner, "add_context", latents, len(at))
         self._contexts.append(Context(owner, latents, at, time))
 
-    def pin(self, owner: str, frames: Sequence[int], latents: Tensor) -> None:
-        """Give frames of the video: values [B, C, len(frames), h, w] held, time 0. Exclusive for each frame.
+    def pin(self, owner: str, frames: Sequence[int], latents: Tensor, time: float = 0.0) -> None:
+        """Give frames of the video: values [B, C, len(frames), h, w] held, at `time`. Exclusive for each frame.
 
-        Frames count latent frames from 0, or from the end when negative (-1 is the last).
+        Frames count latent frames from 0, or from the end when negative (-1 is the last). `time` is 0 for clean
+        latents, else the time that their noise has on the path.
         """
         self._check_latents(owner, "pin", latents, len(frames))
         for frame in frames:
@@ -146,7 +151,7 @@ class Condition:
                     f"{self.pins[place].owner} and {owner} both set latent frame {place}", "drop one"
                 )
         for index, place in enumerate(places):
-            self.pins[place] = Pin(owner, latents[:, :, index])
+            self.pins[place] = Pin(owner, latents[:, :, index], time)
 
     def feed(self, owner: str, value: Any) -> None:
         """Hand `value` to the modules that the owner attached at ports; feeding again replaces it.
@@ -196,7 +201,8 @@ def mergeable(conditions: Sequence[Condition]) -> bool:
     def form(cond: Condition) -> tuple[Any, ...]:
         shown = tuple((c.at, c.time) for c in cond.contexts)
         fed = tuple((owner, _form(cond.feeds[owner], cond.rows)) for owner in sorted(cond.feeds))
-        return cond.frames, cond.size, cond.guidance is None, tuple(sorted(cond.pins)), shown, fed
+        held = tuple(sorted((place, pin.time) for place, pin in cond.pins.items()))
+        return cond.frames, cond.size, cond.guidance is None, held, shown, fed
 
     return len(conditions) == 1 or len({form(cond) for cond in conditions}) == 1
 
@@ -208,7 +214,7 @@ def merge(conditions: Sequence[Condition]) -> Condition:
         return first
     rows = [cond.rows for cond in conditions]
     pins = {
-        place: Pin(pin.owner, _join([cond.pins[place].latent for cond in conditions], rows))
+        place: replace(pin, latent=_join([cond.pins[place].latent for cond in conditions], rows))
         for place, pin in first.pins.items()
     }
     contexts = [

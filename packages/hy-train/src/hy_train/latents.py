@@ -56,6 +56,12 @@ class Latents:
         """Return latents [B, C, F, h, w], float32."""
         return self._held[bucket][torch.from_numpy(np.asarray(indices))].float()
 
+    def pixels(self, bucket: int, indices: Sequence[int]) -> Tensor:
+        """Draw clips [B, 3, T, H, W] in [-1, 1]."""
+        b = self.buckets[bucket]
+        scenes = [self.scene(bucket, int(index)) for index in indices]
+        return torch.stack([pixels(render(scene, b.frames, b.height, b.width)) for scene in scenes])
+
     @torch.no_grad()
     def fill(self) -> None:
         """Encode what is not on disk yet, a shard at a time, and hold all of it in memory."""
@@ -71,8 +77,7 @@ class Latents:
             b = self.buckets[number]
             last, rows = min(first + _SHARD, b.clips), []
             for start in range(first, last, _ROWS):
-                scenes = [self.scene(number, index) for index in range(start, min(start + _ROWS, last))]
-                videos = torch.stack([pixels(render(s, b.frames, b.height, b.width)) for s in scenes])
+                videos = self.pixels(number, range(start, min(start + _ROWS, last)))
                 rows.append(vae.to_model(vae.encode(videos).mode()).half())
             save_atomic({"latents": torch.cat(rows)}, path)
         self._held = [

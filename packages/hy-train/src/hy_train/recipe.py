@@ -49,6 +49,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    conditioning: dict[str, Any] = field(default_factory=dict)  # a table for each plugin that conditions the DiT
 
 
 def builtin() -> dict[str, Path]:

@@ -17,7 +17,8 @@ class Denoiser:
 
     All that depends only on the prompt or the shape is prepared once, when this is made. Context frames stand
     before the video, at their own temporal positions and times, and are cut away after; pinned frames are set
-    to their values, run at time 0, and get velocity 0, so that a sampler leaves them as they are.
+    to their values, run at their pin's time (0 when clean), and get velocity 0, so that a sampler leaves them
+    as they are.
     """
 
     def __init__(self, dit: DiT, cond: Condition) -> None:
@@ -30,6 +31,8 @@ class Denoiser:
         self.shown = len(shown)
         # [F] of the network's frames: which are given, and so clean
         self.given = torch.tensor([*shown, *pinned], dtype=torch.bool, device=self.device)
+        held = [cond.pins[frame].time if frame in cond.pins else 0.0 for frame in range(cond.frames)]
+        self.known = torch.tensor([0.0] * self.shown + held, device=self.device)  # [F] times of given frames
         self.prepared = dit.prepare(
             [row.to(self.device, self.dtype) for row in cond.tokens()],
             cond.pooled.to(self.device, self.dtype),
@@ -49,7 +52,7 @@ class Denoiser:
         time = torch.as_tensor(time, dtype=torch.float32, device=self.device)
         time = self._context_times(time, len(latents))
         given = self.given.expand(len(latents), -1) if self.given.any() else None
-        time = time if given is None else time.masked_fill(given, 0.0)
+        time = time if given is None else self.known.where(given, time)
         velocity = self.dit(frames.to(self.device, self.dtype), time, self.prepared, cond.feeds, given)
         velocity = velocity[:, :, self.shown :].to(latents.device, torch.float32)
         if cond.pins:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core import models
+from hy_core.condition import Condition
 from hy_core.dit import DiT, DiTConfig
+from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
+from hy_core.plugins import Plugins
 from hy_core.text import TextEncoder
 from torch import Tensor
 
@@ -45,7 +49,12 @@ class FlowLoss:
 
 
 class FlowObjective(Objective):
-    """Velocity of noisy latents, given a caption."""
+    """Velocity of noisy latents, given a caption and what the plugins of `[conditioning]` add to it.
+
+    A plugin's `encode_batch(batch, cond)` fills the Condition of a batch, as `encode` does of a clip. `batch` holds the
+    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], the `generator` that
+    all chance comes from, and `settings`, the plugin's own table of the recipe. Pinned frames are left out of the loss.
+    """
 
     def __init__(self, recipe: Recipe, folder: Path):
         super().__init__(recipe, folder)
@@ -57,12 +66,18 @@ class FlowObjective(Objective):
         self.model = DiT(self.config)
         self.buckets = [with_options(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
         self._drawn: tuple[Any, list] | None = None
+        plugins = Plugins()
+        plugins.load(*recipe.conditioning)
+        self.conditioners = [plugins.conditioners().pick(name)() for name in recipe.conditioning]
+        for conditioner in self.conditioners:
+            conditioner.extend(self.model)
 
     def prepare(self) -> None:
         """Encode the clips of every bucket, once, and load the text encoders."""
         self.latents = Latents(self.buckets, self.recipe.seed, self.folder / "latents", self._vae)
         self.latents.fill()
         self.encoder = TextEncoder.load(models.find(self.data.model).folder, "cpu", torch.float32)
+        self.vae = self._vae().eval().requires_grad_(False) if self.conditioners else None
 
     def _vae(self):
         if not self.data.vae:
@@ -77,7 +92,12 @@ class FlowObjective(Objective):
             self._drawn = key, self._draw(group, rank)
         bucket, indices, prompts = self._drawn[1][place]
         encoded = self.encoder.encode(prompts)
-        return {"latents": self.latents.get(bucket, indices), "text": encoded.text, "pooled": encoded.pooled}
+        return {
+            "latents": self.latents.get(bucket, indices),
+            "text": encoded.text,
+            "pooled": encoded.pooled,
+            "pixels": partial(self.latents.pixels, bucket, indices),
+        }
 
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
         """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded."""
@@ -100,17 +120,22 @@ class FlowObjective(Objective):
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         data = batch["latents"]
-        rows, _, frames, *size = data.shape
+        rows, _, frames, *_ = data.shape
         time = sample_times(rows, self.options.times, self.options.shift, generator=generator).to(data.device)
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
-        prepared = self.model.prepare(
-            [row.to(data.device) for row in batch["text"]],
-            batch["pooled"].to(data.device),
-            torch.arange(frames, dtype=torch.float32),
-            tuple(size),
+        cond = self.condition(data, batch["text"], batch["pooled"])
+        for conditioner in self.conditioners:
+            settings = self.recipe.conditioning[conditioner.name]
+            conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
+        predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
+        free = [frame for frame in range(frames) if frame not in cond.pins]
+        return F.mse_loss(predicted[:, :, free], velocity(data, noise)[:, :, free]), {}
+
+    def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
+        """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
+        return Condition(
+            text=list(text), pooled=pooled, frames=data.shape[2], size=tuple(data.shape[3:]), vae=self.vae
         )
-        predicted = self.model(interpolate(data, noise, time), time[:, None].expand(rows, frames), prepared)
-        return F.mse_loss(predicted, velocity(data, noise)), {}
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
         """Loss at fixed times on the first batch: comparable between moments of a run, not between runs."""
@@ -120,12 +145,11 @@ class FlowObjective(Objective):
         encoded = self.encoder.encode(prompts)
         data = self.latents.get(0, indices)
         noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
-        frames, size = data.shape[2], tuple(data.shape[3:])
-        prepared = self.model.prepare(encoded.text, encoded.pooled, torch.arange(frames).float(), size)
+        denoiser = Denoiser(self.model, self.condition(data, encoded.text, encoded.pooled))
         losses = {}
         for time in (0.2, 0.5, 0.8, 0.95):
-            times = torch.full((rows, frames), time)
-            predicted = self.model(interpolate(data, noise, times), times, prepared)
+            times = torch.full((rows,), time)
+            predicted = denoiser(interpolate(data, noise, times), times)
             losses[f"loss_{time}"] = F.mse_loss(predicted, velocity(data, noise)).item()
         return losses
 
