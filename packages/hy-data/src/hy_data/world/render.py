@@ -23,7 +23,7 @@ _CHECKS_ACROSS = 8  # cells along the shorter side: 8 pixels each at 64
 _POINTED = {
     "square": (4, math.pi / 4, EXTENT["square"], EXTENT["square"] * math.cos(math.pi / 4)),
     "triangle": (3, -math.pi / 2, EXTENT["triangle"], EXTENT["triangle"] / 2),
-    "star": (5, -math.pi / 2, EXTENT["star"], EXTENT["star"] * 0.48),
+    "star": (5, -math.pi / 2, EXTENT["star"], EXTENT["star"] * 0.42),
 }
 
 

@@ -25,8 +25,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 SIZES: dict[str, tuple[float, float]] = {  # range of the radius at the first frame
-    "small": (6.5 / 64, 7.2 / 64),
-    "large": (10.5 / 64, 11.5 / 64),
+    "small": (7.6 / 64, 8.2 / 64),
+    "large": (11.6 / 64, 12.4 / 64),
 }
 MOTIONS = ("right", "left", "up", "down", "bounce", "spin", "grow", "shrink", "still")
 BACKGROUNDS = ("white", "black", "gray", "sky", "sunset", "checkerboard")
@@ -35,11 +35,11 @@ FRAMES, FPS = 17, 8.0
 
 # Distance from the centre to the farthest point, per unit of radius: shapes of one radius look about equally
 # large.
-EXTENT = {"circle": 1.0, "square": 1.22, "triangle": 1.35, "star": 1.38}
+EXTENT = {"circle": 1.0, "square": 1.22, "triangle": 1.35, "star": 1.42}
 _EDGE = 1.5 / 64  # smallest gap between a thing and the edge of the frame
 _MOVE = (17 / 64, 26 / 64)  # length of a move
 _HOP = (13 / 64, 19 / 64)  # height of a bounce
-_GROW = (1.7, 1.85)
+_GROW = (1.6, 1.7)
 _TURN = (math.radians(110), math.radians(180))
 
 
