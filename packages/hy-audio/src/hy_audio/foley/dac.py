@@ -1,0 +1,180 @@
+"""The audio VAE of Foley: waveforms at 48 kHz to 128 channels at 50 Hz and back.
+
+It is the encoder and decoder of the Descript Audio Codec with a Gaussian in place of its quantiser. Layers are
+plain here; weight-normed checkpoints are folded while loading (`load_dac`). B rows, C latent channels, N latents,
+T samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hy_core.errors import UsageError
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DACConfig:
+    """Shape of a continuous DAC; the defaults are the released `vae_128d_48k`."""
+
+    encoder_dim: int = 128
+    encoder_rates: tuple[int, ...] = (2, 3, 4, 5, 8)
+    latent_dim: int = 128
+    decoder_dim: int = 2048
+    decoder_rates: tuple[int, ...] = (8, 5, 4, 3, 2)
+    sample_rate: int = 48000
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_rates", "decoder_rates"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise UsageError(
+                f"a DAC can't shorten by {math.prod(self.encoder_rates)} and lengthen by "
+                f"{math.prod(self.decoder_rates)}",
+                hint="the encoder's and the decoder's rates have one product",
+            )
+
+    @property
+    def hop(self) -> int:
+        """Samples of one latent."""
+        return math.prod(self.encoder_rates)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DACConfig:
+        """Read the arguments of the official class; UsageError for a quantised DAC."""
+        if not data.get("continuous", False):
+            raise UsageError("this is a DAC with codebooks", hint="Foley needs the continuous one")
+        known = {field.name for field in dataclasses.fields(cls)}
+        found = {name: value for name, value in data.items() if name in known and value is not None}
+        width = found.get("encoder_dim", 64) * 2 ** len(found.get("encoder_rates", (2, 4, 8, 8)))
+        official = {"encoder_dim": 64, "encoder_rates": (2, 4, 8, 8), "latent_dim": width}
+        official |= {"decoder_dim": 1536, "decoder_rates": (8, 8, 4, 2), "sample_rate": 44100}
+        return cls(**official | found)
+
+
+class Snake(nn.Module):
+    """x + sin^2(alpha x) / alpha, an activation that can ring."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
+
+
+class Residual(nn.Module):
+    """A dilated convolution of seven taps and one of one, added to what they came from."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            Snake(channels),
+            nn.Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation),
+            Snake(channels),
+            nn.Conv1d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x)
+
+
+class Stage(nn.Module):
+    """Layers under the name `block`, as the checkpoints have them."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+class Encoder(Stage):
+    """[B,1,T] to [B,C,T/hop]."""
+
+    def __init__(self, config: DACConfig) -> None:
+        width = config.encoder_dim
+        layers: list[nn.Module] = [nn.Conv1d(1, width, 7, padding=3)]
+        for rate in config.encoder_rates:
+            down = nn.Conv1d(width, 2 * width, 2 * rate, stride=rate, padding=math.ceil(rate / 2))
+            layers.append(Stage(*(Residual(width, d) for d in (1, 3, 9)), Snake(width), down))
+            width *= 2
+        layers += [Snake(width), nn.Conv1d(width, config.latent_dim, 3, padding=1)]
+        super().__init__(*layers)
+
+
+class Decoder(nn.Module):
+    """[B,C,N] to [B,1,N*hop] in [-1, 1]."""
+
+    def __init__(self, config: DACConfig) -> None:
+        super().__init__()
+        width = config.decoder_dim
+        layers: list[nn.Module] = [nn.Conv1d(config.latent_dim, width, 7, padding=3)]
+        for stage, rate in enumerate(config.decoder_rates):
+            width, out = config.decoder_dim // 2**stage, config.decoder_dim // 2 ** (stage + 1)
+            up = nn.ConvTranspose1d(
+                width, out, 2 * rate, stride=rate, padding=math.ceil(rate / 2), output_padding=rate % 2
+            )
+            layers.append(Stage(Snake(width), up, *(Residual(out, d) for d in (1, 3, 9))))
+            width = out
+        layers += [Snake(width), nn.Conv1d(width, 1, 7, padding=3), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """What an audio VAE says of a waveform: a normal distribution for each latent.
+
+    `moments` [B,2C,...] are mean and log variance along the channels; the latter is held to [-30, 20].
+    """
+
+    moments: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.moments.chunk(2, dim=1)[0]
+
+    @property
+    def log_variance(self) -> Tensor:
+        return self.moments.chunk(2, dim=1)[1].clamp(-30, 20)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw; the generator is that of the moments' device."""
+        mean = self.mean
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def divergence(self) -> Tensor:
+        """Mean over all latents of the divergence from a standard normal: a number."""
+        log_variance = self.log_variance
+        return 0.5 * (self.mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+class DACVAE(nn.Module):
+    """Waveforms [B,1,T] in [-1, 1] to latents [B,C,N] and back; latents have no scale factor."""
+
+    def __init__(self, config: DACConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv1d(config.latent_dim, 2 * config.latent_dim, 1)
+        self.post_quant_conv = nn.Conv1d(config.latent_dim, config.latent_dim, 1)
+        self.decoder = Decoder(config)
+
+    def encode(self, waveform: Tensor) -> Gaussian:
+        """Silence is added at the end up to a whole number of latents."""
+        short = -waveform.shape[-1] % self.config.hop
+        return Gaussian(self.quant_conv(self.encoder(F.pad(waveform, (0, short)))))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(latents))
