@@ -51,6 +51,16 @@ def test_every_bucket_is_drawn(objective):
 
 
 @needs_pocket
+def test_a_bucket_is_drawn_from_its_beginning_on(tmp_path):
+    clips, pictures = TINY["data"]["buckets"]
+    table = {**TINY, "steps": 32, "data": {"buckets": [{**clips, "begin": 0.5}, pictures]}}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    shapes = [objective.batch(step)["latents"].shape[2] for step in range(32)]
+    assert set(shapes[:16]) == {1} and set(shapes[16:]) == {1, 2}
+
+
+@needs_pocket
 def test_latents_are_kept_and_made_once(objective):
     files = sorted(objective.latents.folder.iterdir())
     times = [file.stat().st_mtime_ns for file in files]

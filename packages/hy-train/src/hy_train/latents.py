@@ -26,13 +26,18 @@ _ROWS = 8  # clips encoded together
 
 @dataclass(frozen=True)
 class Bucket:
-    """Clips of one shape: how many there are, and how often a batch is drawn from them."""
+    """Clips of one shape: how many there are, and how often a batch is drawn from them.
+
+    None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then clips
+    (the paper's curriculum, section 4.5).
+    """
 
     frames: int
     height: int
     width: int
     clips: int
     share: float = 1.0
+    begin: float = 0.0
 
 
 class Latents:

@@ -102,7 +102,8 @@ class FlowObjective(Objective):
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
         """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 3, group, rank))
-        shares = np.array([bucket.share for bucket in self.buckets])
+        done = group * _TOGETHER / self.recipe.steps
+        shares = np.array([bucket.share * (done >= bucket.begin) for bucket in self.buckets])
         chosen = rng.choice(len(self.buckets), _TOGETHER, p=shares / shares.sum())
         batches = []
         for bucket in np.unique(chosen):
