@@ -46,6 +46,7 @@ class VAELoss:
     kl: float = 1e-4
     logvar: float = -4.0  # log-variance of the untrained encoder: small noise, so that it learns to see first
     decoder_only: bool = False  # keep the encoder, and with it the latents that a DiT was trained on
+    noise: float = 0.0  # most noise added to latents, in their spread: a DiT's are never exact (as in RAE)
 
 
 class VAEObjective(Objective):
@@ -105,7 +106,12 @@ class VAEObjective(Objective):
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(not self.weights.decoder_only):
             posterior = self.model.encode(batch)
-        output = self.model.decode(posterior.sample(generator))
+        latents = posterior.sample(generator)
+        if self.weights.noise:
+            size = torch.rand(len(batch), 1, 1, 1, 1, generator=generator) * self.weights.noise
+            noise = torch.randn(latents.shape, generator=generator)
+            latents = latents + noise * size / self.config.scaling
+        output = self.model.decode(latents)
         square = F.mse_loss(output, batch)
         kl = posterior.kl().sum() / posterior.mean.numel()
         loss = F.l1_loss(output, batch) + self.weights.square * square + self.weights.kl * kl
