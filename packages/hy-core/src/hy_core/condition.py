@@ -12,6 +12,10 @@ from torch import Tensor
 from hy_core.errors import ConflictError, PluginError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
     from hy_core.vae import VAE
 
 Time = Literal["clean", "video"]
@@ -59,11 +63,18 @@ class Condition:
     `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
     `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
     `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae`
-    is the model's, for a plugin that has pictures to encode.
+    is the model's, for a plugin that has pictures to encode, and `folder` the model's, for one that finds an
+    encoder of its own there.
+
+    `channels` is how many channels the network takes beside the noisy ones: 0 in most (see `fill`). `riflex`
+    slows down one temporal frequency (`hy_core.dit.rope.riflex`), for clips longer than those of the training.
+
+    A clip that is made in segments has a condition for each: `start` is the frame of the clip that this
+    segment begins at, `past` are the frames made so far, uint8 [F, H, W, 3]; the first has no past.
 
     Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
-    one frame, `set_text`: a second owner is a ConflictError that names both). What is additive is kept in the
-    order of the owners' names, so that the order of plugins on a command line changes nothing.
+    one frame, `set_text`, `fill`: a second owner is a ConflictError that names both). What is additive is kept
+    in the order of the owners' names, so that the order of plugins on a command line changes nothing.
     """
 
     text: list[Tensor]
@@ -75,10 +86,17 @@ class Condition:
     prompts: tuple[str, ...] = ()
     negative: bool = False
     vae: VAE | None = None
+    folder: Path | None = None
+    channels: int = 0
+    riflex: bool = False
+    start: int = 0
+    past: np.ndarray | None = None
+    dropped: int = 0
     feeds: dict[str, Any] = field(default_factory=dict)
     pins: dict[int, Pin] = field(default_factory=dict)
     _extras: list[Extra] = field(default_factory=list)
     _contexts: list[Context] = field(default_factory=list)
+    _beside: tuple[str, Tensor] | None = None
     _text_owner: str | None = None
 
     @property
@@ -153,6 +171,26 @@ class Condition:
         for index, place in enumerate(places):
             self.pins[place] = Pin(owner, latents[:, :, index], time)
 
+    def fill(self, owner: str, latents: Tensor) -> None:
+        """Fill the network's further input channels: [B, `channels`, F, h, w], beside the noisy ones. Exclusive."""
+        if self._beside is not None:
+            raise ConflictError(
+                f"{self._beside[0]} and {owner} both fill the network's further input channels", "drop one"
+            )
+        self._check_latents(owner, "fill", latents, self.frames)
+        fits = latents.shape[1] == self.channels
+        self._check(owner, fits, f"fill takes {self.channels} channels, not {latents.shape[1]}")
+        self._beside = owner, latents
+
+    @property
+    def beside(self) -> Tensor | None:
+        """What the network's further input channels were filled with [B, `channels`, F, h, w]."""
+        return None if self._beside is None else self._beside[1]
+
+    def drop(self, frames: int) -> None:
+        """Leave out the first decoded `frames` of the result; of several wishes the longest holds."""
+        self.dropped = max(self.dropped, frames)
+
     def feed(self, owner: str, value: Any) -> None:
         """Hand `value` to the modules that the owner attached at ports; feeding again replaces it.
 
@@ -202,7 +240,8 @@ def mergeable(conditions: Sequence[Condition]) -> bool:
         shown = tuple((c.at, c.time) for c in cond.contexts)
         fed = tuple((owner, _form(cond.feeds[owner], cond.rows)) for owner in sorted(cond.feeds))
         held = tuple(sorted((place, pin.time) for place, pin in cond.pins.items()))
-        return cond.frames, cond.size, cond.guidance is None, held, shown, fed
+        once = cond.guidance is None, cond.beside is None, cond.riflex, cond.dropped
+        return cond.frames, cond.size, once, held, shown, fed
 
     return len(conditions) == 1 or len({form(cond) for cond in conditions}) == 1
 
@@ -229,6 +268,7 @@ def merge(conditions: Sequence[Condition]) -> Condition:
         prompts=tuple(prompt for cond in conditions for prompt in cond.prompts),
         feeds={owner: _join([cond.feeds[owner] for cond in conditions], rows) for owner in first.feeds},
         pins=pins,
+        _beside=first._beside and (first._beside[0], _join([cond.beside for cond in conditions], rows)),
         _extras=[],
         _contexts=contexts,
     )

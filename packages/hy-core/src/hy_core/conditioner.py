@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hy_core import options as opts
-from hy_core.errors import UsageError
+from hy_core.errors import ConflictError, UsageError
 from hy_core.trace import traced, tracing
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from hy_core.request import Request, Result
 
 LIFECYCLE = (
+    "defaults",
     "validate",
+    "segments",
     "extend",
     "encode",
     "encode_batch",
@@ -33,11 +35,23 @@ LIFECYCLE = (
 )
 
 
+@dataclass(frozen=True)
+class Segments:
+    """A clip that is made piece by piece: `count` segments, each after the first going on from the last.
+
+    A segment has the frames of the request. `overlap` is how many frames (4k+1) of what is there it begins with;
+    they are left out of it when it is put behind the rest.
+    """
+
+    count: int
+    overlap: int
+
+
 class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
-    The methods are called in this order: validate (of all plugins), weights and extend (of each), encode for
-    each clip and guidance branch, branches, before_step at each step, finish. parallel_plan is asked when the
+    The methods are called in this order: defaults and validate (of all plugins), weights and extend (of each),
+    segments for each clip, encode for each of its segments and guidance branches, branches, before_step at each step, finish. parallel_plan is asked when the
     network is split among devices, encode_batch in training. A module that defines a Conditioner stays free
     of torch: import it inside the methods that need it.
     """
@@ -71,8 +85,20 @@ class Conditioner:
         """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""
         return UsageError(f"{opts.flag(self.name, option)}: {message}")
 
+    def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What this plugin would rather have where the user says nothing, such as the size of a picture.
+
+        `model` holds the model's own defaults by their names in `Request`: width, height, frames, fps, steps...
+        Return those that should differ. Cheap; imports no torch.
+        """
+        return {}
+
     def validate(self, request: Request) -> None:
         """Look at files, sizes and ranges, and raise a HyError early. Cheap; imports no torch."""
+
+    def segments(self, request: Request) -> Segments | None:
+        """Make the clip longer than one run of the network, in segments. None: this plugin doesn't ask for it."""
+        return None
 
     def extend(self, dit: DiT) -> None:
         """Attach modules at the ports of a network on the meta device: shapes only, no values."""
@@ -101,3 +127,24 @@ class Conditioner:
     def parallel_plan(self) -> Mapping[str, ParallelStyle]:
         """Tensor-parallel styles for the attached modules, keyed by the names below this plugin's."""
         return {}
+
+
+def suggested(conditioners: Iterable[Conditioner], model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's defaults with what the conditioners would rather have; ConflictError if two disagree."""
+    found: dict[str, tuple[str, Any]] = {}
+    for conditioner in conditioners:
+        for key, value in conditioner.defaults(model).items():
+            owner, other = found.setdefault(key, (conditioner.name, value))
+            if other != value:
+                raise ConflictError(
+                    f"{owner} suggests {key} {other}, {conditioner.name} suggests {value}", f"say which: --{key}"
+                )
+    return {**model, **{key: value for key, (_, value) in found.items()}}
+
+
+def segments(conditioners: Iterable[Conditioner], request: Request) -> Segments:
+    """How a clip is to be made; ConflictError if two conditioners want it in segments."""
+    asked = {one.name: wish for one in conditioners if (wish := one.segments(request)) is not None}
+    if len(asked) > 1:
+        raise ConflictError(f"{' and '.join(sorted(asked))} both make the clip in segments", "drop one of them")
+    return next(iter(asked.values()), Segments(1, 0))

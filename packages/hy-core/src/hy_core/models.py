@@ -164,6 +164,8 @@ class Model:
     text: Callable[[], TextEncoder]
     defaults: Defaults = Defaults()
     hashes: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    """Where its parts lie, if they came from files."""
     tiling: str = "official"
     """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
     _extended: dict[str, tuple[Conditioner, Attached]] = field(default_factory=dict)
@@ -258,6 +260,7 @@ def load(name: str, device: str = "auto", dtype: str = "auto", weights: str | No
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
         defaults=card.defaults,
         hashes={"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)},
+        folder=card.folder,
         tiling="diffusers" if card.layout == "diffusers" else "official",
     )
 

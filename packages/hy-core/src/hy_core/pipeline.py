@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from hy_core import models, provenance
 from hy_core.condition import Condition, merge, mergeable
+from hy_core.conditioner import segments
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
 from hy_core.dit.attention import attention
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
+from hy_core.flow.path import start_noise
 from hy_core.flow.sampler import SAMPLERS
 from hy_core.flow.schedule import sigmas_for
-from hy_core.request import Request, Result
+from hy_core.request import SEED_END, Request, Result
 from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 SMALL = 4096
 """Video tokens up to which guidance branches share a batch: so few leave a device idle otherwise."""
+SEED_STRIDE = 0x9E3779B97F4A7C15
+"""Between the seeds of a clip's segments: so far apart that clips of neighbouring seeds share no noise."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Run:
         self.requests, self.conditioners = list(requests), conditioners
         self.callback, self.plugins = callback, plugins
         self.stage, self.started, self.ended = "load", 0, 0
+        self.segment = 0, 1  # which of how many is being made
 
     # -- the seven steps ---------------------------------------------------------------------------------
 
@@ -154,16 +159,30 @@ class Run:
         """Steps 3 to 7 for the requests of a group, which run as rows of one batch."""
         requests = [self.requests[index] for index in group]
         first, results = requests[0], []
-        self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
-        conds = [self.conditions(model, request, texts) for request in requests]  # 3
-        if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
-            return [result for index in group for result in self.make(model, [index], texts)]
-        with attention(first.attention):
-            latents = self.sample(
-                model, requests, group, [merge(branch) for branch in zip(*conds, strict=True)]
-            )  # 4
+        pieces = segments(self.conditioners, first)
+        made: list[np.ndarray | None] = [None] * len(group)
+        for number in range(pieces.count):
+            self.segment = number, pieces.count
+            shifted = [segment_request(request, number) for request in requests]
+            self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
+            start = number * (first.frames - pieces.overlap)
+            conds = [
+                self.conditions(model, request, texts, start, past)
+                for request, past in zip(shifted, made, strict=True)
+            ]  # 3
+            if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
+                return [result for index in group for result in self.make(model, [index], texts)]
+            with attention(first.attention):
+                latents = self.sample(
+                    model, shifted, group, [merge(branch) for branch in zip(*conds, strict=True)]
+                )  # 4
+            for row, request in enumerate(shifted):
+                frames, tiling = self.decode(model, request, group[row], latents[[row]])  # 5
+                frames = frames[max(conds[row][0].dropped, pieces.overlap if number else 0) :]
+                past = made[row]
+                made[row] = frames if past is None else np.concatenate([past, frames])
         for row, request in enumerate(requests):
-            frames, tiling = self.decode(model, request, group[row], latents[[row]])  # 5
+            frames = made[row]
             record = provenance.record(
                 replace(request, tiling=tiling),
                 model.hashes,
@@ -179,9 +198,17 @@ class Run:
         return results  # 7: whoever called writes it
 
     def conditions(
-        self, model: Model, request: Request, texts: dict[tuple[str, bool], Encoded]
+        self,
+        model: Model,
+        request: Request,
+        texts: dict[tuple[str, bool], Encoded],
+        start: int = 0,
+        past: np.ndarray | None = None,
     ) -> list[Condition]:
-        """Step 3: what prompt and conditioners tell the network; then the same for the negative branch."""
+        """Step 3: what prompt and conditioners tell the network; then the same for the negative branch.
+
+        `start` and `past` are those of the segment (see `Condition`).
+        """
         scale = guidance_of(request, model)
         frames, *size = model.vae.config.latent_size(request.frames, request.height, request.width)
         conds = []
@@ -198,6 +225,10 @@ class Run:
                 prompts=(prompt,),
                 negative=negative,
                 vae=model.vae,
+                folder=model.folder,
+                channels=max(model.dit.config.in_channels - model.dit.config.out_channels, 0),
+                start=start,
+                past=past,
             )
             for conditioner in self.conditioners:
                 conditioner.encode(request, cond)
@@ -229,6 +260,8 @@ class Run:
             if not finite(x):
                 raise not_a_number(model.dit, f"step {step} of {steps}")
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            number, count = self.segment
+            step, steps = step + number * steps, steps * count
             for request in requests:
                 if self.plugins:
                     self.plugins.step(request, step, steps, seconds)
@@ -245,14 +278,15 @@ class Run:
         tiling = tiling_of(request, model)
         frames = np.empty((request.frames, request.height, request.width, 3), np.uint8)
         done, clock = 0, time.perf_counter()
-        self.tell("decode", clip, steps=request.frames)
+        before, steps = self.segment[0] * request.frames, self.segment[1] * request.frames
+        self.tell("decode", clip, step=before, steps=steps)
         for pixels in model.vae.stream(scaled(model, latents), Tiling.named(tiling, model.vae.config)):
             if not finite(pixels):
                 raise not_a_number(model.vae, "the decoder")
             part = to_frames(pixels[0])
             frames[done : done + len(part)] = part
             seconds, clock, done = time.perf_counter() - clock, time.perf_counter(), done + len(part)
-            self.tell("decode", clip, step=done, steps=request.frames, seconds=seconds)
+            self.tell("decode", clip, step=before + done, steps=steps, seconds=seconds)
         return frames, tiling
 
     # -- grouping, reporting -----------------------------------------------------------------------------
@@ -308,8 +342,12 @@ def noise(request: Request, model: Model) -> Tensor:
     the same seed gives other noise there (core facts, trap 7).
     """
     shape = model.vae.config.latent_size(request.frames, request.height, request.width)
-    generator = torch.Generator().manual_seed(request.seed)
-    return torch.randn(1, model.vae.config.latent_channels, *shape, generator=generator)
+    return start_noise((model.vae.config.latent_channels, *shape), request.seed)
+
+
+def segment_request(request: Request, number: int) -> Request:
+    """The request of a later segment of a clip: the same with noise of its own."""
+    return replace(request, seed=(request.seed + number * SEED_STRIDE) % SEED_END) if number else request
 
 
 def guidance_of(request: Request, model: Model) -> float | None:

@@ -16,6 +16,7 @@ import click
 from hy_core import settings
 from hy_core.cli import output
 from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
+from hy_core.conditioner import suggested
 from hy_core.errors import MissingError, UsageError
 from hy_core.request import Request
 from hy_core.settings import Settings
@@ -146,6 +147,7 @@ def requested(
     seed: int,
 ) -> Request:
     chosen = {one.name: one.options for one in conditioners}
+    defaults = suggested(conditioners, defaults)
     return settings.request(merged, prompt, defaults, selection.names, chosen, seed)
 
 

@@ -6,6 +6,7 @@ any real numbers, so that any size and length works and a reference frame may st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,10 +18,25 @@ def frequencies(dim: int, theta: float = 256.0, device: torch.device | str | Non
     return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
 
 
-def table(positions: Sequence[Tensor], dims: Sequence[int], theta: float = 256.0) -> Tensor:
+def riflex(turns: Tensor, frames: int) -> Tensor:
+    """Frequencies of the time axis [dim / 2] for `frames` latent frames, more than the training had.
+
+    One of them, chosen by the length, becomes so slow that it doesn't come full circle within the clip
+    (RIFLEx; the constants are the official image-to-video code's, which does so above 192 frames of video).
+    """
+    index = min(max(2 + frames // 25, 4), 8, len(turns)) - 1
+    slowed = turns.clone()
+    slowed[index] = 0.9 * 2 * math.pi / frames
+    return slowed
+
+
+def table(
+    positions: Sequence[Tensor], dims: Sequence[int], theta: float = 256.0, long: int | None = None
+) -> Tensor:
     """Turns of the grid spanned by one list of positions per axis, in row-major order.
 
-    `positions[a]` is [n_a] and `dims[a]` channels turn with axis a. Returns complex numbers of size 1,
+    `positions[a]` is [n_a] and `dims[a]` channels turn with axis a. `long` is the number of latent frames of
+    a clip that `riflex` is for; the first axis is the time then. Returns complex numbers of size 1,
     [product of n_a, sum(dims) / 2].
     """
     sizes = [len(at) for at in positions]
@@ -28,7 +44,9 @@ def table(positions: Sequence[Tensor], dims: Sequence[int], theta: float = 256.0
     for axis, (at, dim) in enumerate(zip(positions, dims, strict=True)):
         shape = [1] * len(sizes) + [dim // 2]
         shape[axis] = sizes[axis]
-        turns = torch.outer(at.float(), frequencies(dim, theta, at.device))
+        speeds = frequencies(dim, theta, at.device)
+        speeds = riflex(speeds, long) if long and axis == 0 else speeds
+        turns = torch.outer(at.float(), speeds)
         angles.append(turns.view(shape).expand(*sizes, -1))
     angle = torch.cat(angles, dim=-1).flatten(0, -2)
     return torch.complex(angle.cos(), angle.sin())

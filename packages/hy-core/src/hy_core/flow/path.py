@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+
+def start_noise(shape: Sequence[int], seed: int, draw: int = 0) -> Tensor:
+    """Noise to start from, [1, *shape] float32: the `draw`-th of a seed (0 is the first), drawn on the CPU.
+
+    So it is the same on any device and beside any other clip.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(draw):
+        torch.randn(1, *shape, generator=generator)
+    return torch.randn(1, *shape, generator=generator)
 
 
 def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
