@@ -17,7 +17,7 @@ from hy_core.dit.attention import Layout
 from hy_core.dit.blocks import DoubleBlock, SingleBlock
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import FinalLayer, NumberEmbedding, PatchEmbedding, VectorEmbedding
-from hy_core.dit.ports import Port
+from hy_core.dit.ports import FeedPort, Port
 from hy_core.dit.refiner import Refiner
 from hy_core.dit.rope import table
 
@@ -37,10 +37,19 @@ class Prepared:
     grid: tuple[int, int]  # rows and columns of patches
 
 
+@dataclass
+class Kept:
+    """Where the last `blocks` blocks begin. A run of the network fills it; with it filled, a run begins there."""
+
+    blocks: int = 1
+    x: Tensor | None = None  # [B,F,S,D] the video's tokens
+    y: Tensor | None = None  # [T,D] the text's
+
+
 class DiT(nn.Module):
     """A HunyuanVideo transformer. Parameter names are those of the official checkpoints.
 
-    Plugins attach modules at `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
+    Plugins attach modules at `feed`, `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -55,6 +64,7 @@ class DiT(nn.Module):
         self.double_blocks = nn.ModuleList([DoubleBlock(config) for _ in range(config.depth_double)])
         self.single_blocks = nn.ModuleList([SingleBlock(config) for _ in range(config.depth_single)])
         self.final_layer = FinalLayer(width, config.patch, config.out_channels)
+        self.feed = FeedPort()
         self.embed = Port()
         self.time = Port()
         #: Recompute blocks in the backward pass instead of keeping their activations.
@@ -81,12 +91,14 @@ class DiT(nn.Module):
         frames_at: Tensor,
         size: tuple[int, int],
         guidance: Tensor | None = None,
+        long: int | None = None,
     ) -> Prepared:
         """Do the work of the prompt and the shape, once per run.
 
         `text` holds the valid states of each row [L_i, text_dim], `pooled` is [B, pooled_dim]; `frames_at`
         [F] are the temporal positions of the frames (0, 1, 2...), `size` is the latents' height and
-        width; `guidance` [B] is a distilled model's embedded guidance (see `embedded_guidance`), else None.
+        width; `guidance` [B] is a distilled model's embedded guidance (see `embedded_guidance`), else None;
+        `long` are the video's frames, if it is longer than those of the training (see `rope.riflex`).
         ValueError: an empty row of text, guidance missing or unknown, a size that the patch doesn't divide.
         """
         _, patch_h, patch_w = self.config.patch
@@ -111,7 +123,7 @@ class DiT(nn.Module):
             guided=guided,
             words=Layout(lengths, device=device),
             seq=blocks.Sequence(
-                rope=table(axes, self.config.rope_dims, self.config.rope_theta),
+                rope=table(axes, self.config.rope_dims, self.config.rope_theta, long),
                 joint=Layout([tokens] * len(lengths), lengths, device=device),
             ),
             grid=grid,
@@ -125,11 +137,14 @@ class DiT(nn.Module):
         feeds: Mapping[str, Any] = NO_FEEDS,
         given: Tensor | None = None,
         now: Tensor | None = None,
+        kept: Kept | None = None,
     ) -> Tensor:
         """Latents [B,C,F,H,W], each frame at its time [B,F] (0 clean, 1 noise), to velocity [B,C',F,H,W].
 
         `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and
         the last layer at given frames, follow `now` [B]: the time of the noisiest frame that isn't given.
+        `feeds` are what `dit.feed` made of the plugins' own. `kept` leaves out the blocks before those it stands
+        before, if it is filled, or is filled.
 
         B rows, C channels, F frames, S patches of a frame, D width, T text tokens of all rows.
         """
@@ -141,11 +156,19 @@ class DiT(nn.Module):
         noisy = (self.time_in(now * 1000) + prepared.guided)[:, None].expand_as(vec)
         noisy = self.time(noisy, feeds)[:, -1].contiguous()  # [B,D]
 
-        x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
-        y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
-
         act, act_noisy = F.silu(vec), F.silu(noisy)
-        for block in (*self.double_blocks, *self.single_blocks):
+        stack = [*self.double_blocks, *self.single_blocks]
+        last = len(stack) - (kept.blocks if kept else 0)
+        if kept is None or kept.x is None:
+            x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
+            y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
+            for block in stack[:last]:
+                x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
+            if kept is not None:
+                kept.x, kept.y = x, y
+        else:
+            x, y = kept.x, kept.y
+        for block in stack[last:]:
             x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
 
         return self.final_layer(x, vec.where(free[..., None], noisy[:, None]), prepared.grid)

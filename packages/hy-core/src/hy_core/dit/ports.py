@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,8 +41,26 @@ class Port(nn.ModuleDict):
         return x
 
 
-def add_to_video(x: Tensor, change: Tensor) -> Tensor:
-    """Add [B, F', ...] to the last F' frames of x [B, F, ...]; context frames stand before the video."""
+class FeedPort(Port):
+    """Where a plugin turns what it feeds into what its modules at other ports read, once per run.
+
+    Modules are called as `module(feed)`. What has no module here is handed on as it is.
+    """
+
+    def forward(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self[name](feed) if name in self else feed for name, feed in feeds.items()}
+
+
+def add_to_video(x: Tensor, change: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Add [B, F', ...] to the last F' frames of x [B, F, ...]; context frames stand before the video.
+
+    A mask [B, F', S, 1] multiplies the change; where it is 0, x stays as it is, to the bit.
+    """
+    if mask is not None:
+        video = x[:, x.shape[1] - mask.shape[1] :]
+        mask = mask.to(x)
+        video = torch.where(mask != 0, video + change.to(x.dtype) * mask, video)
+        return torch.cat((x[:, : x.shape[1] - mask.shape[1]], video), dim=1)
     before = x.shape[1] - change.shape[1]
     if before and change.shape[1] > 1:
         change = F.pad(change, [0, 0] * (change.dim() - 2) + [before, 0])
@@ -72,29 +91,51 @@ class CrossAttend(nn.Module):
     """Let the tokens of each frame attend to tokens of the feed; zero at first.
 
     The feed is [B, F, n, features], n tokens for each frame; F = 1 gives all frames the same tokens. x is
-    [B, F, S, D]. A feed of the video's frames leaves context frames alone.
+    [B, F, S, D]. A feed of the video's frames leaves context frames alone. With a mask [B, F, S, 1] the change is
+    multiplied by it: then it is the mask that has the video's frames, and where it is 0 nothing changes.
+
+    `inner` is the width of the queries (D by default), shared among the heads; `norm_feed` normalises the feed's
+    tokens as the queries' are.
     """
 
-    def __init__(self, features: int, width: int, heads: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        heads: int,
+        inner: int | None = None,
+        bias: bool = True,
+        norm_feed: bool = False,
+        eps: float = 1e-6,
+    ) -> None:
         super().__init__()
+        inner = inner or width
         self.heads = heads
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(features, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm_feed = nn.LayerNorm(features, eps=eps) if norm_feed else None
+        self.q = nn.Linear(width, inner, bias=bias)
+        self.kv = nn.Linear(features, 2 * inner, bias=bias)
+        self.proj = nn.Linear(inner, width, bias=bias)
         nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        if bias:
+            nn.init.zeros_(self.proj.bias)
 
-    def forward(self, x: Tensor, feed: Tensor) -> Tensor:
-        frames = x[:, -feed.shape[1] :] if feed.shape[1] > 1 else x
-        q = self.q(self.norm(frames)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
-        k, v = self.kv(feed.to(self.kv.weight)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        k, v = (part.transpose(2, 3).expand(-1, q.shape[1], -1, -1, -1) for part in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3)
-        return add_to_video(x, self.proj(out))
+    def change(self, x: Tensor, feed: Tensor) -> Tensor:
+        """What x [B, F, S, D] reads from the feed [B, F or 1, n, features]: [B, F, S, D]."""
+        feed = feed.to(self.kv.weight)
+        feed = feed if self.norm_feed is None else self.norm_feed(feed)
+        q = self.q(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
+        k, v = self.kv(feed).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = (part.transpose(2, 3).expand(q.shape[0], q.shape[1], -1, -1, -1) for part in (k, v))
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3))
+
+    def forward(self, x: Tensor, feed: Tensor, mask: Tensor | None = None) -> Tensor:
+        frames = (feed if mask is None else mask).shape[1]
+        alone = mask is None and frames == 1  # the same tokens for all frames, context too
+        return add_to_video(x, self.change(x if alone else x[:, x.shape[1] - frames :], feed), mask)
 
 
 def port_owner(key: str) -> str | None:
     """The plugin whose module a key of the DiT's state dict belongs to; None for the DiT's own."""
-    found = re.search(r"(?:^embed|^time|\.after)\.([^.]+)\.", key)
+    found = re.search(r"(?:^feed|^embed|^time|\.after)\.([^.]+)\.", key)
     return found[1] if found else None

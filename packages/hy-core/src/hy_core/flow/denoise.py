@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from hy_core.errors import UsageError
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
-    from hy_core.dit import DiT
+    from hy_core.dit import DiT, Kept
 
 
 class Denoiser:
@@ -22,6 +25,12 @@ class Denoiser:
     """
 
     def __init__(self, dit: DiT, cond: Condition) -> None:
+        extra = dit.config.in_channels - dit.config.out_channels
+        if extra > 0 and cond.beside is None:
+            raise UsageError(
+                f"the network has {extra} input channels beside the noisy ones, which nothing fills",
+                "it was made to go on from a picture: use a plugin that gives it one",
+            )
         self.dit, self.cond = dit, cond
         self.device, self.dtype = dit.device, dit.dtype
         at = [position for context in cond.contexts for position in context.at]
@@ -39,21 +48,28 @@ class Denoiser:
             positions,
             cond.size,
             None if cond.guidance is None else cond.guidance.to(self.device),
+            cond.frames if cond.riflex else None,
         )
+        self.feeds = dit.feed(cond.feeds)
 
-    def __call__(self, latents: Tensor, time: Tensor | float) -> Tensor:
+    def __call__(self, latents: Tensor, time: Tensor | float, kept: Kept | None = None) -> Tensor:
         """Velocity, float32, of latents [B, C, F, h, w].
 
-        `time` is a number, [B], or [B, F] (1 noise, 0 clean).
+        `time` is a number, [B], or [B, F] (1 noise, 0 clean); `kept` is the network's (see `DiT.forward`).
         """
         cond = self.cond
         context = [c.latents.to(latents).expand(len(latents), *c.latents.shape[1:]) for c in cond.contexts]
         frames = torch.cat([*context, cond.hold(latents)], 2)
+        if cond.beside is not None:  # frames that are only looked at have nothing there
+            beside = cond.beside.to(latents).expand(len(latents), *cond.beside.shape[1:])
+            frames = torch.cat([frames, F.pad(beside, (0, 0, 0, 0, self.shown, 0))], 1)
         time = torch.as_tensor(time, dtype=torch.float32, device=self.device)
         time = self._context_times(time, len(latents))
         given = self.given.expand(len(latents), -1) if self.given.any() else None
         time = time if given is None else self.known.where(given, time)
-        velocity = self.dit(frames.to(self.device, self.dtype), time, self.prepared, cond.feeds, given)
+        velocity = self.dit(
+            frames.to(self.device, self.dtype), time, self.prepared, self.feeds, given, kept=kept
+        )
         velocity = velocity[:, :, self.shown :].to(latents.device, torch.float32)
         if cond.pins:
             velocity = velocity.masked_fill(self.given[self.shown :, None, None].to(latents.device), 0.0)

@@ -137,7 +137,7 @@ def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
     at = torch.arange(plain.frames, dtype=torch.float32)
     known = dit.prepare(plain.text, plain.pooled, at, plain.size)
     with torch.no_grad():
-        return dit(latents, torch.full((1, plain.frames), 0.5), known, cond.feeds)
+        return dit(latents, torch.full((1, plain.frames), 0.5), known, dit.feed(cond.feeds))
 
 
 def without_effect(conditioner: Conditioner, tiny: Tiny) -> None:

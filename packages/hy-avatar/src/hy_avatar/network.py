@@ -1,0 +1,265 @@
+"""What hy-avatar attaches to a DiT: which modules, at which ports; and the feed that they all read.
+
+B rows, F latent frames, P pixel frames (4F-3), S patches of a frame, D width, K speakers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hy_core.dit import DiT
+from hy_core.dit.layers import Linear, PatchEmbedding
+from hy_core.dit.ports import add_to_video
+from hy_core.errors import UsageError
+from torch import Tensor, nn
+
+from hy_avatar.adapters import Adapters, Attend, Bottleneck
+from hy_avatar.controls import Controls
+
+GROUP = 4
+"""Pixel frames of a latent frame; the first latent frame is the first pixel frame alone."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Speech: features [window, layers, channels] of a pixel frame become `tokens` tokens, read after double blocks.
+
+    The defaults are the released model's: 10 steps of Whisper tiny's 5 hidden states of 384, one head of 1024.
+    """
+
+    window: int = 10
+    layers: int = 5
+    channels: int = 384
+    hidden: int = 1024
+    tokens: int = 4
+    heads: int = 1
+    inner: int = 1024
+    every: int = 2
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Expression: a latent of `features` numbers a pixel frame becomes `tokens` tokens of a latent frame."""
+
+    features: int = 128
+    hidden: int = 256
+    tokens: int = 16
+    heads: int = 1
+    inner: int = 1024
+    every_double: int = 2
+    every_single: int = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """A bottleneck adapter of a task's own after every `every` blocks of both kinds."""
+
+    rank: int = 64
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class AvatarConfig:
+    """Which drivers a set of weights knows; None and False are those that it doesn't.
+
+    `reference`: "add" (the released model: own patch embedding and a linear map, added to the video's tokens),
+    "channel" (the paper: as further input channels) or "none". `controls` is how many numbers each motion takes.
+    """
+
+    speech: Speech | None = Speech()
+    expression: Expression | None = None
+    pose: bool = False
+    controls: int = 4
+    reference: str = "add"
+    tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reference not in ("add", "channel", "none"):
+            raise UsageError(f"unknown reference {self.reference!r}", "use add, channel or none")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads, with plain JSON types only."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AvatarConfig:
+        """Read what `to_json` wrote; UsageError for what isn't known."""
+        kinds = {"speech": Speech, "expression": Expression}
+        try:
+            made = {
+                name: kinds[name](**value) if name in kinds and value else value
+                for name, value in data.items()
+            }
+            tasks = {name: Task(**task) for name, task in data.get("tasks", {}).items()}
+            return cls(**(made | {"tasks": tasks}))
+        except (TypeError, AttributeError) as error:
+            raise UsageError(f"the avatar's config doesn't fit: {error}") from None
+
+
+class SpeechProjection(nn.Module):
+    """Features of speech [..., window, layers, channels] to tokens [..., n, D] (facts 1.3.2)."""
+
+    def __init__(self, config: Speech, width: int) -> None:
+        super().__init__()
+        self.tokens = config.tokens
+        self.proj1 = Linear(config.window * config.layers * config.channels, config.hidden)
+        self.proj2 = Linear(config.hidden, config.hidden)
+        self.proj3 = Linear(config.hidden, config.tokens * width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = features.to(self.proj1.weight).flatten(-3)
+        x = F.relu(self.proj2(F.relu(self.proj1(x))))
+        return self.norm(self.proj3(x).unflatten(-1, (self.tokens, -1)))
+
+
+class ExpressionEncoder(nn.Module):
+    """Expression latents of pixel frames [B, P, features] to tokens of latent frames [B, F, n, D] (facts 1.3.4)."""
+
+    def __init__(self, config: Expression, width: int) -> None:
+        super().__init__()
+        self.read = Linear(config.features, config.hidden)
+        self.time = nn.ModuleList([nn.Conv1d(config.hidden, config.hidden, 3, padding=1) for _ in range(2)])
+        self.queries = nn.Parameter(torch.randn(config.tokens, config.hidden) * 0.02)
+        self.keys = Linear(config.hidden, 2 * config.hidden)
+        self.write = Linear(config.hidden, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.read(latents.to(self.read.weight)).mT
+        for layer in self.time:
+            x = x + F.silu(layer(x))
+        k, v = self.keys(grouped(x.mT.unsqueeze(2))).chunk(2, dim=-1)  # [B,F,4,hidden]
+        read = F.scaled_dot_product_attention(self.queries.to(k).expand(*k.shape[:2], -1, -1), k, v)
+        return self.norm(self.write(read + self.queries.to(k)))
+
+
+def grouped(tokens: Tensor) -> Tensor:
+    """Tokens of pixel frames [B, P, n, D] to those of latent frames [B, F, 4n, D].
+
+    As the causal VAE groups them: frame 0 alone (here four times), then four by four (facts 1.3.2).
+    """
+    first = tokens[:, :1].expand(-1, GROUP - 1, -1, -1)
+    return torch.cat((first, tokens), 1).unflatten(1, (-1, GROUP)).flatten(2, 3)
+
+
+class Reader(nn.Module):
+    """Turns the feed into what the other modules read, once per run: the drivers' features into tokens."""
+
+    def __init__(self, config: AvatarConfig, width: int) -> None:
+        super().__init__()
+        self.audio_proj = SpeechProjection(config.speech, width) if config.speech else None
+        self.expression = ExpressionEncoder(config.expression, width) if config.expression else None
+
+    def forward(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        feed = dict(feed)
+        if self.audio_proj is not None and "speech" in feed:
+            features = feed["speech"]["features"]  # [B,K,P,window,layers,channels]
+            tokens = grouped(self.audio_proj(features).flatten(0, 1)).unflatten(0, features.shape[:2])
+            feed["speech"] = {**feed["speech"], "tokens": tokens}
+        if self.expression is not None and "expression" in feed:
+            latents = feed["expression"]["features"]  # [B,K,P,features]
+            tokens = self.expression(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+            feed["expression"] = {**feed["expression"], "tokens": tokens}
+        return feed
+
+
+class Pictures(nn.Module):
+    """Adds what pictures say, as latents [B, C, F or 1, h, w] in the feed: `reference` and `pose`."""
+
+    def __init__(self, config: AvatarConfig, channels: int, width: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.ref_in = PatchEmbedding(channels, width, patch) if config.reference != "none" else None
+        self.before_proj = Linear(width, width) if config.reference == "add" else None
+        self.pose_in = PatchEmbedding(channels, width, patch) if config.pose else None
+        for layer in (
+            self.before_proj or (self.ref_in and self.ref_in.proj),
+            self.pose_in and self.pose_in.proj,
+        ):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, feed: Mapping[str, Any]) -> Tensor:
+        if self.ref_in is not None and "reference" in feed:
+            seen = self.ref_in(feed["reference"].to(x.device))
+            x = self.add(x, seen if self.before_proj is None else self.before_proj(seen), feed)
+        if self.pose_in is not None and "pose" in feed:
+            x = self.add(x, self.pose_in(feed["pose"].to(x.device)), feed, feed.get("pose_mask"))
+        return x
+
+    @staticmethod
+    def add(x: Tensor, change: Tensor, feed: Mapping[str, Any], mask: Tensor | None = None) -> Tensor:
+        """Add to the video's frames only; a change of one frame holds for all of them."""
+        change = change.expand(-1, feed["frames"], -1, -1)
+        return add_to_video(x, change, change.new_ones(1, feed["frames"], 1, 1) if mask is None else mask)
+
+
+def extend(dit: DiT, name: str, config: AvatarConfig) -> None:
+    """Attach the modules of `config` to a DiT under a plugin's name; they change nothing until they are trained."""
+    width, dims = dit.width, dit.config
+    if config.speech or config.expression:
+        dit.feed.attach(name, Reader(config, width))
+    if config.reference != "none" or config.pose:
+        dit.embed.attach(name, Pictures(config, dims.out_channels, width, dims.patch))
+    if config.controls:
+        dit.time.attach(name, Controls(width, config.controls))
+    for kind, blocks in (("double", dit.double_blocks), ("single", dit.single_blocks)):
+        for index, block in enumerate(blocks):
+            adapters = adapters_of(config, width, kind, index)
+            if adapters:
+                block.after.attach(name, adapters)
+
+
+def adapters_of(config: AvatarConfig, width: int, kind: str, index: int) -> Adapters:
+    """The adapters that stand after a block: `kind` is double or single, `index` counts from 0."""
+    made = Adapters()
+
+    def here(every: int) -> bool:
+        return every > 0 and index % every == every - 1
+
+    if (speech := config.speech) and kind == "double" and here(speech.every):
+        made.attach("speech", Attend(width, width, speech.heads, speech.inner, eps=1e-5))
+    if expression := config.expression:
+        every = expression.every_double if kind == "double" else expression.every_single
+        if here(every):
+            made.attach("expression", Attend(width, width, expression.heads, expression.inner, eps=1e-5))
+    for task, options in config.tasks.items():
+        if here(options.every):
+            made.attach(task, Bottleneck(width, options.rank))
+    return made
+
+
+def part(feed: Mapping[str, Any], frames: Sequence[int]) -> dict[str, Any]:
+    """The feed of a window of the video: latent `frames`, one after the other, perhaps over the end to the start.
+
+    The features of a window's pixel frames are those from 4 times its first latent frame on; behind the end of the
+    video there is silence (zeros), and then it begins again (facts 2.5).
+    """
+    feed, whole = dict(feed), feed["frames"]
+    index = torch.tensor(list(frames))
+    feed["frames"] = len(frames)
+
+    def cut(value: Tensor, axis: int) -> Tensor:
+        return value if value.shape[axis] == 1 else value.index_select(axis, index.to(value.device))
+
+    def cut_pixels(value: Tensor) -> Tensor:
+        steps = (GROUP * index[0] + torch.arange(GROUP * len(index) - 3)) % (GROUP * whole)
+        rest = value.new_zeros(*value.shape[:2], GROUP * whole - value.shape[2], *value.shape[3:])
+        return torch.cat((value, rest), 2).index_select(2, steps.to(value.device))
+
+    for task, one in feed.items():
+        if isinstance(one, Mapping):
+            one = {**one, "mask": cut(one["mask"], 2)} if "mask" in one else dict(one)
+            feed[task] = {**one, "features": cut_pixels(one["features"])} if "features" in one else one
+    for name in ("reference", "pose"):
+        if name in feed:
+            feed[name] = cut(feed[name], 2)
+    if feed.get("pose_mask") is not None:
+        feed["pose_mask"] = cut(feed["pose_mask"], 1)
+    return feed

@@ -1,0 +1,70 @@
+"""The released HunyuanVideo-Avatar: its shapes, the names of its checkpoint, and how its sampler behaves.
+
+Source: the repository Tencent-Hunyuan/HunyuanVideo-Avatar, as the facts of section 2 tell it. Its weights come under
+a licence of their own; none are shipped here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hy_core.weights.keys import Source
+
+from hy_avatar.network import AvatarConfig, Speech
+
+CONFIG = AvatarConfig()
+
+#: Where the parts of our modules lie in the released file, by the port that they are attached to.
+_PLACES = (
+    (r"feed\.{name}\.audio_proj\.(.+)", r"audio_proj.\1"),
+    (r"embed\.{name}\.(ref_in|before_proj)\.(.+)", r"\1.\2"),
+    (r"time\.{name}\.motion_expression\.(.+)", r"motion_exp.\1"),
+    (r"time\.{name}\.motion_head\.(.+)", r"motion_pose.\1"),
+    (r"time\.{name}\.fps\.(.+)", r"fps_proj.\1"),
+)
+_ADAPTER = r"double_blocks\.(\d+)\.after\.{name}\.speech\.attend\.(\w+)\.(weight|bias)"
+_LAYERS = {"norm_feed": "norm1", "norm": "norm2", "q": "to_q", "kv": "to_kv", "proj": "to_out"}
+_OWN = re.compile(r"(audio_proj|ref_in|before_proj|motion_exp|motion_pose|fps_proj|audio_adapter_blocks)\.")
+
+
+def owns(key: str) -> bool:
+    """Whether a key of a released checkpoint is the avatar's and not the base network's."""
+    return bool(_OWN.match(key))
+
+
+def source(key: str, name: str = "avatar", config: AvatarConfig = CONFIG) -> Source | None:
+    """Where our parameter `key` lies in a released checkpoint; None if it has no place there."""
+    for pattern, theirs in _PLACES:
+        pattern = pattern.replace("{name}", re.escape(name))
+        if re.fullmatch(pattern, key):
+            return Source((re.sub(pattern, theirs, key),))
+    found = re.fullmatch(_ADAPTER.replace("{name}", re.escape(name)), key)
+    if found and config.speech and found[2] in _LAYERS:
+        number = int(found[1]) // config.speech.every  # they count the adapters, not the blocks
+        return Source((f"audio_adapter_blocks.{number}.{_LAYERS[found[2]]}.{found[3]}",))
+    return None
+
+
+def config_of(
+    shapes: Mapping[str, tuple[int, ...]], written: Mapping[str, Any] | None = None
+) -> AvatarConfig:
+    """Read the avatar's shapes off a released checkpoint.
+
+    How the 50 hidden states of a frame split into 10 steps and 5 layers isn't in the shapes; `written` may say it
+    (`audio_window`, `audio_blocks`), else it is as released.
+    """
+    written = written or {}
+    width = shapes["audio_proj.norm.weight"][0]
+    hidden, flat = shapes["audio_proj.proj1.weight"]
+    window, layers = written.get("audio_window", Speech.window), written.get("audio_blocks", Speech.layers)
+    speech = Speech(
+        window=window,
+        layers=layers,
+        channels=flat // (window * layers),
+        hidden=hidden,
+        tokens=shapes["audio_proj.proj3.weight"][0] // width,
+        inner=shapes["audio_adapter_blocks.0.to_q.weight"][0],
+    )
+    return AvatarConfig(speech=speech, controls=width // shapes["motion_exp.mlp.2.bias"][0])
