@@ -1,12 +1,15 @@
-"""Pictures and clips as latent frames.
+"""From pictures to the latent frames that they are given as.
 
-The first latent frame is one picture; each later one is `time` (4) frames of video, seen after what came before.
+The first latent frame is one frame of the video, each later one four: latent frame k > 0 stands for the frames
+4k-3 to 4k. A picture at frame 0 is encoded as what it is, a clip of one frame. A picture anywhere else holds its whole
+group: it is encoded as a clip that stands still, and the group behind the first is what we take.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -14,12 +17,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@torch.no_grad()
-def still(vae: VAE, pictures: Tensor) -> Tensor:
-    """The latent [B, C, 1, h, w], in the model's scale, of a later group of frames that stands still.
+def pixels(frames: np.ndarray, vae: VAE) -> Tensor:
+    """Frames uint8 [F, H, W, 3] as the VAE takes them, [1, 3, F, H, W] in -1..1."""
+    weight = next(vae.parameters())
+    tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(weight.device)
+    return (tensor.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).to(weight.dtype)
 
-    `pictures` [B, 3, 1, H, W] in [-1, 1]. A picture alone is encoded as a first frame, which a later group is not: so the
-    picture is encoded as a clip that doesn't move, and its second latent frame taken.
-    """
-    clip = pictures.repeat(1, 1, 1 + vae.config.time, 1, 1)
-    return vae.to_model(vae.encode(clip).mode())[:, :, 1:]
+
+def moving(vae: VAE, clip: Tensor) -> Tensor:
+    """Latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] that begins the video."""
+    return vae.to_model(vae.encode(clip).mode()).float()
+
+
+def still(vae: VAE, picture: Tensor) -> Tensor:
+    """The latent frame [B, C, 1, h, w], in the model's scale, of a group that holds a picture [B, 3, 1, H, W]."""
+    group = picture.expand(-1, -1, vae.config.time + 1, -1, -1)
+    return moving(vae, group)[:, :, -1:]

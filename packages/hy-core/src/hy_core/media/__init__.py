@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hy_core.media.reading import Clip, Info, probe, read, read_sound, stream
+from hy_core.media.reading import Clip, Info, probe, read, read_picture, read_sound, stream
 from hy_core.media.writing import (
     PICTURES,
     WRITERS,
@@ -28,6 +28,7 @@ __all__ = [
     "open_writer",
     "probe",
     "read",
+    "read_picture",
     "read_sound",
     "stream",
     "write",

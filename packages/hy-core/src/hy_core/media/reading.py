@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import IO, Any
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hy_core.errors import HyError, MissingError
 from hy_core.media.writing import PICTURES
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 CONTAINERS = (
     "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
 )
-MOST_PIXELS = 16384 * 16384
+MOST_SIDE = 16384
+MOST_PIXELS = MOST_SIDE * MOST_SIDE
+HEIC = (".heic", ".heif", ".hif")
 MOST_BYTES = 8 << 30
 COMMENT_BYTES = 1 << 20
 
@@ -112,6 +115,46 @@ def stream(path: Path | str) -> Iterator[np.ndarray]:
         raise HyError(f"{path} has no frames")
 
 
+def read_picture(path: Path | str) -> Image.Image:
+    """A picture as one would see it: mode RGB, upright, 8 bits; of an animated one the first frame.
+
+    What is transparent becomes white, 16 bits become 8, numbers that are no integers are taken as 0 to 1. Any format
+    that Pillow reads, and HEIC with pillow-heif. One-line `HyError` for what is damaged, too large (16384 pixels a
+    side) or no picture.
+    """
+    path = Path(path)
+    if path.suffix.lower() in HEIC:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise MissingError(
+                f"{path}: HEIC pictures need pillow-heif", 'pip install "hy-core[heic]"'
+            ) from None
+        pillow_heif.register_heif_opener()
+    with open_picture(path) as picture:
+        if max(picture.size) > MOST_SIDE:
+            raise HyError(f"{path} is {picture.width}x{picture.height}; at most {MOST_SIDE} pixels a side are read")
+        try:
+            upright = ImageOps.exif_transpose(picture)
+        except Exception:  # a broken orientation tag is no reason to refuse a good picture
+            upright = picture.copy()
+    return in_colour(upright)
+
+
+def in_colour(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB with 8 bits."""
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+        values = np.asarray(picture, np.float64)
+        most = 1.0 if picture.mode == "F" else 65535.0
+        grey = np.nan_to_num(values / most).clip(0, 1) * 255
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
 def read_sound(path: Path | str) -> Sound | None:
     """The first sound stream as float32 [channels, count]; None if the file has none."""
     path = Path(path)
@@ -156,7 +199,9 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             picture.load()
         except Image.DecompressionBombError as problem:
             raise HyError(f"{path} claims too many pixels") from problem
-        except (OSError, ValueError, SyntaxError) as problem:
+        except UnidentifiedImageError as problem:
+            raise HyError(f"{path} is not a picture, or of a format that isn't known") from problem
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as problem:
             raise HyError(f"{path} cannot be read as a picture ({str(problem)[:80]})") from problem
         yield picture
 

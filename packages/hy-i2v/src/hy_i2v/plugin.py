@@ -1,0 +1,251 @@
+"""The plugin `i2v`: its options, and what it tells the network. Torch is imported only to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hy_core import Conditioner, hookimpl, option
+from hy_core.conditioner import Segments
+from hy_core.errors import UsageError
+
+from hy_i2v import given, sizes
+from hy_i2v.given import GROUP, Given
+
+if TYPE_CHECKING:
+    import numpy as np
+    from hy_core.condition import Condition
+    from hy_core.request import Request
+    from PIL import Image
+    from torch import Tensor
+
+FIRST_CUT = 4
+"""Decoded frames that a network with the picture in its channels leaves out: its first latent frame is no frame."""
+LONG = 192
+"""Frames above which the official code slows down one temporal frequency."""
+STABLE = 0.001
+"""How much of the picture's latent the start has in stability mode."""
+
+
+class I2V(Conditioner):
+    """Start from a picture, go through pictures, or go on from a clip."""
+
+    @dataclass(frozen=True)
+    class Options:
+        image: Path | None = option(None, metavar="FILE", help="Picture that the video starts from.")
+        last: Path | None = option(None, metavar="FILE", help="Picture that it ends with.")
+        keyframes: tuple[Path, ...] = option(
+            (),
+            metavar="FRAME=FILE",
+            help="Picture at a frame (8=b.png) or time (1.5s=b.png); holds its group of 4. Repeat for more.",
+        )
+        video: Path | None = option(None, metavar="FILE", help="Clip to go on from, in place of a picture.")
+        overlap: int = option(
+            5, minimum=1, help="Frames (4k+1) that --i2v-video and each segment of --i2v-extend begin with."
+        )
+        extend: int = option(0, minimum=0, maximum=1000, help="Go on so many times from where the clip ends.")
+        loop: bool = option(False, help="End with the first picture.")
+        fit: Literal["crop", "pad"] = option("crop", help="Cut pictures to the video's shape, or add bars.")
+        resolution: Literal["auto", "model", "360p", "540p", "720p"] = option(
+            "auto",
+            help="Without --size: a size in the picture's shape, of this class or the model's; or the model's own.",
+        )
+        official_size: bool = option(False, help="Pick the size exactly as the official code does.")
+        stability: bool = option(False, help="Start near the picture: calmer. Best with --shift 7.")
+        semantic: bool = option(True, help="Let the model's language model see the picture, if it can.")
+
+    def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A size in the first picture's shape, unless the model is a small one or its own size is asked for."""
+        name = self.options.resolution
+        if name == "auto":
+            name = sizes.class_of(model["height"], model["width"]) or "model"
+        if name == "model" or self.nothing:
+            return {}
+        width, height = self.shape()
+        pick = sizes.official if self.options.official_size else sizes.nearest
+        high, wide = pick(height, width, sizes.buckets(sizes.CLASSES[name]))
+        return {"width": wide, "height": high}
+
+    def validate(self, request: Request) -> None:
+        """Look at everything that is given: what it is, and that no two are in one place."""
+        options = self.options
+        if self.nothing:
+            raise UsageError(
+                "i2v: nothing is given to start from", "--i2v-image, --i2v-last, --i2v-keyframes or --i2v-video"
+            )
+        if options.image and options.video:
+            raise self.error("video", "--i2v-image gives the first frame already; drop one of them")
+        if options.last and options.loop:
+            raise self.error("loop", "--i2v-last gives the last frame already; drop one of them")
+        if options.loop and not (options.image or options.video):
+            raise self.error("loop", "needs a first picture, --i2v-image or --i2v-video, to end with")
+        if (options.overlap - 1) % GROUP:
+            low = (options.overlap - 1) // GROUP * GROUP + 1
+            raise self.error("overlap", f"must be {GROUP}k+1, such as {low} or {low + GROUP}")
+        if (options.extend or options.video) and options.overlap >= request.frames:
+            raise self.error("overlap", f"{options.overlap} frames leave none of the {request.frames} to make")
+        for one in self.pictures(request):
+            given.open_picture(one.picture, one.flag)
+        if options.video:
+            self.clip(request)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no frame is given at all."""
+        options = self.options
+        return not (options.image or options.last or options.keyframes or options.video)
+
+    def pictures(self, request: Request) -> list[Given]:
+        """The pictures and their frames in the whole video, in order; UsageError if two are in one place."""
+        options, length = self.options, self.length(request)
+        found = [given.keyframe(one, request.fps, "--i2v-keyframes") for one in options.keyframes]
+        if options.image:
+            found.append(Given(0, options.image, "--i2v-image"))
+        if options.last:
+            found.append(Given(length - 1, options.last, "--i2v-last"))
+        if options.loop and options.image:
+            found.append(Given(length - 1, options.image, "--i2v-loop"))
+        return given.check(found, length, options.overlap if options.video else 0, "--i2v-video")
+
+    def length(self, request: Request) -> int:
+        """Frames of the whole video."""
+        return request.frames + self.options.extend * (request.frames - self.options.overlap)
+
+    def clip(self, request: Request) -> np.ndarray:
+        """The frames of --i2v-video that the video begins with, uint8 [overlap, H, W, 3], in its own size."""
+        return given.end_of(self.options.video, self.options.overlap, request.fps, "--i2v-video")
+
+    def shape(self) -> tuple[int, int]:
+        """Width and height of the first thing that is given."""
+        options = self.options
+        if options.video and not options.image:
+            from hy_core import media
+
+            about = media.probe(options.video)
+            return about.width, about.height
+        if path := options.image or options.last:
+            return given.open_picture(path, "--i2v-image" if options.image else "--i2v-last").size
+        one = given.keyframe(options.keyframes[0], 1.0, "--i2v-keyframes")
+        return given.open_picture(one.picture, one.flag).size
+
+    def segments(self, request: Request) -> Segments | None:
+        """--i2v-extend: so many segments more."""
+        return Segments(1 + self.options.extend, self.options.overlap) if self.options.extend else None
+
+    def encode(self, request: Request, cond: Condition) -> None:
+        """Give the frames of this segment, and let the language model see the first of them."""
+        from PIL import Image
+
+        start, held = self.beginning(request, cond)
+        now = [one for one in self.pictures(request) if held <= one.frame - cond.start < request.frames]
+        pictures = {one.frame - cond.start: given.open_picture(one.picture, one.flag) for one in now}
+        if self.options.loop and self.options.video and cond.start + request.frames == self.length(request):
+            pictures[request.frames - 1] = Image.fromarray(self.clip(request)[0])
+        first = Image.fromarray(start[0]) if held else pictures.get(0)
+        self.give(request, cond, start, pictures)
+        cond.riflex = cond.riflex or request.frames > LONG
+        if self.options.semantic and first is not None:
+            self.show(request, cond, first)
+
+    def beginning(self, request: Request, cond: Condition) -> tuple[np.ndarray | None, int]:
+        """The clip that this segment begins with, if any, and the number of its frames."""
+        if cond.past is not None:
+            return cond.past[-self.options.overlap :], self.options.overlap
+        if self.options.video:
+            return self.clip(request), self.options.overlap
+        return None, 0
+
+    def give(
+        self,
+        request: Request,
+        cond: Condition,
+        start: np.ndarray | None,
+        pictures: Mapping[int, Image.Image],
+    ) -> None:
+        """Hold the latents of the clip at the start and of the pictures at their frames."""
+        from PIL import Image
+
+        from hy_i2v.frames import moving, pixels, still
+
+        def ready(frames: list[Image.Image]) -> Tensor:
+            fitted = given.fitted(iter(frames), request.width, request.height, self.options.fit)
+            return pixels(fitted, cond.vae)
+
+        latents: dict[int, Tensor] = {}
+        if start is not None:
+            clip = moving(cond.vae, ready([Image.fromarray(frame) for frame in start]))
+            latents |= dict(enumerate(clip.split(1, dim=2)))
+        for frame, picture in pictures.items():
+            encode = still if frame else moving
+            latents[given.group_of(frame)] = encode(cond.vae, ready([picture]))
+        if cond.channels:
+            self.fill(cond, latents)
+        else:
+            for place, latent in latents.items():
+                cond.pin(self.name, [place], latent)
+        if self.options.stability and 0 in latents:
+            cond.feed(self.name, {"stability": stability(request, latents[0])})
+
+    def fill(self, cond: Condition, latents: Mapping[int, Tensor]) -> None:
+        """Give the first picture through the channels of a network that was made for it."""
+        import torch
+
+        channels = cond.vae.config.latent_channels
+        if list(latents) != [0]:
+            raise UsageError(
+                "i2v: this network takes one picture, the first; no other frames and no clips",
+                "use a model that holds frames (16 input channels) for --i2v-last, -keyframes, -video and -extend",
+            )
+        if cond.channels not in (channels, channels + 1):
+            raise UsageError(f"i2v: the network's {cond.channels} further input channels are no picture's")
+        if cond.frames < 2:
+            raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
+        beside = torch.zeros(len(latents[0]), cond.channels, cond.frames, *cond.size)
+        beside[:, :channels, :1] = latents[0]
+        if cond.channels > channels:
+            beside[:, channels:, 0] = 1
+            cond.drop(FIRST_CUT)
+        cond.fill(self.name, beside)
+
+    def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
+        """Let the model's language model read the picture and the prompt together."""
+
+    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+        """In training: give frames of a share of the batches."""
+        from hy_i2v.training import give
+
+        give(batch, cond)
+
+    def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
+        """In stability mode, start from other noise with a little of the picture in it."""
+        fed = cond.feeds.get(self.name)
+        return latents + fed["stability"].to(latents) if fed and t >= 1 else latents
+
+
+def stability(request: Request, picture: Tensor) -> Tensor:
+    """What stability mode adds to the start noise, [1, C, F, h, w].
+
+    The start becomes 0.999 of the seed's second draw and 0.001 of the picture's latent in every frame. It is said as a
+    difference to the first draw, so that what other plugins do to the start stays.
+    """
+    from hy_core.flow.path import start_noise
+
+    frames = (request.frames - 1) // GROUP + 1
+    shape = (picture.shape[1], frames, *picture.shape[3:])
+    first, second = (start_noise(shape, request.seed, draw) for draw in range(2))
+    return (1 - STABLE) * second + STABLE * picture.cpu() - first
+
+
+@hookimpl
+def register_conditioners(register: Callable[..., None]) -> None:
+    """Offer `i2v`."""
+    register(I2V)
+
+
+@hookimpl
+def register_presets(register: Callable[..., None]) -> None:
+    """The files in `presets/`."""
+    for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):
+        register(path.stem, path)
