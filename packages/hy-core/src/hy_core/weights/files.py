@@ -38,7 +38,7 @@ _KNOWN = (
     "pytorch_model.bin",
 )
 #: Names under which archives keep the weights of the model among other things.
-_WRAPPERS = ("module", "ema", "state_dict", "model")
+_WRAPPERS = ("module", "ema", "state_dict", "model", "generator")
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
 
