@@ -54,6 +54,10 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
             "parameters": parameters,
             "out": str(folder),
         }
+        if loaded.unfreeze:
+            from hy_train.unfreeze import Unfreezing
+
+            report["unfreeze"] = Unfreezing(objective.model, loaded.unfreeze, loaded.steps).stages()
     else:
         from hy_train.fit import run
 

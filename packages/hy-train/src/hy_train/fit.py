@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from hy_train.module import Average, TrainModule
 from hy_train.objective import Objective
 from hy_train.recipe import Recipe
+from hy_train.unfreeze import Unfreezing
 
 LAST = "last.ckpt"
 
@@ -43,6 +44,7 @@ def run(
     _same_recipe(recipe, folder)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    unfreezing = [Unfreezing(objective.model, recipe.unfreeze, recipe.steps)] if recipe.unfreeze else []
     objective.prepare()
     average = Average(recipe.ema)
     module = TrainModule(objective)
@@ -66,6 +68,7 @@ def run(
         gradient_clip_val=recipe.optim.clip or None,
         callbacks=[
             average,
+            *unfreezing,
             ModelCheckpoint(every_n_train_steps=recipe.save_every, **keep),
             ModelCheckpoint(train_time_interval=timedelta(minutes=recipe.save_minutes), **keep),
             *([_Measure(recipe.eval_every)] if recipe.eval_every else []),

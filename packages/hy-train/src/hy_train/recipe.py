@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,17 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Unfreeze:
+    """Layers that join the training when the share `at` of the steps is done; see `hy_train.unfreeze`.
+
+    Each of `layers` is the name of a parameter or a module of the model, with `*`, `?` and `[...]`.
+    """
+
+    layers: tuple[str, ...]
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run. `model`, `data` and `objective_options` are read by the objective it names."""
 
@@ -39,6 +50,7 @@ class Recipe:
     seed: int = 0
     plugins: tuple[str, ...] = ()
     optim: Optim = field(default_factory=Optim)
+    unfreeze: tuple[Unfreeze, ...] = ()  # when which layers join; all from the beginning if empty
     ema: float = 0.999  # decay of the averaged weights; 0 keeps none
     precision: str = "32-true"  # Lightning's names
     devices: int = 1
@@ -49,7 +61,9 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    conditioning: dict[str, Any] = field(default_factory=dict)  # a table for each plugin that conditions the DiT
+    conditioning: dict[str, Any] = field(
+        default_factory=dict
+    )  # a table for each plugin that conditions the DiT
 
 
 def builtin() -> dict[str, Path]:
@@ -110,14 +124,18 @@ def _build(cls: type, table: dict[str, Any], where: str) -> Any:
         return cls(**values)
     except TypeError:
         missing = [
-            f.name for f in fields(cls) if f.name in ("objective", "steps", "batch") and f.name not in values
+            f.name
+            for f in fields(cls)
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in values
         ]
         raise UsageError(f"{where}: {', '.join(missing)} must be given") from None
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind is Optim:
-        return _build(Optim, value, where) if isinstance(value, dict) else value
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: needs a table, not {value!r}")
+        return _build(kind, value, where)
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         if not isinstance(value, (list, tuple)):
@@ -139,4 +157,4 @@ def with_options(cls: type, table: dict[str, Any], where: str) -> Any:
     return _build(cls, table, where)
 
 
-__all__ = ["Optim", "Recipe", "builtin", "load", "parse", "replace", "with_options"]
+__all__ = ["Optim", "Recipe", "Unfreeze", "builtin", "load", "parse", "replace", "with_options"]
