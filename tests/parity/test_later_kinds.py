@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from parity.cases import Case, cases, folders
 
-LATER = {"E": "hy-i2v", "F": "hy-avatar", "G": "hy-audio", "H": "hy-audio"}
+LATER = {"E": "hy-i2v", "G": "hy-audio", "H": "hy-audio"}
 NOW = {
     "i2v_dit",
     "i2v_loop",

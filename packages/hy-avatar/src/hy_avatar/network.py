@@ -170,7 +170,10 @@ class Reader(nn.Module):
 
 
 class Pictures(nn.Module):
-    """Adds what pictures say, as latents [B, C, F or 1, h, w] in the feed: `reference` and `pose`."""
+    """Adds what pictures say, as latents in the feed: `reference` [B, C, R, h, w], and `pose` [B, C, F, h, w].
+
+    A reference of fewer frames than the video holds its last one.
+    """
 
     def __init__(self, config: AvatarConfig, channels: int, width: int, patch: tuple[int, int, int]) -> None:
         super().__init__()
@@ -187,7 +190,7 @@ class Pictures(nn.Module):
 
     def forward(self, x: Tensor, feed: Mapping[str, Any]) -> Tensor:
         if self.ref_in is not None and "reference" in feed:
-            seen = self.ref_in(feed["reference"].to(x.device))
+            seen = self.ref_in(lasting(feed["reference"].to(x.device), feed["frames"]))
             x = self.add(x, seen if self.before_proj is None else self.before_proj(seen), feed)
         if self.pose_in is not None and "pose" in feed:
             x = self.add(x, self.pose_in(feed["pose"].to(x.device)), feed, feed.get("pose_mask"))
@@ -198,6 +201,26 @@ class Pictures(nn.Module):
         """Add to the video's frames only; a change of one frame holds for all of them."""
         change = change.expand(-1, feed["frames"], -1, -1)
         return add_to_video(x, change, change.new_ones(1, feed["frames"], 1, 1) if mask is None else mask)
+
+
+def token_mask(mask: Tensor, frames: int, size: tuple[int, int], soft: bool = False) -> Tensor:
+    """Masks [B, 1, F or 1, H, W] on the grid of patches: [B, F, S, 1], for latents of `size` (height, width).
+
+    Nearest, as the released network takes them; `soft` takes the mean of what a patch covers.
+    """
+    grid = (size[0] // 2, size[1] // 2)
+    mask = mask.float().expand(-1, -1, frames, -1, -1)
+    if soft:
+        small = F.adaptive_avg_pool3d(mask, (frames, *grid))
+    else:
+        small = F.interpolate(mask, (frames, *grid), mode="nearest")
+    return small[:, 0].flatten(2).unsqueeze(-1)
+
+
+def lasting(latents: Tensor, frames: int) -> Tensor:
+    """Latents [B, C, R, h, w] for a video of so many frames: cut, or their last one held."""
+    last = latents[:, :, -1:].expand(-1, -1, max(frames - latents.shape[2], 0), -1, -1)
+    return torch.cat((latents[:, :, :frames], last), 2)
 
 
 def extend(dit: DiT, name: str, config: AvatarConfig) -> None:
@@ -239,7 +262,8 @@ def part(feed: Mapping[str, Any], frames: Sequence[int]) -> dict[str, Any]:
     """The feed of a window of the video: latent `frames`, one after the other, perhaps over the end to the start.
 
     The features of a window's pixel frames are those from 4 times its first latent frame on; behind the end of the
-    video there is silence (zeros), and then it begins again (facts 2.5).
+    video there is silence (zeros), and then it begins again (facts 2.5). The reference belongs to no place in the
+    video: each window has the same.
     """
     feed, whole = dict(feed), feed["frames"]
     index = torch.tensor(list(frames))
@@ -257,9 +281,8 @@ def part(feed: Mapping[str, Any], frames: Sequence[int]) -> dict[str, Any]:
         if isinstance(one, Mapping):
             one = {**one, "mask": cut(one["mask"], 2)} if "mask" in one else dict(one)
             feed[task] = {**one, "features": cut_pixels(one["features"])} if "features" in one else one
-    for name in ("reference", "pose"):
-        if name in feed:
-            feed[name] = cut(feed[name], 2)
+    if "pose" in feed:
+        feed["pose"] = cut(feed["pose"], 2)
     if feed.get("pose_mask") is not None:
         feed["pose_mask"] = cut(feed["pose_mask"], 1)
     return feed

@@ -10,11 +10,24 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from hy_core.condition import Condition
+from hy_core.flow.cache import StepCache
+from hy_core.flow.guidance import Branch
+from hy_core.flow.windows import Windows
 from hy_core.weights.keys import Source
 
-from hy_avatar.network import AvatarConfig, Speech
+from hy_avatar.network import AvatarConfig, Speech, part
 
 CONFIG = AvatarConfig()
+
+#: In the first steps guidance goes against the negative prompt and silence, with weaker masks; then against
+#: silence alone.
+TEXT_STEPS, EARLY_MASK = 10, 0.6
+#: Steps (of 50) that run the whole network; the others reuse it and run the last block.
+WHOLE = {*range(15), *range(15, 42, 5), *range(41, 50)}
+WINDOWS = Windows(33, 10)
+CACHE = StepCache(lambda step, steps: step in WHOLE or step >= 50)
 
 #: Where the parts of our modules lie in the released file, by the port that they are attached to.
 _PLACES = (
@@ -68,3 +81,58 @@ def config_of(
         inner=shapes["audio_adapter_blocks.0.to_q.weight"][0],
     )
     return AvatarConfig(speech=speech, controls=width // shapes["motion_exp.mlp.2.bias"][0])
+
+
+def guidance(step: int, steps: int, cfg: float = 7.5) -> float:
+    """The scale of a step (from 0): it falls from `cfg` towards 2, and from the tenth step on from 6.5 to 3.5."""
+    if step < TEXT_STEPS:
+        return (1 - step / steps) * (cfg - 2) + 2
+    return (1 - step / steps) * 3 + 3.5
+
+
+def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cache: bool = True) -> None:
+    """Feed a guidance branch, and say how the run samples: what the positive condition is told.
+
+    The negative branch hears silence and has the weaker masks of the first steps.
+    """
+    if cond.negative:
+        cond.feed(name, masked(silent(drivers), EARLY_MASK), part)
+    else:
+        cond.feed(name, drivers, part)
+        cond.sample(name, windows=WINDOWS, cache=CACHE if cache else None)
+
+
+def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
+    """Guidance as released: on text and speech, then on speech alone. `cond` is the positive condition.
+
+    v = negative + w * (early - negative) at first; then v = silence + w * (late - silence), where early and late
+    differ in the strength of the masks, and `silence` has the positive prompt.
+    """
+    full = cond.feeds[name]
+    early = cond.copy(feeds=cond.feeds | {name: masked(full, EARLY_MASK)})
+    silence = cond.copy(feeds=cond.feeds | {name: silent(full)})
+
+    def late(step: int, steps: int) -> float:
+        return guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0
+
+    cond.sample(name, scale=late)
+    return [
+        Branch(early, lambda step, steps: guidance(step, steps, cfg) if step < TEXT_STEPS else 0.0),
+        Branch(silence, lambda step, steps: 1 - guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0),
+    ]
+
+
+def silent(drivers: Mapping[str, Any]) -> dict[str, Any]:
+    """The same feed with no speech in it: features of zero, as the network was trained."""
+    speech = drivers.get("speech")
+    if speech is None:
+        return dict(drivers)
+    return {**drivers, "speech": {**speech, "features": torch.zeros_like(speech["features"])}}
+
+
+def masked(drivers: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """The same feed with the masks of speech weaker."""
+    speech = drivers.get("speech")
+    if speech is None:
+        return dict(drivers)
+    return {**drivers, "speech": {**speech, "mask": speech["mask"] * factor}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from hy_core.flow.cache import StepCache
+    from hy_core.flow.guidance import Scale
+    from hy_core.flow.windows import Windows
     from hy_core.vae import VAE
+
+    Part = Callable[[Any, Sequence[int]], Any]
 
 Time = Literal["clean", "video"]
 
@@ -72,6 +77,8 @@ class Condition:
     A clip that is made in segments has a condition for each: `start` is the frame of the clip that this
     segment begins at, `past` are the frames made so far, uint8 [F, H, W, 3]; the first has no past.
 
+    `scale`, `windows` and `cache` say how it is sampled, where a plugin wants it otherwise (see `sample`).
+
     Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
     one frame, `set_text`, `fill`: a second owner is a ConflictError that names both). What is additive is kept
     in the order of the owners' names, so that the order of plugins on a command line changes nothing.
@@ -92,12 +99,17 @@ class Condition:
     start: int = 0
     past: np.ndarray | None = None
     dropped: int = 0
+    scale: Scale | None = None
+    windows: Windows | None = None
+    cache: StepCache | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
     pins: dict[int, Pin] = field(default_factory=dict)
     _extras: list[Extra] = field(default_factory=list)
     _contexts: list[Context] = field(default_factory=list)
     _beside: tuple[str, Tensor] | None = None
     _text_owner: str | None = None
+    _parts: dict[str, Part] = field(default_factory=dict)
+    _sampling: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -191,12 +203,53 @@ class Condition:
         """Leave out the first decoded `frames` of the result; of several wishes the longest holds."""
         self.dropped = max(self.dropped, frames)
 
-    def feed(self, owner: str, value: Any) -> None:
+    def feed(self, owner: str, value: Any, part: Part | None = None) -> None:
         """Hand `value` to the modules that the owner attached at ports; feeding again replaces it.
 
-        Tensors in it, also inside dicts and lists, have the rows first: [B, ...], or [1, ...] for all.
+        Tensors in it, also inside dicts and lists, have the rows first: [B, ...], or [1, ...] for all. A long
+        video is denoised in windows: `part(value, frames)` is the value of a window with these latent frames.
+        Without it, tensors [B, F, ...] of the video's frames are cut and all else is taken as it is.
         """
         self.feeds[owner] = value
+        if part is not None:
+            self._parts[owner] = part
+
+    def sample(
+        self,
+        owner: str,
+        *,
+        scale: Scale | None = None,
+        windows: Windows | None = None,
+        cache: StepCache | None = None,
+    ) -> None:
+        """Say how the run samples; each is exclusive. Asked of the positive condition only.
+
+        `scale` takes the place of the request's `cfg` in each step (a number, or a function of the step from 0
+        and the steps); it needs a negative prompt to be run beside, so a `cfg` other than 1. `windows` cut a long
+        video, `cache` lets some steps reuse what others computed.
+        """
+        wishes = {"scale": scale, "windows": windows, "cache": cache}
+        for name, value in wishes.items():
+            if value is None:
+                continue
+            if (other := self._sampling.setdefault(name, owner)) != owner:
+                raise ConflictError(f"{other} and {owner} both set the run's {name}", "drop one")
+            setattr(self, name, value)
+
+    def window(self, frames: Sequence[int]) -> Condition:
+        """The condition of some latent frames of the video, as a video of their own: its frames are 0, 1, 2..."""
+        frames = list(frames)
+        if frames == list(range(self.frames)):
+            return self
+        feeds = {
+            owner: self._parts[owner](value, frames)
+            if owner in self._parts
+            else _cut(value, frames, self.frames)
+            for owner, value in self.feeds.items()
+        }
+        pins = {place: self.pins[frame] for place, frame in enumerate(frames) if frame in self.pins}
+        beside = self._beside and (self._beside[0], self._beside[1][:, :, frames])
+        return self.copy(frames=len(frames), feeds=feeds, pins=pins, _beside=beside)
 
     def hold(self, latents: Tensor) -> Tensor:
         """Latents [B, C, F, h, w] with the pinned frames at their values; the same tensor without any."""
@@ -215,6 +268,8 @@ class Condition:
             pins=dict(self.pins),
             _extras=list(self._extras),
             _contexts=list(self._contexts),
+            _parts=dict(self._parts),
+            _sampling=dict(self._sampling),
         )
         return replace(self, **(own | changes))
 
@@ -272,6 +327,15 @@ def merge(conditions: Sequence[Condition]) -> Condition:
         _extras=[],
         _contexts=contexts,
     )
+
+
+def _cut(value: Any, frames: Sequence[int], whole: int) -> Any:
+    """A feed of the video's `whole` frames, for some of them."""
+    if isinstance(value, Tensor):
+        return value[:, list(frames)] if value.ndim > 1 and value.shape[1] == whole > 1 else value
+    if isinstance(value, Mapping):
+        return {key: _cut(part, frames, whole) for key, part in value.items()}
+    return [_cut(part, frames, whole) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _form(value: Any, rows: int) -> Any:

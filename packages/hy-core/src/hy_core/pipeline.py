@@ -241,11 +241,11 @@ class Run:
         """Step 4: from noise to latents [rows, C, F, h, w], float32, along the guided velocity."""
         first, clock = requests[0], time.perf_counter()
         cond, base = conds[0], conds[-1]
-        branches = [] if cond is base else [Branch(cond, first.cfg)]
+        branches = [] if cond is base else [Branch(cond, first.cfg if cond.scale is None else cond.scale)]
         for conditioner in self.conditioners:
             branches += conditioner.branches(cond)
-        tokens = cond.frames * cond.size[0] * cond.size[1] // 4
-        guided = Guided(model.dit, base, branches, first.steps, batched=tokens <= SMALL)
+        small = cond.frames * cond.size[0] * cond.size[1] // 4 <= SMALL
+        guided = Guided(model.dit, base, branches, first.steps, small, cond.windows, cond.cache)
         samplers = SAMPLERS | dict(self.plugins.samplers() if self.plugins else {})
         if first.sampler not in samplers:
             raise UsageError(f"--sampler {first.sampler}: unknown", f"use {', '.join(samplers)}")

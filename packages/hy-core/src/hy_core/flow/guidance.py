@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from hy_core.condition import Condition, merge, mergeable
+from hy_core.flow.cache import Memory, StepCache
 from hy_core.flow.denoise import Denoiser
+from hy_core.flow.windows import Windows, counts
 
 if TYPE_CHECKING:
     from hy_core.dit import DiT
@@ -49,7 +51,7 @@ class Guided:
     step is not run in it: scale 1 costs one pass, and a base that two branches cancel out costs none, which
     is how a guidance that changes its unconditional half on the way is said. The same Condition in several
     branches runs once. `batched` runs the branches of a step as rows of one batch where that is possible,
-    else one after another.
+    else one after another. `windows` run a long video piece by piece, `cache` lets steps reuse (see there).
     """
 
     def __init__(
@@ -59,10 +61,13 @@ class Guided:
         branches: Sequence[Branch] = (),
         steps: int = 1,
         batched: bool = False,
+        windows: Windows | None = None,
+        cache: StepCache | None = None,
     ) -> None:
         self.dit, self.base, self.branches = dit, base, tuple(branches)
-        self.steps, self.batched = steps, batched
+        self.steps, self.batched, self.windows, self.cache = steps, batched, windows, cache
         self._denoisers: dict[tuple[int, ...], Denoiser] = {}
+        self._memories: dict[tuple[int, ...], Memory] = {}
 
     def weights(self, step: int) -> list[tuple[float, Condition]]:
         """The conditions to run in a step, with scales; the base first, with what the others leave of 1."""
@@ -79,20 +84,51 @@ class Guided:
         return [(rest, self.base), *live] if abs(rest) > 1e-9 else live
 
     def __call__(self, x: Tensor, sigma: Tensor, step: int) -> Tensor:
-        weights = self.weights(step)
-        velocities = self._run(x, sigma, [cond for _, cond in weights])
-        terms = [(scale, v) for (scale, _), v in zip(weights, velocities, strict=True)]
-        if weights and weights[0][1] is self.base:
-            return combine(terms[0][1], terms[1:])
-        return combine(None, terms)
+        parts = list(self.parts(x, sigma, step))
+        if len(parts) == 1:
+            return parts[0][1]
+        total = torch.zeros_like(x)
+        for frames, velocity in parts:
+            total[:, :, frames] += velocity
+        shared = counts([frames for frames, _ in parts], x.shape[2])
+        return total / torch.tensor(shared, device=x.device)[:, None, None]
 
-    def _run(self, x: Tensor, sigma: Tensor, conds: list[Condition]) -> list[Tensor]:
+    def parts(self, x: Tensor, sigma: Tensor, step: int) -> Iterator[tuple[list[int], Tensor]]:
+        """The guided velocity of each window [B, C, f, h, w], with its latent frames; one if there are none."""
+        weights, every = self.weights(step), list(range(x.shape[2]))
+        for frames in self.windows.at(step, x.shape[2]) if self.windows else [every]:
+            part = x if frames == every else x[:, :, frames]
+            velocities = self._run(part, sigma, [cond for _, cond in weights], step, frames)
+            terms = [(scale, v) for (scale, _), v in zip(weights, velocities, strict=True)]
+            with_base = bool(weights) and weights[0][1] is self.base
+            yield frames, combine(terms[0][1], terms[1:]) if with_base else combine(None, terms)
+
+    def _run(
+        self, x: Tensor, sigma: Tensor, conds: list[Condition], step: int, frames: list[int]
+    ) -> list[Tensor]:
         if self.batched and len(conds) > 1 and mergeable(conds):
-            return list(self._denoiser(conds)(torch.cat([x] * len(conds)), sigma).chunk(len(conds)))
-        return [self._denoiser([cond])(x, sigma) for cond in conds]
+            rows = torch.cat([x] * len(conds))
+            return list(self._denoise(conds, rows, sigma, step, frames).chunk(len(conds)))
+        return [self._denoise([cond], x, sigma, step, frames) for cond in conds]
 
-    def _denoiser(self, conds: list[Condition]) -> Denoiser:
+    def _denoise(
+        self, conds: list[Condition], x: Tensor, sigma: Tensor, step: int, frames: list[int]
+    ) -> Tensor:
         key = tuple(id(cond) for cond in conds)
+        denoiser = self._denoiser(key, conds, frames)
+        if self.cache is None:
+            return denoiser(x, sigma)
+        memory = self._memories.setdefault(key, Memory(self.cache))
+        kept = memory.kept(step, self.steps, frames)
+        whole = kept.x is None
+        velocity = denoiser(x, sigma, kept)
+        if whole:
+            memory.keep(kept, frames)
+        return velocity
+
+    def _denoiser(self, key: tuple[int, ...], conds: list[Condition], frames: list[int]) -> Denoiser:
+        if frames != list(range(conds[0].frames)):  # windows move: what is prepared for one serves no other
+            return Denoiser(self.dit, merge(conds).window(frames))
         if key not in self._denoisers:
             self._denoisers[key] = Denoiser(self.dit, merge(conds))
         return self._denoisers[key]
