@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from hy_core.errors import UsageError
 from torch import Tensor, nn
 
+from hy_audio.codec.gaussian import Gaussian
+
 
 @dataclass(frozen=True)
 class DACConfig:
@@ -131,37 +133,11 @@ class Decoder(nn.Module):
         return self.model(x)
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """What an audio VAE says of a waveform: a normal distribution for each latent.
-
-    `moments` [B,2C,...] are mean and log variance along the channels; the latter is held to [-30, 20].
-    """
-
-    moments: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        return self.moments.chunk(2, dim=1)[0]
-
-    @property
-    def log_variance(self) -> Tensor:
-        return self.moments.chunk(2, dim=1)[1].clamp(-30, 20)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw; the generator is that of the moments' device."""
-        mean = self.mean
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + torch.exp(0.5 * self.log_variance) * noise
-
-    def divergence(self) -> Tensor:
-        """Mean over all latents of the divergence from a standard normal: a number."""
-        log_variance = self.log_variance
-        return 0.5 * (self.mean.square() + log_variance.exp() - 1 - log_variance).mean()
-
-
 class DACVAE(nn.Module):
-    """Waveforms [B,1,T] in [-1, 1] to latents [B,C,N] and back; latents have no scale factor."""
+    """Waveforms [B,1,T] in [-1, 1] to latents [B,C,N] and back; latents have no scale factor.
+
+    `to_latents` and `to_waveform` make it a `Codec`.
+    """
 
     def __init__(self, config: DACConfig) -> None:
         super().__init__()
@@ -172,9 +148,28 @@ class DACVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, waveform: Tensor) -> Gaussian:
-        """Silence is added at the end up to a whole number of latents."""
-        short = -waveform.shape[-1] % self.config.hop
-        return Gaussian(self.quant_conv(self.encoder(F.pad(waveform, (0, short)))))
+        """What the network says of T samples; make T a multiple of the hop to get T / hop latents."""
+        return Gaussian(self.quant_conv(self.encoder(waveform)))
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(latents))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.sample_rate
+
+    @property
+    def hop(self) -> int:
+        return self.config.hop
+
+    @property
+    def channels(self) -> int:
+        return self.config.latent_dim
+
+    def to_latents(self, waveform: Tensor) -> Tensor:
+        """Mean latents [B,C,N] of waveforms [B,T], silence added at the end up to a whole latent."""
+        return self.encode(F.pad(waveform, (0, -waveform.shape[-1] % self.hop))[:, None]).mean
+
+    def to_waveform(self, latents: Tensor) -> Tensor:
+        """Waveforms [B,N*hop] in [-1, 1] of latents [B,C,N]."""
+        return self.decode(latents)[:, 0]
