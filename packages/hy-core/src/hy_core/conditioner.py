@@ -51,9 +51,9 @@ class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
     The methods are called in this order: defaults and validate (of all plugins), weights and extend (of each),
-    segments for each clip, encode for each of its segments and guidance branches, branches, before_step at each step, finish. parallel_plan is asked when the
-    network is split among devices, encode_batch in training. A module that defines a Conditioner stays free
-    of torch: import it inside the methods that need it.
+    segments for each clip, encode for each of its segments and guidance branches, branches, before_step at each
+    step, finish. parallel_plan is asked when the network is split among devices, encode_batch in training. A
+    module that defines a Conditioner stays free of torch: import it inside the methods that need it.
     """
 
     @dataclass(frozen=True)

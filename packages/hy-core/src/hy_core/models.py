@@ -232,16 +232,24 @@ def _detach(attached: Attached) -> None:
         port.detach(key)
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto", weights: str | None = None) -> Model:
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    weights: str | None = None,
+    lora: str | None = None,
+) -> Model:
     """Load a model's DiT and VAE to where they run; the text encoders are loaded when a prompt is encoded.
 
-    `weights` is a file or folder with another DiT to use in place of the model's own.
+    `weights` is a file or folder with another DiT to use in place of the model's own; `lora` is one or more files of
+    low-rank weights that are added to it ("FILE", "FILE=0.8", with commas between).
 
     `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
     pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
     """
     from hy_core.text import TextEncoder
     from hy_core.weights import load_dit, load_vae
+    from hy_core.weights.lora import merge
 
     card = find(name)
     if weights is not None:
@@ -253,16 +261,35 @@ def load(name: str, device: str = "auto", dtype: str = "auto", weights: str | No
             )
     kinds = precision(card.layout, device, dtype)
     encoders = card.folder
+    dit = load_dit(card.dit, kinds.device, kinds.dit).eval().requires_grad_(False)
+    hashes = {"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)}
+    for path, scale in loras(lora) if lora else ():
+        merge(dit, path, scale)
+        hashes[f"lora {path.name}"] = fingerprint(path)
     return Model(
         name=card.name,
-        dit=load_dit(card.dit, kinds.device, kinds.dit).eval().requires_grad_(False),
+        dit=dit,
         vae=load_vae(card.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
         defaults=card.defaults,
-        hashes={"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)},
+        hashes=hashes,
         folder=card.folder,
         tiling="diffusers" if card.layout == "diffusers" else "official",
     )
+
+
+def loras(text: str) -> list[tuple[Path, float]]:
+    """Files and scales of `FILE`, `FILE=0.8`, or several with commas between."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, number = part.rpartition("=")
+        try:
+            found.append((Path(name), float(number)) if equals else (Path(part), 1.0))
+        except ValueError:
+            raise UsageError(f"--lora: {part!r} is not like effect.safetensors=0.8") from None
+    if not found:
+        raise UsageError("--lora: names no file")
+    return found
 
 
 def _fetch(card: Card) -> str:

@@ -123,15 +123,15 @@ class Run:
 
     def load(self) -> Model:
         """Step 1: the network, with its weights, where it runs."""
-        wanted = {(r.model, r.device, r.dtype, r.weights) for r in self.requests}
+        wanted = {(r.model, r.device, r.dtype, r.weights, r.lora) for r in self.requests}
         if len(wanted) > 1:
             raise UsageError(
-                "clips of one run share --model, --weights, --device and --dtype",
+                "clips of one run share --model, --weights, --lora, --device and --dtype",
                 "make them in runs of their own",
             )
-        name, device, dtype, weights = wanted.pop()
+        name, device, dtype, weights, lora = wanted.pop()
         self.tell("load", detail=name)
-        return models.load(name, device, dtype, weights)
+        return models.load(name, device, dtype, weights, lora)
 
     def encode_prompts(self, model: Model) -> dict[tuple[str, bool], Encoded]:
         """Step 2: each prompt on its own, so that none depends on its neighbours; the encoders are freed."""

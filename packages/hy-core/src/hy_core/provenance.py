@@ -34,6 +34,7 @@ FLAGS: dict[str, type] = {
     "negative": str,
     "model": str,
     "weights": str,
+    "lora": str,
     "device": str,
     "dtype": str,
     "attention": str,

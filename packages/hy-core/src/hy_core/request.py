@@ -45,7 +45,7 @@ class Request:
 
     `width`, `height` in pixels; `frames` in pixel time; `guidance` is the embedded scale of distilled
     models (None: the model has none); `cfg` is the scale of classifier-free guidance (1 is off);
-    `weights` is a file with another DiT for the model;
+    `weights` is a file with another DiT for the model, `lora` low-rank weights to add to it ("FILE=SCALE,FILE");
     `shift` None takes the rule that adapts it to the steps; `options` holds the frozen `Options` of each
     plugin by plugin name.
     """
@@ -65,6 +65,7 @@ class Request:
     sampler: str = "euler"
     model: str = "pocket"
     weights: str | None = None
+    lora: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "auto"

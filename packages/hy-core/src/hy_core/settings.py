@@ -39,6 +39,9 @@ class Core:
     weights: str | None = option(
         None, metavar="FILE", help="Another network for the model, such as one you trained."
     )
+    lora: str | None = option(
+        None, metavar="FILE[=SCALE]", help="Low-rank weights to add to the network; more with commas."
+    )
     device: str = option("auto", metavar="NAME", help="cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", help="Number format of the network.")
     attention: Literal["auto", "sdpa", "flash2", "flash3", "flex", "matmul"] = option(
@@ -134,6 +137,8 @@ class Settings:
         value = one.check(layer.core[key], layer.label(key), text=layer.text)
         if layer.base is not None and key in ("output", "model", "weights"):
             value = beside(layer.base, value, must_exist=key == "model")
+        if layer.base is not None and key == "lora" and value:
+            value = ",".join(str(beside(layer.base, part.strip())) for part in value.split(","))
         return Value(value, layer.origin_of(key))
 
     def options(self, name: str, kind: type) -> tuple[Any, dict[str, Value]]:

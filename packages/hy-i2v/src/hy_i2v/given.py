@@ -50,9 +50,13 @@ def keyframe(value: Path, fps: float, flag: str) -> Given:
     """Read `FRAME=FILE`, or `SECONDSs=FILE`; UsageError for anything else."""
     found = KEYFRAME.fullmatch(str(value))
     if found is None or (not found["unit"] and "." in found["at"]):
-        raise UsageError(f"{flag}: {str(value)!r} is not like 8=picture.png (a frame) or 1.5s=picture.png (a time)")
+        raise UsageError(
+            f"{flag}: {str(value)!r} is not like 8=picture.png (a frame) or 1.5s=picture.png (a time)"
+        )
     frame = round(float(found["at"]) * fps) if found["unit"] else int(found["at"])
-    return Given(frame, Path(found["folder"] or "") / Path(found["file"]).expanduser(), f"{flag} {found['at']}")
+    return Given(
+        frame, Path(found["folder"] or "") / Path(found["file"]).expanduser(), f"{flag} {found['at']}"
+    )
 
 
 def check(given: list[Given], frames: int, taken: int, by: str) -> list[Given]:
@@ -65,7 +69,9 @@ def check(given: list[Given], frames: int, taken: int, by: str) -> list[Given]:
         if one.frame >= frames:
             raise UsageError(f"{one.flag}: the video has only frames 0 to {frames - 1}")
         if one.frame < taken:
-            raise UsageError(f"{one.flag}: {by} gives the frames 0 to {taken - 1} already", "drop one of them")
+            raise UsageError(
+                f"{one.flag}: {by} gives the frames 0 to {taken - 1} already", "drop one of them"
+            )
         if last is not None and last.group == one.group:
             raise UsageError(
                 f"{last.flag} and {one.flag} are both in {frames_of(one.group)}, which are held together",

@@ -73,7 +73,8 @@ class I2V(Conditioner):
         options = self.options
         if self.nothing:
             raise UsageError(
-                "i2v: nothing is given to start from", "--i2v-image, --i2v-last, --i2v-keyframes or --i2v-video"
+                "i2v: nothing is given to start from",
+                "--i2v-image, --i2v-last, --i2v-keyframes or --i2v-video",
             )
         if options.image and options.video:
             raise self.error("video", "--i2v-image gives the first frame already; drop one of them")
@@ -85,7 +86,9 @@ class I2V(Conditioner):
             low = (options.overlap - 1) // GROUP * GROUP + 1
             raise self.error("overlap", f"must be {GROUP}k+1, such as {low} or {low + GROUP}")
         if (options.extend or options.video) and options.overlap >= request.frames:
-            raise self.error("overlap", f"{options.overlap} frames leave none of the {request.frames} to make")
+            raise self.error(
+                "overlap", f"{options.overlap} frames leave none of the {request.frames} to make"
+            )
         for one in self.pictures(request):
             given.open_picture(one.picture, one.flag)
         if options.video:
@@ -210,7 +213,25 @@ class I2V(Conditioner):
         cond.fill(self.name, beside)
 
     def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
-        """Let the model's language model read the picture and the prompt together."""
+        """Let the model's language model read the picture and the prompt together, if there is one that can.
+
+        The negative prompt is read with a black picture; both at once, for loading the model takes long.
+        """
+        from PIL import Image
+
+        from hy_i2v import vision
+
+        if not cond.negative:
+            self._read = []
+            if place := vision.find(cond.folder):
+                asked = [(prompt, picture) for prompt in cond.prompts]
+                if request.cfg != 1:
+                    asked.append((request.negative, Image.new("RGB", picture.size)))
+                stride = vision.BESIDE_STRIDE if cond.channels else vision.HELD_STRIDE
+                weight = next(cond.vae.parameters())
+                self._read = vision.read(place, asked, stride, weight.device, weight.dtype)
+        if self._read:
+            cond.set_text(self.name, [self._read.pop(0)])
 
     def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: give frames of a share of the batches."""

@@ -46,9 +46,7 @@ class Shares:
         """Take a recipe's table; UsageError names what it doesn't know."""
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(table) - set(known)):
-            raise UsageError(
-                f"[conditioning.i2v]: unknown key {unknown[0]!r}", f"known: {', '.join(known)}"
-            )
+            raise UsageError(f"[conditioning.i2v]: unknown key {unknown[0]!r}", f"known: {', '.join(known)}")
         return cls(**table)
 
 

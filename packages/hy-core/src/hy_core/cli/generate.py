@@ -167,6 +167,12 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     weights = jobs[0].request.weights
     if weights and not Path(weights).exists():
         raise MissingError(f"--weights {weights}: no such file")
+    if lora := jobs[0].request.lora:
+        from hy_core import models
+
+        for path, _ in models.loras(lora):
+            if not path.exists():
+                raise MissingError(f"--lora {path}: no such file")
     writers = selection.plugins.writers()
     for job in jobs:
         job.request.validate()
@@ -249,7 +255,7 @@ def results(
     from hy_core import models, pipeline
 
     check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
-    model = models.load(first.model, first.device, first.dtype, first.weights)
+    model = models.load(first.model, first.device, first.dtype, first.weights, first.lora)
     listen = Listener(progress, flags["preview"])
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)
