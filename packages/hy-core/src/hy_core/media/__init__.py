@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hy_core.media.reading import Clip, Info, probe, read, read_picture, read_sound, stream
+from hy_core.media.reading import Clip, Info, probe, read, read_picture, read_sound, stream, stream_sound
 from hy_core.media.writing import (
     PICTURES,
     WRITERS,
@@ -31,5 +31,6 @@ __all__ = [
     "read_picture",
     "read_sound",
     "stream",
+    "stream_sound",
     "write",
 ]

@@ -173,6 +173,40 @@ def read_sound(path: Path | str) -> Sound | None:
         return Sound(np.concatenate(pieces, axis=1), rate) if pieces else None
 
 
+def stream_sound(path: Path | str, rate: int) -> Iterator[np.ndarray]:
+    """Yield the first sound stream piece by piece as one channel, their mean: float32 [count] at `rate` Hz.
+
+    Whatever the file's rate, depth and number of channels; a long file never is in memory whole. One-line `HyError`
+    for a file without sound, or with samples that are not numbers.
+    """
+    path = Path(path)
+    with open_media(path) as box:
+        if not box.streams.audio:
+            raise HyError(f"{path} has no sound stream")
+        change, count = av.AudioResampler("fltp", rate=rate), 0
+
+        def mono(frames: Any) -> Iterator[np.ndarray]:
+            nonlocal count
+            for frame in frames:
+                piece = frame.to_ndarray().mean(0, dtype=np.float32)
+                if not np.isfinite(piece).all():
+                    raise HyError(f"the sound of {path} has samples that are not numbers (NaN or infinity)")
+                count += len(piece)
+                yield piece
+
+        try:
+            for frame in box.decode(audio=0):
+                yield from mono(change.resample(frame))
+        except (av.FFmpegError, OSError) as problem:
+            if not count:
+                raise HyError(f"the sound of {path} cannot be read ({problem.strerror})") from problem
+            log.warning("the sound of %s is damaged after %.1f s (%s)", path, count / rate, problem.strerror)
+        if count:
+            yield from mono(change.resample(None))
+        if not count:
+            raise HyError(f"the sound of {path} is empty")
+
+
 @contextmanager
 def open_media(path: Path) -> Iterator[Any]:
     """A container for reading, from an opened file: no addresses, no patterns, no playlists."""
