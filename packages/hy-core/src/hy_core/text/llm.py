@@ -149,10 +149,10 @@ def load_strictly(
                 **options,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the text model in {path} can't be read: {_line(error)}") from error
+        raise MissingError(f"the model in {path} can't be read: {_line(error)}") from error
     if missing := sorted(found["missing_keys"]):
         raise MissingError(
-            f"the text model in {path} lacks {len(missing)} tensors ({missing[0]}, …)",
+            f"the model in {path} lacks {len(missing)} tensors ({missing[0]}, …)",
             "download the folder again, or check that its config.json belongs to its weights",
         )
     return model.to(device).eval().requires_grad_(False)
