@@ -46,15 +46,20 @@ def test_dit(case: Case, run_name: str) -> None:
     assert (found - case.outputs(run_name)["sample"]).abs().max() <= case.tolerance(run_name, "sample")
 
 
-def fresh(seed: int):
-    """A random diffusers transformer of random shape, in which every weight counts."""
+def fresh(seed: int, kind: str | None = "any"):
+    """A random diffusers transformer of random shape, in which every weight counts.
+
+    `kind` is how it takes a picture: None, "token_replace", "latent_concat", or any of them.
+    """
     diffusers = pytest.importorskip("diffusers")
     draw = random.Random(seed)
     torch.manual_seed(seed)
     rope = [2 * draw.randint(1, 4) for _ in range(3)]
+    kind = draw.choice([None, "token_replace", "latent_concat"]) if kind == "any" else kind
+    channels = draw.choice([4, 16])
     config = {
-        "in_channels": draw.choice([4, 16]),
-        "out_channels": draw.choice([4, 16]),
+        "in_channels": 2 * channels + 1 if kind == "latent_concat" else channels,
+        "out_channels": channels,
         "num_attention_heads": draw.randint(1, 3),
         "attention_head_dim": sum(rope),
         "num_layers": draw.randint(1, 2),
@@ -65,7 +70,7 @@ def fresh(seed: int):
         "text_embed_dim": draw.randint(8, 40),
         "pooled_projection_dim": draw.randint(8, 40),
         "rope_axes_dim": rope,
-        "image_condition_type": draw.choice([None, "token_replace"]),
+        "image_condition_type": kind,
     }
     theirs = diffusers.HunyuanVideoTransformer3DModel(**config).eval().requires_grad_(False)
     for parameter in theirs.parameters():
@@ -91,12 +96,12 @@ def inputs_for(theirs, draw: random.Random) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("turn", range(3))
-def test_fresh_weights_and_shapes(turn: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "token_replace", "latent_concat"])
+def test_fresh_weights_and_shapes(kind: str | None, tmp_path: Path) -> None:
     """New ones each run; the seed in the message makes a failure come again."""
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
-    theirs, draw = fresh(seed)
+    theirs, draw = fresh(seed, kind)
     theirs.save_pretrained(tmp_path)
     ours = load_dit(tmp_path)
     inputs = inputs_for(theirs, draw)

@@ -2,10 +2,12 @@
 frames.
 
 Our own schedule, sampler, conditions, network and decoder run with the case's weights; only the text states
-are given. A first frame is given by a pin, as the image-to-video plugin does it.
+are given. A first frame is given as the image-to-video plugin gives it.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from hy_core.flow.sampler import sample_euler
 from hy_core.flow.schedule import shifted_sigmas
 from hy_core.vae import Tiling, VAEConfig
 from hy_core.weights import load_dit, load_vae
+from hy_i2v.plugin import I2V
 from parity.cases import cases
 
 #: What each kind calls text, its mask, pooled text, embedded guidance and guidance scale.
@@ -37,10 +40,10 @@ class Loop:
         vae_config = VAEConfig.from_dict(case.vae_config)
         self.vae = load_vae(case.path / "vae.safetensors", config=vae_config).eval().requires_grad_(False)
         self.frames, *size = self.vae.config.latent_size(*self.scalars["size"])
-        self.size = tuple(size)
+        self.size, self.dropped = tuple(size), 0
 
     @property
-    def replaces_first_frame(self):
+    def has_picture(self):
         return "image" in self.inputs
 
     def condition(self, prefix="", half=None):
@@ -53,9 +56,11 @@ class Loop:
             embedded_guidance(scale, torch.float32).expand(len(text)) if self.dit.config.guidance else None
         )
         rows = [row[valid.bool()] for row, valid in zip(text, mask, strict=True)]
-        cond = Condition(rows, pooled, self.frames, self.size, guidance=value)
-        if self.replaces_first_frame:
-            cond.pin("i2v", [0], self.image_latents())
+        channels = self.dit.config.in_channels - self.dit.config.out_channels
+        cond = Condition(rows, pooled, self.frames, self.size, guidance=value, channels=channels)
+        if self.has_picture:
+            I2V(image=Path("given")).hold(cond, {0: self.image_latents()})
+            self.dropped = cond.dropped
         return cond
 
     def image_latents(self):
@@ -74,7 +79,7 @@ class Loop:
 
     def start(self):
         noise = self.inputs.get("latents", self.inputs.get("noise"))
-        mixed = self.replaces_first_frame and (self.diffusers or self.scalars["stability"])
+        mixed = self.has_picture and (self.diffusers or self.scalars["stability"])
         return 0.999 * noise + 0.001 * self.image_latents() if mixed else noise
 
     def sample(self):
@@ -95,7 +100,7 @@ class Loop:
         tiling = Tiling.DIFFUSERS_DEFAULT if self.diffusers else None
         with torch.inference_mode():
             pixels = self.vae.decode(self.vae.from_model(latents), tiling)
-        video = (pixels / 2 + 0.5).clamp(0, 1)
+        video = (pixels[:, :, self.dropped :] / 2 + 0.5).clamp(0, 1)
         return video.transpose(1, 2) if self.diffusers else video
 
     def check(self, name, ours):
@@ -105,9 +110,6 @@ class Loop:
 
 def needs_plugin(case):
     """Why a case can't run yet, if it can't."""
-    inputs = case.model_config["in_channels"], case.model_config["out_channels"]
-    if inputs[0] != inputs[1]:
-        return "image latents beside the noisy ones (latent_concat) come with hy-i2v"
     if case.vae_config == {}:
         return "this loop comes with hy-avatar"
     return None

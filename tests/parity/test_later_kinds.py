@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 from parity.cases import Case, cases, folders
 
-LATER = {"E": "hy-i2v", "G": "hy-audio", "H": "hy-audio"}
-NOW = {
-    "i2v_dit",
-    "i2v_loop",
-}  # kinds of E that the core alone can run: see test_A_dit.py and test_I_pipeline.py
+LATER = {"G": "hy-audio", "H": "hy-audio"}
 
 
 def later() -> list:
@@ -17,7 +13,6 @@ def later() -> list:
     return [
         parameter
         for letter, kind in sorted(kinds)
-        if kind not in NOW
         for parameter in cases(letter, config_kind=kind, skip=f"comes with {LATER[letter]}")
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ def end_of(path: Path, count: int, fps: float, flag: str) -> np.ndarray:
     return np.stack([held[-1 - index] for index in reversed(back)])
 
 
-def fitted(frames: Iterator[Image.Image], width: int, height: int, fit: str) -> np.ndarray:
+def fitted(frames: Sequence[Image.Image], width: int, height: int, fit: str) -> np.ndarray:
     """Pictures at the video's size, uint8 [F, H, W, 3]."""
     import numpy as np
 

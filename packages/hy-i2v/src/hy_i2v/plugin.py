@@ -139,75 +139,80 @@ class I2V(Conditioner):
 
     def encode(self, request: Request, cond: Condition) -> None:
         """Give the frames of this segment, and let the language model see the first of them."""
-        from PIL import Image
-
-        start, held = self.beginning(request, cond)
-        now = [one for one in self.pictures(request) if held <= one.frame - cond.start < request.frames]
-        pictures = {one.frame - cond.start: given.open_picture(one.picture, one.flag) for one in now}
-        if self.options.loop and self.options.video and cond.start + request.frames == self.length(request):
-            pictures[request.frames - 1] = Image.fromarray(self.clip(request)[0])
-        first = Image.fromarray(start[0]) if held else pictures.get(0)
-        self.give(request, cond, start, pictures)
+        start, pictures = self.beginning(request, cond), self.here(request, cond)
+        latents = self.latents(request, cond, start, pictures)
+        self.hold(cond, latents)
+        if self.options.stability and 0 in latents:
+            cond.feed(self.name, {"stability": stability(request, latents[0])})
         cond.riflex = cond.riflex or request.frames > LONG
+        first = start[0] if start else pictures.get(0)
         if self.options.semantic and first is not None:
             self.show(request, cond, first)
 
-    def beginning(self, request: Request, cond: Condition) -> tuple[np.ndarray | None, int]:
-        """The clip that this segment begins with, if any, and the number of its frames."""
-        if cond.past is not None:
-            return cond.past[-self.options.overlap :], self.options.overlap
-        if self.options.video:
-            return self.clip(request), self.options.overlap
-        return None, 0
-
-    def give(
-        self,
-        request: Request,
-        cond: Condition,
-        start: np.ndarray | None,
-        pictures: Mapping[int, Image.Image],
-    ) -> None:
-        """Hold the latents of the clip at the start and of the pictures at their frames."""
+    def beginning(self, request: Request, cond: Condition) -> list[Image.Image]:
+        """The frames that this segment begins with: of what is made, or of the clip to go on from; or none."""
         from PIL import Image
 
+        frames = ()
+        if cond.past is not None:
+            frames = cond.past[-self.options.overlap :]
+        elif self.options.video:
+            frames = self.clip(request)
+        return [Image.fromarray(frame) for frame in frames]
+
+    def here(self, request: Request, cond: Condition) -> dict[int, Image.Image]:
+        """The pictures of this segment by their frames in it."""
+        from PIL import Image
+
+        free = self.options.overlap if cond.past is not None else 0
+        found = {
+            one.frame - cond.start: given.open_picture(one.picture, one.flag)
+            for one in self.pictures(request)
+            if free <= one.frame - cond.start < request.frames
+        }
+        if self.options.loop and self.options.video and cond.start + request.frames == self.length(request):
+            found[request.frames - 1] = Image.fromarray(self.clip(request)[0])
+        return found
+
+    def latents(
+        self, request: Request, cond: Condition, start: list[Image.Image], pictures: Mapping[int, Image.Image]
+    ) -> dict[int, Tensor]:
+        """The latent frames [1, C, 1, h, w] that are given, by their places."""
         from hy_i2v.frames import moving, pixels, still
 
-        def ready(frames: list[Image.Image]) -> Tensor:
-            fitted = given.fitted(iter(frames), request.width, request.height, self.options.fit)
+        def ready(*frames: Image.Image) -> Tensor:
+            fitted = given.fitted(frames, request.width, request.height, self.options.fit)
             return pixels(fitted, cond.vae)
 
-        latents: dict[int, Tensor] = {}
-        if start is not None:
-            clip = moving(cond.vae, ready([Image.fromarray(frame) for frame in start]))
-            latents |= dict(enumerate(clip.split(1, dim=2)))
+        found: dict[int, Tensor] = {}
+        if start:
+            found |= dict(enumerate(moving(cond.vae, ready(*start)).split(1, dim=2)))
         for frame, picture in pictures.items():
             encode = still if frame else moving
-            latents[given.group_of(frame)] = encode(cond.vae, ready([picture]))
-        if cond.channels:
-            self.fill(cond, latents)
-        else:
+            found[given.group_of(frame)] = encode(cond.vae, ready(picture))
+        return found
+
+    def hold(self, cond: Condition, latents: Mapping[int, Tensor]) -> None:
+        """Give latent frames as the network takes them: held, or the first one by channels beside the noisy ones."""
+        if not cond.channels:
             for place, latent in latents.items():
                 cond.pin(self.name, [place], latent)
-        if self.options.stability and 0 in latents:
-            cond.feed(self.name, {"stability": stability(request, latents[0])})
-
-    def fill(self, cond: Condition, latents: Mapping[int, Tensor]) -> None:
-        """Give the first picture through the channels of a network that was made for it."""
+            return
         import torch
 
-        channels = cond.vae.config.latent_channels
+        channels = next(iter(latents.values())).shape[1]
         if list(latents) != [0]:
             raise UsageError(
                 "i2v: this network takes one picture, the first; no other frames and no clips",
-                "use a model that holds frames (16 input channels) for --i2v-last, -keyframes, -video and -extend",
+                "a model that holds frames (16 input channels) takes --i2v-last, -keyframes, -video and -extend",
             )
         if cond.channels not in (channels, channels + 1):
             raise UsageError(f"i2v: the network's {cond.channels} further input channels are no picture's")
-        if cond.frames < 2:
-            raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
         beside = torch.zeros(len(latents[0]), cond.channels, cond.frames, *cond.size)
         beside[:, :channels, :1] = latents[0]
         if cond.channels > channels:
+            if cond.frames < 2:
+                raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
             beside[:, channels:, 0] = 1
             cond.drop(FIRST_CUT)
         cond.fill(self.name, beside)
@@ -246,7 +251,7 @@ class I2V(Conditioner):
 
 
 def stability(request: Request, picture: Tensor) -> Tensor:
-    """What stability mode adds to the start noise, [1, C, F, h, w].
+    """What stability mode adds to the start noise, [1, C, F, h, w]; `picture` is its latent [1, C, 1, h, w].
 
     The start becomes 0.999 of the seed's second draw and 0.001 of the picture's latent in every frame. It is said as a
     difference to the first draw, so that what other plugins do to the start stays.
@@ -254,8 +259,8 @@ def stability(request: Request, picture: Tensor) -> Tensor:
     from hy_core.flow.path import start_noise
 
     frames = (request.frames - 1) // GROUP + 1
-    shape = (picture.shape[1], frames, *picture.shape[3:])
-    first, second = (start_noise(shape, request.seed, draw) for draw in range(2))
+    channels, _, *size = picture.shape[1:]
+    first, second = (start_noise((channels, frames, *size), request.seed, draw) for draw in range(2))
     return (1 - STABLE) * second + STABLE * picture.cpu() - first
 
 
