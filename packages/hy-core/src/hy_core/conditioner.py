@@ -31,6 +31,7 @@ LIFECYCLE = (
     "before_step",
     "finish",
     "weights",
+    "load",
     "parallel_plan",
 )
 
@@ -124,6 +125,17 @@ class Conditioner:
         """The safetensors file with the values of what `extend` attached; None when nothing needs loading."""
         return None
 
+    def owns(self, key: str) -> bool:
+        """Whether a key of a model's own checkpoint is this plugin's: some hold a plugin's modules too."""
+        return False
+
+    def load(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
+        """In place of `extend`, for a model whose checkpoint has tensors that this plugin `owns`: attach from them.
+
+        HyError if they don't fit, all of them.
+        """
+        raise NotImplementedError
+
     def parallel_plan(self) -> Mapping[str, ParallelStyle]:
         """Tensor-parallel styles for the attached modules, keyed by the names below this plugin's."""
         return {}
@@ -137,7 +149,8 @@ def suggested(conditioners: Iterable[Conditioner], model: Mapping[str, Any]) -> 
             owner, other = found.setdefault(key, (conditioner.name, value))
             if other != value:
                 raise ConflictError(
-                    f"{owner} suggests {key} {other}, {conditioner.name} suggests {value}", f"say which: --{key}"
+                    f"{owner} suggests {key} {other}, {conditioner.name} suggests {value}",
+                    f"say which: --{key}",
                 )
     return {**model, **{key: value for key, (_, value) in found.items()}}
 
@@ -146,5 +159,7 @@ def segments(conditioners: Iterable[Conditioner], request: Request) -> Segments:
     """How a clip is to be made; ConflictError if two conditioners want it in segments."""
     asked = {one.name: wish for one in conditioners if (wish := one.segments(request)) is not None}
     if len(asked) > 1:
-        raise ConflictError(f"{' and '.join(sorted(asked))} both make the clip in segments", "drop one of them")
+        raise ConflictError(
+            f"{' and '.join(sorted(asked))} both make the clip in segments", "drop one of them"
+        )
     return next(iter(asked.values()), Segments(1, 0))

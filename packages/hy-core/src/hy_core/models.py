@@ -16,6 +16,7 @@ from hy_core.errors import HyError, MissingError, UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from hy_core.conditioner import Conditioner
     from hy_core.dit import DiT, DiTConfig, Port
@@ -166,6 +167,8 @@ class Model:
     hashes: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     """Where its parts lie, if they came from files."""
+    file: Path | None = None
+    """Where its DiT was read from."""
     tiling: str = "official"
     """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
     _extended: dict[str, tuple[Conditioner, Attached]] = field(default_factory=dict)
@@ -212,9 +215,15 @@ class Model:
             ]
 
         file = conditioner.weights()
+        own = {} if file else self._owned(conditioner)
         try:
-            with torch.device("meta") if file else nullcontext():  # shapes only, when values come from a file
-                conditioner.extend(self.dit)
+            if own:
+                conditioner.load(self.dit, own)
+            else:
+                with (
+                    torch.device("meta") if file else nullcontext()
+                ):  # shapes only, when values come from a file
+                    conditioner.extend(self.dit)
             if file:
                 from hy_core.weights import load_port_weights
 
@@ -225,6 +234,16 @@ class Model:
         self._extended[name] = conditioner, attached()
         for port, key in attached():
             port[key].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
+
+    def _owned(self, conditioner: Conditioner) -> dict[str, Tensor]:
+        """What a conditioner owns of the checkpoint that the DiT came from."""
+        from hy_core.conditioner import Conditioner
+
+        if self.file is None or type(conditioner).owns is Conditioner.owns:
+            return {}
+        from hy_core.weights import load_owned
+
+        return load_owned(self.file, conditioner.owns)
 
 
 def _detach(attached: Attached) -> None:
@@ -238,11 +257,14 @@ def load(
     dtype: str = "auto",
     weights: str | None = None,
     lora: str | None = None,
+    conditioners: Sequence[Conditioner] = (),
 ) -> Model:
     """Load a model's DiT and VAE to where they run; the text encoders are loaded when a prompt is encoded.
 
     `weights` is a file or folder with another DiT to use in place of the model's own; `lora` is one or more files of
     low-rank weights that are added to it ("FILE", "FILE=0.8", with commas between).
+
+    What `conditioners` own of the DiT's checkpoint is left to them (see `Conditioner.owns`).
 
     `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
     pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
@@ -261,7 +283,11 @@ def load(
             )
     kinds = precision(card.layout, device, dtype)
     encoders = card.folder
-    dit = load_dit(card.dit, kinds.device, kinds.dit).eval().requires_grad_(False)
+
+    def owned(key: str) -> bool:
+        return any(conditioner.owns(key) for conditioner in conditioners)
+
+    dit = load_dit(card.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
     hashes = {"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)}
     for path, scale in loras(lora) if lora else ():
         merge(dit, path, scale)
@@ -274,6 +300,7 @@ def load(
         defaults=card.defaults,
         hashes=hashes,
         folder=card.folder,
+        file=card.dit,
         tiling="diffusers" if card.layout == "diffusers" else "official",
     )
 

@@ -131,7 +131,7 @@ class Run:
             )
         name, device, dtype, weights, lora = wanted.pop()
         self.tell("load", detail=name)
-        return models.load(name, device, dtype, weights, lora)
+        return models.load(name, device, dtype, weights, lora, self.conditioners)
 
     def encode_prompts(self, model: Model) -> dict[tuple[str, bool], Encoded]:
         """Step 2: each prompt on its own, so that none depends on its neighbours; the encoders are freed."""

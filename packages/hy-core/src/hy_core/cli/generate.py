@@ -255,7 +255,9 @@ def results(
     from hy_core import models, pipeline
 
     check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
-    model = models.load(first.model, first.device, first.dtype, first.weights, first.lora)
+    model = models.load(
+        first.model, first.device, first.dtype, first.weights, first.lora, jobs[0].conditioners
+    )
     listen = Listener(progress, flags["preview"])
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)

@@ -24,6 +24,7 @@ _LAYOUTS = {
     "pocket": ("llm", "llm", "clip", "clip"),
     "diffusers": ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     "official": ("text_encoder", "text_encoder", "text_encoder_2", "text_encoder_2"),
+    "official, picture read": ("llava_llama_image", "llava_llama_image", "text_encoder_2", "text_encoder_2"),
     "official, image to video": ("text_encoder_i2v", "text_encoder_i2v", "text_encoder_2", "text_encoder_2"),
 }
 _OWN_TEMPLATES = "templates.json"  # beside a language model that has its own

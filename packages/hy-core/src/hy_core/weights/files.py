@@ -66,6 +66,7 @@ def find(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     found = sorted(one for one in path.iterdir() if one.suffix in _KINDS and one.is_file())
+    found = [one for one in found if not one.stem.endswith("_map")]  # the scales of an 8-bit file
     shards = [one for one in found if _SHARD.fullmatch(one.name)]
     if len(found) == 1 or (shards and len(shards) == len(found)):
         return found[0]

@@ -16,6 +16,7 @@ from hy_core.dit.model import DiT
 from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
 from hy_core.vae import VAE, VAEConfig
+from hy_core.weights import fp8
 from hy_core.weights.detect import detect, dit_config, vae_config
 from hy_core.weights.files import find, load_state, metadata
 from hy_core.weights.strict import fill
@@ -28,24 +29,39 @@ def load_dit(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     config: DiTConfig | None = None,
+    owned: Callable[[str], bool] | None = None,
 ) -> DiT:
     """Load a DiT from a file or folder in the official, diffusers or ComfyUI layout.
 
     The configuration is `config`, or what the file or the config.json beside it says, or what the shapes
     show. The network is built without memory and takes each tensor as it is mapped from the file, or
-    converted and moved one by one; `dtype` None keeps the file's. HyError, in one line, if anything doesn't
-    fit.
+    converted and moved one by one; `dtype` None keeps the file's, of an 8-bit file bfloat16. HyError, in one line,
+    if anything doesn't fit. Keys that are `owned` by a plugin are left to it (see `load_owned`).
     """
     path = _inside(Path(path), "transformer", "transformers")
     state = load_state(path)
     layout = detect(_shapes(state))
-    state = layout.strip(state)
+    state = {key: value for key, value in layout.strip(state).items() if not (owned and owned(key))}
     config = config or _written(path, "dit", DiTConfig.from_dict) or dit_config(_shapes(state), layout.table)
     with torch.device("meta"):
         dit = DiT(config)
     what = f"the DiT weights of {path}"
-    fill(dit, state, what, layout.table.source, device=device, dtype=dtype or _dtype(state))
+    source = fp8.scaled(find(path), state, layout.table.source)
+    fill(dit, state, what, source, device=device, dtype=dtype or _dtype(state))
     return dit
+
+
+def load_owned(path: str | Path, owned: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of a DiT's checkpoint that a plugin owns, by their names there: mapped, not read.
+
+    Some checkpoints hold a plugin's modules beside the base network's.
+    """
+    state = load_state(_inside(Path(path), "transformer", "transformers"))
+    try:
+        state = detect(_shapes(state)).strip(state)
+    except HyError:
+        return {}
+    return {key: value for key, value in state.items() if owned(key)}
 
 
 def load_vae(
@@ -90,7 +106,7 @@ def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     """The one that most of the numbers have: some files keep a few layers in another."""
     sizes: Counter[torch.dtype] = Counter()
     for tensor in state.values():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.dtype not in fp8.DTYPES:
             sizes[tensor.dtype] += tensor.numel()
     return sizes.most_common(1)[0][0] if sizes else torch.float32
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
+from hy_core.weights import fp8
 from hy_core.weights.keys import Source
 
 _RUN = 4096
@@ -73,15 +74,13 @@ def _plan(
     unexpected = sorted(set(state) - used - set(missing))
     if missing or unexpected or shapes:
         raise HyError(misfit(what, missing, unexpected, shapes), hint=_cause(missing, unexpected, shapes))
-    if scaled := [key for key in state if state[key].dtype in _EIGHT_BITS]:
+    known = {part for found in plan.values() if isinstance(found, fp8.Scaled) for part in found.keys}
+    if scaled := [key for key in state if state[key].dtype in fp8.DTYPES and key not in known]:
         raise HyError(
             f"{what} are 8-bit floats ({scaled[0]}), which mean nothing without their scales",
             hint="use the bfloat16 file",
         )
     return plan
-
-
-_EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def misfit(what: str, missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
