@@ -1,4 +1,4 @@
-"""What hy-data adds to hy: the procedural world as a dataset."""
+"""What hy-data adds to hy: the procedural world and its characters as datasets."""
 
 from __future__ import annotations
 
@@ -14,3 +14,4 @@ if TYPE_CHECKING:
 def register_datasets(register: Callable[..., None]) -> None:
     """Offer the world to `hy train`."""
     register("world", "hy_data.world.dataset:WorldDataset")
+    register("characters", "hy_data.world.characters_dataset:CharacterDataset")

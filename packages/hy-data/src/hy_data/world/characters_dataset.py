@@ -1,0 +1,102 @@
+"""Endless clips of characters with speech, for training avatars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hy_data.world.characters import Stage, sample_stage
+from hy_data.world.characters_captions import describe
+from hy_data.world.characters_geometry import truth
+from hy_data.world.characters_render import face_masks, render_stage
+from hy_data.world.characters_speech import opening, talk
+from hy_data.world.scene import FPS, FRAMES
+
+RATE = 16_000
+
+
+def sample_talking(
+    rng: np.random.Generator,
+    split: str = "train",
+    frames: int = FRAMES,
+    framing: str | None = None,
+    people: int = 1,
+    source: str = "vowels",
+    changing: bool = False,
+    fps: float = FPS,
+) -> tuple[Stage, np.ndarray]:
+    """Draw a stage whose characters speak, and what they say: float32 [people, N] at 16 kHz.
+
+    `source` is one of `characters_speech.SOURCES`. A clip in eight is silent.
+    """
+    seconds = frames / fps
+    sounds = np.stack([talk(rng, seconds, source) * (rng.random() > 0.125) for _ in range(people)])
+    mouth = np.stack([opening(sound, RATE, frames, fps) for sound in sounds])
+    return sample_stage(rng, split, frames, framing, people, mouth, changing, fps), sounds
+
+
+class CharacterDataset:
+    """`length` clips of characters; the item at an index is the same in every run and worker.
+
+    `shapes` are the (frames, height, width) to draw from, shared by `block` neighbours, `framings` the views.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int = 0,
+        split: str = "train",
+        shapes: Sequence[tuple[int, int, int]] = ((FRAMES, 64, 64),),
+        block: int = 1,
+        framings: Sequence[str] = ("face", "upper", "full"),
+        people: int = 1,
+        speech: str = "vowels",
+        changing: float = 0.25,
+    ) -> None:
+        self.length, self.seed, self.split = length, seed, split
+        self.shapes, self.block, self.framings = tuple(shapes), block, tuple(framings)
+        self.people, self.speech, self.changing = people, speech, changing
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return video (float32 [3, T, H, W] in -1..1), caption, and all there is to know.
+
+        speech (float32 [people, N], 16 kHz), face (float32 [people, T, H, W] in 0..1), fps, stage,
+        truth (of each character), stated (a `CharacterCaption`).
+        """
+        import torch
+
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        choice = np.random.default_rng((self.seed, 2, index // self.block)).integers(len(self.shapes))
+        frames, height, width = self.shapes[choice]
+        rng = np.random.default_rng((self.seed, 3, index))
+        framing = self.framings[rng.integers(len(self.framings))]
+        changing = bool(rng.random() < self.changing)
+        stage, sounds = sample_talking(rng, self.split, frames, framing, self.people, self.speech, changing)
+        words = describe(rng, stage)
+        pixels = torch.from_numpy(render_stage(stage, height, width)).permute(3, 0, 1, 2)
+        return {
+            "video": pixels.float() / 127.5 - 1,
+            "caption": words.text,
+            "speech": torch.from_numpy(sounds),
+            "face": torch.from_numpy(face_masks(stage, height, width)),
+            "fps": stage.fps,
+            "stage": stage,
+            "truth": truth(stage, height, width),
+            "stated": words,
+        }
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch: video, speech and face are stacked, everything else stays in lists."""
+    import torch
+
+    batch: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]}
+    for key in ("video", "speech", "face"):
+        batch[key] = torch.stack(batch[key])
+    return batch
