@@ -19,7 +19,7 @@ from hy_data.world.splits import SPLITS
 
 SKINS: dict[str, tuple[int, int, int]] = {
     "pale": (250, 214, 180),
-    "tan": (222, 165, 110),
+    "tan": (225, 155, 85),
     "brown": (140, 88, 56),
     "green": (120, 190, 90),
 }

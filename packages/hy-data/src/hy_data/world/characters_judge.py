@@ -191,8 +191,8 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
         return _Heads(missing, FACES["round"], NONE)
     radius = part.radius
     near = (np.abs(part.x - rest[0]) < 1.8 * radius) & (np.abs(part.y - rest[1]) < 1.9 * radius)
-    is_skin = near & (_length(part.pixels - np.float32(SKINS[skin])) < _NEAR)
-    is_skin &= _length(part.pixels - part.empty) > 25
+    distance, unlike = _length(part.pixels - np.float32(SKINS[skin])), _length(part.pixels - part.empty)
+    is_skin = near & (distance < _NEAR) & (distance < unlike)
     # Specks elsewhere must not stretch the region: rows and columns with next to no skin don't count.
     is_skin &= is_skin.sum(2, keepdims=True) > 0.25 * radius
     is_skin &= is_skin.sum(1, keepdims=True) > 0.2 * radius
