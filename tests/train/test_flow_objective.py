@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hy_core import models
+from hy_core.errors import HyError, MissingError, UsageError
 from hy_data.world import caption, render
 from hy_train import recipe
 from hy_train.objectives.flow import FlowObjective
@@ -61,6 +62,17 @@ def test_a_bucket_is_drawn_from_its_beginning_on(tmp_path):
 
 
 @needs_pocket
+def test_a_bucket_can_be_of_clips_with_one_thing(tmp_path):
+    bucket = TINY["data"]["buckets"][0]
+    table = {**TINY, "data": {"buckets": [bucket, {**bucket, "objects": 1}]}}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    counts = [[len(objective.latents.scene(number, i).things) for i in range(40)] for number in (0, 1)]
+    assert set(counts[0]) == {1, 2} and set(counts[1]) == {1}
+    assert len(list(objective.latents.folder.iterdir())) == 2  # neither is taken for the other
+
+
+@needs_pocket
 def test_latents_are_kept_and_made_once(objective):
     files = sorted(objective.latents.folder.iterdir())
     times = [file.stat().st_mtime_ns for file in files]
@@ -94,3 +106,46 @@ def test_the_untrained_network_predicts_nothing_and_learns(objective):
         now.backward()
         optimizer.step()
     assert now < 0.9 * loss
+
+
+@needs_pocket
+def test_training_goes_on_from_the_weights_of_a_model(tmp_path):
+    first = FlowObjective(recipe.parse(TINY), tmp_path / "first")
+    with torch.no_grad():
+        for weight in first.model.parameters():
+            weight.normal_(std=0.1)
+    first.export(tmp_path / "export")
+    table = {key: value for key, value in TINY.items() if key != "model"}
+    table["data"] = {**TINY["data"], "start": str(tmp_path / "export")}
+    second = FlowObjective(recipe.parse(table), tmp_path / "second")
+    assert second.config == first.config and second.source.folder == tmp_path / "export"
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], weight.bfloat16().float()), name
+    assert all(weight.requires_grad for weight in second.model.parameters())
+    second.prepare()
+    loss, _ = second.loss(second.batch(0), torch.Generator().manual_seed(0))
+    loss.backward()
+    torch.optim.SGD(second.model.parameters(), 0.1).step()  # the file stays what it is
+    again = FlowObjective(recipe.parse(table), tmp_path / "third").model.state_dict()
+    assert torch.equal(again["img_in.proj.weight"], first.model.img_in.proj.weight.bfloat16().float())
+
+
+@needs_pocket
+def test_weights_to_start_from_must_be_there_and_whole(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    objective = FlowObjective(recipe.parse(TINY), tmp_path / "run")
+    objective.export(tmp_path / "export")
+    table = {**TINY, "data": {**TINY["data"], "start": str(tmp_path / "export")}}
+    with pytest.raises(UsageError, match=r"\[model\] is given"):
+        FlowObjective(recipe.parse(table), tmp_path)
+    table["model"] = {}
+    file = tmp_path / "export" / "dit.safetensors"
+    state = load_file(file)
+    del state["img_in.proj.weight"]
+    save_file(state, file)
+    with pytest.raises(HyError, match="1 missing"):
+        FlowObjective(recipe.parse(table), tmp_path)
+    table["data"]["start"] = "pockets"
+    with pytest.raises(MissingError, match="no model 'pockets'"):
+        FlowObjective(recipe.parse(table), tmp_path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from hy_data.world import Scene, caption, render, sample_scene
+from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,8 +29,9 @@ _ROWS = 8  # clips encoded together
 class Bucket:
     """Clips of one shape: how many there are, and how often a batch is drawn from them.
 
-    None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then clips
-    (the paper's curriculum, section 4.5).
+    None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then
+    clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows, 1 or 2; 0 leaves it to
+    the world.
     """
 
     frames: int
@@ -38,6 +40,12 @@ class Bucket:
     clips: int
     share: float = 1.0
     begin: float = 0.0
+    objects: int = 0
+
+    @property
+    def file(self) -> str:
+        """What the files of its latents are called, before the number of their first clip."""
+        return f"{self.frames}x{self.height}x{self.width}" + (f"x{self.objects}" if self.objects else "")
 
 
 class Latents:
@@ -51,7 +59,7 @@ class Latents:
         """Return the scene of a clip, from the training split."""
         b = self.buckets[bucket]
         rng = np.random.default_rng(seeded(self.seed, 5, b.frames, b.height, b.width, index))
-        return sample_scene(rng, "train", b.frames, b.height, b.width)
+        return sample_scene(rng, "train", b.frames, b.height, b.width, b.objects or None)
 
     def caption(self, bucket: int, index: int, rng: np.random.Generator) -> str:
         """Draw a caption of a clip."""
@@ -72,13 +80,14 @@ class Latents:
         """Encode what is not on disk yet, a shard at a time, and hold all of it in memory."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shards = [
-            (number, first, self.folder / f"{b.frames}x{b.height}x{b.width}-{first:06d}.safetensors")
+            (number, first, self.folder / f"{b.file}-{first:06d}.safetensors")
             for number, b in enumerate(self.buckets)
             for first in range(0, b.clips, _SHARD)
         ]
         missing = [shard for shard in shards if not shard[2].exists()]
         vae = self._make_vae().eval() if missing else None
-        for number, first, path in track(missing, "encoding clips", disable=not missing):
+        console = Console(stderr=True)  # stdout is the report's
+        for number, first, path in track(missing, "encoding clips", console=console, disable=not missing):
             b = self.buckets[number]
             last, rows = min(first + _SHARD, b.clips), []
             for start in range(first, last, _ROWS):

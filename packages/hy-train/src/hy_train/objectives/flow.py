@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from hy_core import models
 from hy_core.condition import Condition
 from hy_core.dit import DiT, DiTConfig
+from hy_core.errors import UsageError
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
 from hy_core.plugins import Plugins
 from hy_core.text import TextEncoder
+from hy_core.weights import load_dit, load_vae
 from torch import Tensor
 
 from hy_train.latents import Bucket, Latents
@@ -34,7 +36,10 @@ _TOGETHER = 8  # batches whose captions are drawn together and sorted by length
 class FlowData:
     """Which clips, and how many of each size are kept as latents."""
 
-    model: str = "pocket"  # folder or name of the model whose VAE and text encoders are used
+    start: str = ""  # folder or name of the model whose weights training begins with, in place of random ones
+    model: str = (
+        ""  # of the model whose VAE and text encoders are used; that of `start`, or pocket, if not given
+    )
     vae: str = ""  # folder with vae.safetensors and vae.json, in place of the model's VAE
     buckets: tuple[dict, ...] = ({"frames": 17, "height": 64, "width": 64, "clips": 4096, "share": 1.0},)
 
@@ -60,10 +65,10 @@ class FlowObjective(Objective):
         super().__init__(recipe, folder)
         self.data = with_options(FlowData, recipe.data, "data")
         self.options = with_options(FlowLoss, recipe.options, "options")
-        base = DiTConfig.named["pocket"]
-        self.config = DiTConfig(**{**asdict(base), **recipe.model})
+        self.source = models.find(self.data.model or self.data.start or "pocket")
         torch.manual_seed(recipe.seed)
-        self.model = DiT(self.config)
+        self.model = self._network()
+        self.config = self.model.config
         self.buckets = [with_options(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
         self._drawn: tuple[Any, list] | None = None
         plugins = Plugins()
@@ -72,16 +77,27 @@ class FlowObjective(Objective):
         for conditioner in self.conditioners:
             conditioner.extend(self.model)
 
+    def _network(self) -> DiT:
+        """The network that training begins with: `data.start`'s, or one with random weights."""
+        if not self.data.start:
+            return DiT(DiTConfig(**{**asdict(DiTConfig.named["pocket"]), **self.recipe.model}))
+        if self.recipe.model:
+            raise UsageError(
+                f"[model] is given, but data.start = {self.data.start!r} says what the model is",
+                "leave [model] out",
+            )
+        return load_dit(models.find(self.data.start).dit, dtype=torch.float32)
+
     def prepare(self) -> None:
         """Encode the clips of every bucket, once, and load the text encoders."""
         self.latents = Latents(self.buckets, self.recipe.seed, self.folder / "latents", self._vae)
         self.latents.fill()
-        self.encoder = TextEncoder.load(models.find(self.data.model).folder, "cpu", torch.float32)
+        self.encoder = TextEncoder.load(self.source.folder, "cpu", torch.float32)
         self.vae = self._vae().eval().requires_grad_(False) if self.conditioners else None
 
     def _vae(self):
         if not self.data.vae:
-            return models.load(self.data.model, "cpu", "fp32").vae
+            return load_vae(self.source.vae, dtype=torch.float32).eval().requires_grad_(False)
         return read_vae(Path(self.data.vae))
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
@@ -156,7 +172,7 @@ class FlowObjective(Objective):
 
     def export(self, folder: Path) -> None:
         """Write a whole model folder, for `hy generate --model FOLDER`: the DiT in bfloat16, all else copied."""
-        source = models.find(self.data.model)
+        source = self.source
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
         save_atomic(state, folder / "dit.safetensors")
