@@ -48,7 +48,10 @@ class ScalePart(nn.Module):
 
     def __init__(self, norm: Callable[[nn.Module], nn.Module], scale: float = 1.0) -> None:
         super().__init__()
-        widths = [1, *(max(16, int(width * scale)) for width in (128, 128, 256, 512, 1024, 1024, 1024))]
+        widths = [
+            1,
+            *(max(16, int(width * scale) // 16 * 16) for width in (128, 128, 256, 512, 1024, 1024, 1024)),
+        ]
         kernels, strides, groups = (
             (15, 41, 41, 41, 41, 41, 5),
             (1, 2, 2, 4, 4, 1, 1),

@@ -174,6 +174,9 @@ class Foley(nn.Module):
                     nn.init.zeros_(module.bias)
         for layer in (self.time_in.mlp[0], self.time_in.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)
+        # Without a bias behind it, a SwiGLU gives 0 and no gradient for 0: such a feature would never be learned.
+        nn.init.normal_(self.empty_clip_feat, std=0.02)
+        nn.init.normal_(self.empty_sync_feat, std=0.02)
         zero = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
         zero += [stream.mod.linear for block in self.triple_blocks for stream in (block.audio, block.visual)]
         zero += [block.modulation.linear for block in self.single_blocks]

@@ -1,0 +1,55 @@
+"""What the audio DiT is trained with: flow matching, dropped conditions, and aligned representations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from hy_core.flow.path import interpolate, velocity
+from torch import Tensor, nn
+
+from hy_audio.dit.sampling import Network
+
+
+def flow_loss(network: Network, latents: Tensor, noise: Tensor, time: Tensor, prepared: object) -> Tensor:
+    """Mean square error of the velocity for latents [B,C,N] at times [B] on the core's path: a number.
+
+    Draw the times with `hy_core.flow.schedule.sample_times`.
+    """
+    found = network(interpolate(latents, noise, time), time, prepared)
+    return (found.float() - velocity(latents, noise).float()).square().mean()
+
+
+def drop_conditions(
+    *conditions: Sequence[Tensor], rate: float = 0.1, generator: torch.Generator | None = None
+) -> tuple[list[Tensor], ...]:
+    """Leave each condition of each row out with probability `rate`, independently: it becomes a row of none.
+
+    Give lists of rows as `AudioDiT.prepare` takes them, each of as many rows.
+    """
+    dropped = []
+    for rows in conditions:
+        lost = torch.rand(len(rows), generator=generator) < rate
+        dropped.append([row[:0] if out else row for row, out in zip(rows, lost.tolist(), strict=True)])
+    return tuple(dropped)
+
+
+class Alignment(nn.Module):
+    """Representation alignment (REPA): a block's audio tokens, mapped, should point where a teacher's do."""
+
+    def __init__(self, width: int, teacher: int, hidden: int = 2048) -> None:
+        super().__init__()
+        self.map = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, teacher),
+        )
+
+    def forward(self, tokens: Tensor, teacher: Tensor) -> Tensor:
+        """1 minus the mean cosine of tokens [B,N,D] with features [B,S,teacher], stretched to N: a number."""
+        theirs = F.interpolate(teacher.float().transpose(1, 2), size=tokens.shape[1], mode="linear")
+        ours = self.map(tokens.to(self.map[0].weight.dtype)).float()
+        return 1 - F.cosine_similarity(ours, theirs.transpose(1, 2), dim=-1).mean()
