@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 def pixels(frames: np.ndarray, vae: VAE) -> Tensor:
     """Frames uint8 [F, H, W, 3] as the VAE takes them, [1, 3, F, H, W] in -1..1."""
     weight = next(vae.parameters())
-    tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(weight.device)
+    tensor = torch.from_numpy(np.array(frames)).to(weight.device)
     return (tensor.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).to(weight.dtype)
 
 
+@torch.no_grad()
 def moving(vae: VAE, clip: Tensor) -> Tensor:
     """Latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] that begins the video."""
     return vae.to_model(vae.encode(clip).mode()).float()

@@ -32,6 +32,8 @@ STABLE = 0.001
 class I2V(Conditioner):
     """Start from a picture, go through pictures, or go on from a clip."""
 
+    name = "i2v"
+
     @dataclass(frozen=True)
     class Options:
         image: Path | None = option(None, metavar="FILE", help="Picture that the video starts from.")

@@ -1,0 +1,144 @@
+"""i2v as a plugin: the contract, its place among others, the command line, and what it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hy_core import Conditioner, Plugins, generate, media
+from hy_core.errors import ConflictError
+from hy_i2v.plugin import I2V
+
+PACKAGE = Path(__file__).parents[2] / "packages" / "hy-i2v"
+
+
+@pytest.mark.parametrize("more", [{}, {"stability": True}, {"loop": True}, {"extend": 1}])
+def test_contract(contract, ball, more):
+    contract(I2V, image=ball, **more)
+
+
+def test_it_is_registered_under_its_name():
+    plugins = Plugins()
+    assert plugins.conditioners(["i2v"])["i2v"] is I2V and I2V.name == "i2v"
+    assert {"i2v-stable", "i2v-dynamic"} <= set(plugins.presets())
+
+
+def test_it_needs_nothing_but_the_core():
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    assert [name.split(">")[0] for name in project["dependencies"]] == ["hy-core"]
+
+
+def test_its_module_imports_nothing_heavy():
+    code = (
+        "import sys, hy_i2v.plugin; print([n for n in ('torch', 'numpy', 'PIL', 'av') if n in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# Together with others
+
+
+class Words(Conditioner):
+    """Adds words, and a frame to look at."""
+
+    def encode(self, request, cond):
+        generator = torch.Generator().manual_seed(1)
+        cond.add_text(self.name, torch.randn(2, cond.text[0].shape[1], generator=generator))
+        cond.add_context(self.name, torch.randn(1, 16, 1, *cond.size, generator=generator), [-1.0])
+
+
+class Ends(Conditioner):
+    """Gives the last frame."""
+
+    def encode(self, request, cond):
+        cond.pin(self.name, [-1], torch.zeros(1, 16, 1, *cond.size))
+
+
+def test_any_order_gives_the_same_clip(tiny, ball):
+    found = [
+        generate(tiny.request, order, model=tiny.model).frames.astype(int)
+        for order in (
+            [I2V(image=ball, stability=True), Words(), Ends()],
+            [Ends(), Words(), I2V(image=ball, stability=True)],
+        )
+    ]
+    assert np.abs(found[0] - found[1]).max() <= 1
+    without = generate(tiny.request, [Words(), Ends()], model=tiny.model).frames.astype(int)
+    assert np.abs(found[0] - without).max() > 3
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_same_frame_from_two_is_a_conflict_in_any_order(tiny, ball, blue, order):
+    both = [I2V(image=ball, last=blue), Ends()]
+    with pytest.raises(ConflictError) as caught:
+        generate(tiny.request, both[::-1] if order else both, model=tiny.model)
+    assert "i2v" in caught.value.message and "ends" in caught.value.message and "2" in caught.value.message
+
+
+# On the command line
+
+
+def test_a_clip_from_pocket_starts_from_the_picture(hy, ball, tmp_path):
+    """The whole way with the shipped weights; its first frame is what the codec alone makes of the picture."""
+    from hy_core import models
+    from hy_i2v import given
+    from hy_i2v.frames import moving, pixels
+
+    run = hy(
+        "generate", "it bounces", "-p", "i2v", "--i2v-image", ball, "--steps", "2", "--seed", "1",
+        "-o", tmp_path / "%03d.png", "--json",
+    )  # fmt: skip
+    assert run.exit_code == 0, run.stderr
+    described = json.loads(run.stdout)
+    assert (
+        described["request"]["options"]["i2v"]["image"] == str(ball) and described["request"]["width"] == 64
+    )
+    made = np.stack([np.asarray(media.read_picture(path)) for path in described["paths"]]).astype(float)
+    assert made.shape == (17, 64, 64, 3)
+    wanted = np.asarray(given.resize(given.open_picture(ball, "x"), 64, 64, "crop")).astype(float)
+    vae = models.load("pocket").vae
+    latent = moving(vae, pixels(wanted[None].astype(np.uint8), vae))
+    with torch.no_grad():
+        alone = vae.decode(vae.from_model(latent))[0, :, 0].permute(1, 2, 0).numpy()
+    errors = [
+        np.square(frame - wanted).mean() for frame in ((alone.clip(-1, 1) + 1) * 127.5, made[0], made[8])
+    ]
+    assert errors[0] < 1000 and errors[1] < 2 * errors[0] + 30
+
+
+def test_mistakes_are_one_line_before_anything_is_loaded(hy, ball, tmp_path):
+    for words, said in (
+        (("-p", "i2v"), "i2v: nothing is given to start from"),
+        (("--i2v-image", tmp_path / "no.png"), "no such file"),
+        (("--i2v-image", ball, "--i2v-overlap", "4"), "--i2v-overlap: must be 4k+1"),
+        (("--i2v-keyframes", ball), "--i2v-keyframes: "),
+    ):
+        run = hy("generate", "it bounces", *words)
+        assert run.exit_code in (2, 3) and run.stderr.startswith("Error: ") and said in run.stderr
+        assert len(run.stderr.strip().splitlines()) <= 2
+
+
+def test_a_picture_in_a_settings_file_lies_beside_it(hy, ball, tmp_path):
+    (tmp_path / "hy.toml").write_text('plugins = ["i2v"]\n[i2v]\nkeyframes = ["0=ball.png", "8=ball.png"]\n')
+    run = hy("generate", "it bounces", "-c", tmp_path / "hy.toml", "--dry-run")
+    assert run.exit_code == 0, run.stderr
+
+
+def test_training_goes_through_the_same_pins(tiny):
+    cond, generator = tiny.condition(), torch.Generator().manual_seed(0)
+    latents = tiny.latents()
+    batch = {
+        "latents": latents,
+        "generator": generator,
+        "settings": {"first": 1.0, "ends": 0.0, "start": 0.0},
+    }
+    I2V(image=Path("unused")).encode_batch(batch, cond)
+    assert list(cond.pins) == [0] and cond.pins[0].owner == "i2v"
+    assert replace(tiny.request).frames == 9
