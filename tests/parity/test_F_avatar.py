@@ -83,7 +83,7 @@ def test_loop(case: Case, run: str) -> None:
     frames, size = noise.shape[2], tuple(noise.shape[3:])
     positive, negative = (condition(inputs, frames, size, prefix) for prefix in ("", "neg_"))
     for cond in (positive, negative):
-        released.feed(cond, NAME, feed(inputs, frames, size, inputs["face_masks"]))
+        released.feed(cond, NAME, feed(inputs, frames, size, inputs["face_masks"]), cfg)
     branches = released.guide(positive, NAME, cfg)
     guided = Guided(
         dit,

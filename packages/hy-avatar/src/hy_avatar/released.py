@@ -12,12 +12,17 @@ from typing import Any
 
 import torch
 from hy_core.condition import Condition
+from hy_core.dit import DiT
+from hy_core.dit.ports import port_owner
+from hy_core.errors import HyError
 from hy_core.flow.cache import StepCache
 from hy_core.flow.guidance import Branch
 from hy_core.flow.windows import Windows
 from hy_core.weights.keys import Source
+from hy_core.weights.strict import fill
+from torch import Tensor
 
-from hy_avatar.network import AvatarConfig, Speech, part
+from hy_avatar.network import AvatarConfig, Speech, extend, part
 
 CONFIG = AvatarConfig()
 
@@ -90,7 +95,7 @@ def guidance(step: int, steps: int, cfg: float = 7.5) -> float:
     return (1 - step / steps) * 3 + 3.5
 
 
-def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cache: bool = True) -> None:
+def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cfg: float, cache: bool = True) -> None:
     """Feed a guidance branch, and say how the run samples: what the positive condition is told.
 
     The negative branch hears silence and has the weaker masks of the first steps.
@@ -99,23 +104,23 @@ def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cache: bool = T
         cond.feed(name, masked(silent(drivers), EARLY_MASK), part)
     else:
         cond.feed(name, drivers, part)
-        cond.sample(name, windows=WINDOWS, cache=CACHE if cache else None)
+        cond.sample(
+            name,
+            scale=lambda step, steps: guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0,
+            windows=WINDOWS,
+            cache=CACHE if cache else None,
+        )
 
 
 def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
     """Guidance as released: on text and speech, then on speech alone. `cond` is the positive condition.
 
-    v = negative + w * (early - negative) at first; then v = silence + w * (late - silence), where early and late
-    differ in the strength of the masks, and `silence` has the positive prompt.
+    v = negative + w * (early - negative) at first; then v = silence + w * (cond - silence). `early` is `cond` with
+    the weaker masks, `silence` is `cond` with nothing said; the scale of `cond` itself is set by `feed`.
     """
     full = cond.feeds[name]
     early = cond.copy(feeds=cond.feeds | {name: masked(full, EARLY_MASK)})
     silence = cond.copy(feeds=cond.feeds | {name: silent(full)})
-
-    def late(step: int, steps: int) -> float:
-        return guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0
-
-    cond.sample(name, scale=late)
     return [
         Branch(early, lambda step, steps: guidance(step, steps, cfg) if step < TEXT_STEPS else 0.0),
         Branch(silence, lambda step, steps: 1 - guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0),
@@ -136,3 +141,24 @@ def masked(drivers: Mapping[str, Any], factor: float) -> dict[str, Any]:
     if speech is None:
         return dict(drivers)
     return {**drivers, "speech": {**speech, "mask": speech["mask"] * factor}}
+
+
+def load(dit: DiT, name: str, state: Mapping[str, Tensor]) -> None:
+    """Attach the released modules to a DiT under a plugin's name, filled from a checkpoint's tensors: all of them."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    try:
+        config = config_of(shapes)
+    except KeyError as error:
+        raise HyError(f"the avatar's weights lack {error.args[0]}", "copy or fetch the file again") from None
+    with torch.device("meta"):
+        extend(dit, name, config)
+    keys = [key for key in dit.state_dict() if port_owner(key) == name]
+    fill(
+        dit,
+        dict(state),
+        "the avatar's weights",
+        lambda key: source(key, name, config),
+        device=dit.device,
+        dtype=dit.dtype,
+        keys=keys,
+    )

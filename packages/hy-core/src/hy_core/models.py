@@ -97,7 +97,10 @@ def find(name: str) -> Card:
             home = folder if inner != folder or (folder / "text_encoder").is_dir() else folder.parent
             written = inner / "vae" / "config.json"
             config = {"vae": _read(written)} if written.is_file() else {}
-            return Card(name, home, "official", inner / "transformers", inner / "vae", Defaults(), config)
+            # Of the official models the one that speaks isn't distilled; this folder tells it.
+            speaks = (home / "llava_llama_image").is_dir()
+            given = Defaults(fps=25.0, guidance=None, cfg=7.5, shift=5.0) if speaks else Defaults()
+            return Card(name, home, "official", inner / "transformers", inner / "vae", given, config)
     raise MissingError(
         f"{folder} holds no model that hy knows",
         "expected hunyuan-video-t2v-720p/ (official), model_index.json (diffusers), or config.json (pocket)",

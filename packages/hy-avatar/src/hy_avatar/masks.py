@@ -1,0 +1,178 @@
+"""Where a driver may act: masks of faces from boxes, points or a file, brought to latent frames and tokens.
+
+Masks over pixel frames are float32 [F, H, W] in 0..1. A latent frame is one pixel frame at first and four after that,
+as the causal VAE groups them, and its mask is the greatest of theirs, so that no sight of a face is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from hy_core import media
+from hy_core.errors import HyError, MissingError, UsageError
+from torch import Tensor
+from torch.nn import functional
+
+from hy_avatar.faces import FaceTrack, smooth
+
+SHAPES = ("box", "ellipse")
+_MOST_BYTES = 4 << 30
+
+
+def from_boxes(
+    boxes: np.ndarray, height: int, width: int, area: float = 1.0, shape: str = "box"
+) -> np.ndarray:
+    """Draw boxes [F, 4] (parts of the picture) as masks [F, H, W].
+
+    `area` stretches width and height about the middle: 3.0 is what the released sampler takes.
+    """
+    if shape not in SHAPES:
+        raise UsageError(f"no mask shape {shape!r}", f"one of {', '.join(SHAPES)}")
+    if area <= 0:
+        raise UsageError(f"the area factor {area} is not above 0")
+    boxes = np.asarray(boxes, np.float64)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 * [width, height]
+    half = np.maximum((boxes[:, 2:] - boxes[:, :2]) / 2 * [width, height] * area, 0.5)
+    x = np.arange(width) + 0.5 - middle[:, 0, None]
+    y = np.arange(height) + 0.5 - middle[:, 1, None]
+    if shape == "box":
+        across = np.clip(half[:, :1] + 0.5 - np.abs(x), 0, 1)
+        down = np.clip(half[:, 1:] + 0.5 - np.abs(y), 0, 1)
+        return (down[:, :, None] * across[:, None, :]).astype(np.float32)
+    reach = np.hypot((x / half[:, :1])[:, None, :], (y / half[:, 1:])[:, :, None])
+    edge = half.min(1)[:, None, None]
+    return np.clip(0.5 + (1 - reach) * edge, 0, 1).astype(np.float32)
+
+
+def from_track(
+    face: FaceTrack, height: int, width: int, area: float = 1.0, shape: str = "box", away: float = 0.0
+) -> np.ndarray:
+    """Draw a tracked face; frames in which it has left the picture have the value `away` everywhere."""
+    masks = from_boxes(face.boxes, height, width, area, shape)
+    masks[~face.present()] = away
+    return masks
+
+
+def from_points(points: np.ndarray, height: int, width: int, grow: float = 1.0) -> np.ndarray:
+    """Fill the convex hull of each frame's points [F, P, 2] in pixels: a segmentation of the face by its outline.
+
+    `grow` stretches it about its middle; frames without points (NaN) are empty.
+    """
+    from PIL import Image, ImageDraw
+
+    masks = np.zeros((len(points), height, width), np.float32)
+    for mask, shape in zip(masks, np.asarray(points, np.float64), strict=True):
+        shape = shape[np.isfinite(shape).all(1)]
+        if len(shape) < 3:
+            continue
+        outline = _hull(shape)
+        middle = outline.mean(0)
+        outline = middle + grow * (outline - middle)
+        picture = Image.new("L", (4 * width, 4 * height))  # four times finer, for a smooth edge
+        ImageDraw.Draw(picture).polygon([tuple(point) for point in 4 * outline], fill=255)
+        mask[:] = np.asarray(picture, np.float32).reshape(height, 4, width, 4).mean((1, 3)) / 255
+    return masks
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    """Return the convex hull's corners in order (A. M. Andrew's monotone chain, 1979)."""
+    points = points[np.lexsort((points[:, 1], points[:, 0]))]
+
+    def chain(ordered: np.ndarray) -> list[np.ndarray]:
+        kept: list[np.ndarray] = []
+        for point in ordered:
+            while len(kept) > 1:
+                a, b = kept[-1] - kept[-2], point - kept[-2]
+                if a[0] * b[1] - a[1] * b[0] > 0:
+                    break
+                kept.pop()
+            kept.append(point)
+        return kept[:-1]
+
+    return np.array(chain(points) + chain(points[::-1]))
+
+
+def soften(masks: np.ndarray, edge: float) -> np.ndarray:
+    """Give masks a soft edge of about `edge` pixels inwards; what was 0 stays 0."""
+    if edge < 0:
+        raise UsageError(f"a soft edge of {edge} pixels is not possible")
+    if edge == 0:
+        return masks
+    soft = masks
+    for axis in (1, 2):
+        moved = np.moveaxis(soft, axis, 0)
+        soft = np.moveaxis(smooth(moved, edge / 2), 0, axis)
+    # Blur runs both ways: only its inner half is kept, from 0.5 at the old edge.
+    return (np.clip(2 * soft - 1, 0, 1) * (masks > 0)).astype(np.float32)
+
+
+def latent_frames(frames: int) -> int:
+    """Return how many latent frames so many pixel frames make; `UsageError` unless they are 1 + 4k."""
+    if frames < 1 or (frames - 1) % 4:
+        raise UsageError(f"{frames} frames of a mask don't make latent frames", "they must be 1 + 4k")
+    return (frames - 1) // 4 + 1
+
+
+def to_latent(masks: np.ndarray | Tensor, height: int, width: int) -> Tensor:
+    """Bring masks [..., F, H, W] to latent frames of height x width tokens: [..., T, h, w].
+
+    In time the greatest of each group, frame 0 alone and then four by four; in space the mean over each token's area.
+    """
+    values = torch.as_tensor(masks).float()
+    if not torch.isfinite(values).all():
+        raise UsageError("the mask holds values that are no numbers")
+    *lead, frames, rows, columns = values.shape
+    groups = latent_frames(frames)
+    first, rest = values[..., :1, :, :], values[..., 1:, :, :]
+    if groups > 1:
+        rest = rest.reshape(*lead, groups - 1, 4, rows, columns).amax(-3)
+        first = torch.cat([first, rest], dim=-3)
+    flat = first.reshape(1, -1, rows, columns)
+    return functional.interpolate(flat, (height, width), mode="area").reshape(*lead, groups, height, width)
+
+
+def read(path: Path | str, frames: int, height: int, width: int) -> np.ndarray:
+    """Read masks [F, H, W] from a file: a picture (for all frames), a video, or NPY/NPZ [F, H, W] in 0..1.
+
+    White is where a driver acts. A video or array must be as long as the clip (a longer one is cut).
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".npy", ".npz"):
+        masks = _read_array(path)
+    else:
+        masks = media.read(path, most=frames).frames.astype(np.float32).mean(-1) / 255
+    if len(masks) == 1:
+        masks = masks.repeat(frames, axis=0)
+    if len(masks) < frames:
+        raise UsageError(f"{path} has masks for {len(masks)} frames, the clip has {frames}")
+    values = torch.from_numpy(np.ascontiguousarray(masks[:frames], np.float32))
+    if values.shape[1:] != (height, width):
+        values = functional.interpolate(values[None], (height, width), mode="area")[0]
+    return values.numpy()
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        held = np.load(path, allow_pickle=False, mmap_mode="r")
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (OSError, ValueError, EOFError) as problem:
+        raise HyError(f"{path} cannot be read as an array ({str(problem)[:80]})") from problem
+    if not isinstance(held, np.ndarray):
+        name = "mask" if "mask" in held else (held.files[0] if held.files else None)
+        if name is None:
+            raise HyError(f"{path} is empty")
+        held = held[name]
+    if held.ndim == 2:
+        held = held[None]
+    if held.ndim != 3 or held.dtype.kind not in "fbui" or 0 in held.shape:
+        raise HyError(f"{path} holds {held.dtype} {held.shape}, not masks [F, H, W]")
+    if math.prod(held.shape) * 4 > _MOST_BYTES:
+        raise HyError(f"{path} is too large to hold")
+    masks = np.asarray(held, np.float32)
+    if not np.isfinite(masks).all() or masks.min() < 0 or masks.max() > 1:
+        raise HyError(f"{path} holds values outside of 0 to 1")
+    return masks

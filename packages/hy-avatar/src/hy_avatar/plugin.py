@@ -1,0 +1,331 @@
+"""The plugin `avatar`: its options, and what it tells the network. Torch is imported only to run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hy_core import Conditioner, hookimpl, option
+from hy_core.errors import HyError, MissingError, UsageError
+
+from hy_avatar import sizes, sound
+
+if TYPE_CHECKING:
+    from hy_core.condition import Condition
+    from hy_core.dit import DiT
+    from hy_core.flow.guidance import Branch
+    from hy_core.request import Request, Result
+    from PIL import Image
+    from torch import Tensor
+
+    from hy_avatar.network import AvatarConfig
+    from hy_avatar.speakers import Box
+
+WHISPER = "whisper-tiny"
+"""The folder of the speech encoder inside a released model's."""
+RELEASED = "llava_llama_image"
+"""A folder that only a released model's has."""
+HEAD, EXPRESSION = 25.0, 30.0
+"""Buckets of motion that the released sampler takes."""
+
+
+class Avatar(Conditioner):
+    """Let a character speak: the mouth follows the speech, the picture says who it is."""
+
+    @dataclass(frozen=True)
+    class Options:
+        image: Path = option(metavar="FILE", help="Picture of the character.")
+        speech: tuple[Path, ...] = option(
+            (),
+            metavar="FILE",
+            help="Sound file with speech; it is in the clip too. Repeat for more speakers.",
+        )
+        speaker: tuple[str, ...] = option(
+            (),
+            metavar="FACE",
+            help="Whose speech it is: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
+            "in parts of the picture. One for each --avatar-speech.",
+        )
+        mask: tuple[Path, ...] = option(
+            (),
+            metavar="FILE",
+            help="Picture, white where the speech acts, in place of a found face. One for each --avatar-speech.",
+        )
+        area: float = option(3.0, minimum=0.1, maximum=100, help="Sides of the mask, in those of the face.")
+        strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
+        head: float = option(HEAD, minimum=0, maximum=100, help="How much the head moves.")
+        expression: float = option(EXPRESSION, minimum=0, maximum=100, help="How lively the face is.")
+        hush: Literal["auto", "silence", "off"] = option(
+            "auto",
+            help="Keep the mouth shut in silence and, with silero-vad, in music; silence: by loudness only.",
+        )
+        hold: bool = option(False, help="Begin with the picture itself as the first frame.")
+        look: Literal["beside", "instead", "off"] = option(
+            "beside",
+            help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
+        )
+        guidance: Literal["auto", "released", "plain"] = option(
+            "auto", help="As the released sampler has it (text, then speech alone), or --cfg in all steps."
+        )
+        cache: bool = option(True, help="With released guidance: let steps reuse others, as released.")
+        whisper: Path | None = option(None, metavar="DIR", help="Folder of the Whisper model to hear with.")
+        weights: Path | None = option(
+            None, metavar="FILE", help="The avatar's modules, for a model that has none in its own file."
+        )
+
+    def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The picture's shape, for models of large pictures; frames for all of the speech."""
+        wishes: dict[str, Any] = {}
+        if short := sizes.class_for(min(model["height"], model["width"])):
+            width, height = sizes.size_for(*self.picture().size, short)
+            wishes |= {"width": width, "height": height}
+        if self.options.speech:
+            length = max(sound.seconds(path) for path in self.options.speech)
+            wishes["frames"] = sound.frames_for(length, model["fps"])
+        return wishes
+
+    def validate(self, request: Request) -> None:
+        """Look at the picture, the sounds and the masks, and whether they belong together."""
+        from hy_avatar.speakers import Choice
+
+        options = self.options
+        self.picture()
+        for path in options.speech:
+            try:
+                sound.check(path)
+            except UsageError:
+                raise
+            except HyError as error:
+                raise self.error("speech", error.message) from None
+        for name, given in (("speaker", options.speaker), ("mask", options.mask)):
+            if given and len(given) != len(options.speech):
+                raise self.error(name, f"{len(given)} for {len(options.speech)} --avatar-speech")
+        if options.speaker and options.mask:
+            raise self.error("mask", "says where the speech acts, and so does --avatar-speaker; drop one")
+        for text in options.speaker:
+            try:
+                Choice.read(text)
+            except UsageError as error:
+                raise self.error("speaker", error.message) from None
+        for path in options.mask:
+            self.open("mask", path)
+        for name in ("whisper", "weights"):
+            path = getattr(options, name)
+            if path is not None and not path.exists():
+                raise self.error(name, f"no such file or folder: {path}")
+
+    def picture(self) -> Image.Image:
+        """The picture of the character."""
+        return self.open("image", self.options.image)
+
+    def open(self, name: str, path: Path) -> Image.Image:
+        """A picture of an option."""
+        from hy_core.media import read_picture
+
+        try:
+            return read_picture(path)
+        except HyError as error:
+            raise self.error(name, error.message) from None
+
+    # -- the network -------------------------------------------------------------------------------------
+
+    def weights(self) -> str | None:
+        """The file of --avatar-weights."""
+        return str(self.options.weights) if self.options.weights else None
+
+    def config(self) -> AvatarConfig:
+        """What the file of --avatar-weights says of itself."""
+        from hy_core.weights.files import find, metadata
+
+        from hy_avatar.network import AvatarConfig
+
+        if self.options.weights is None:
+            raise MissingError(
+                "this model has no avatar in it, and no --avatar-weights are given",
+                "give a released HunyuanVideo-Avatar model's folder as --model, or weights that were trained for it",
+            )
+        try:
+            return AvatarConfig.from_json(json.loads(metadata(find(self.options.weights))["config"]))
+        except (KeyError, ValueError):
+            raise self.error("weights", f"{self.options.weights} doesn't say what it holds") from None
+
+    def extend(self, dit: DiT) -> None:
+        """Attach the modules that the weights are for."""
+        from hy_avatar.network import extend
+
+        extend(dit, self.name, self.config())
+
+    def owns(self, key: str) -> bool:
+        """The avatar's modules in a released checkpoint."""
+        from hy_avatar import released
+
+        return self.options.weights is None and released.owns(key)
+
+    def load(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
+        """Attach the released modules, filled from the checkpoint."""
+        from hy_avatar import released
+
+        released.load(dit, self.name, state)
+
+    # -- the condition -----------------------------------------------------------------------------------
+
+    def encode(self, request: Request, cond: Condition) -> None:
+        """Show the picture, hear the speech, and say where it acts."""
+        from hy_avatar import controls, released
+
+        drivers = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
+        cond.add_context(self.name, drivers["reference"][:, :, :1], [-1], "video")
+        if self.options.hold:
+            cond.pin(self.name, [0], drivers["reference"][:, :, :1])
+        feed = drivers | controls.feed(self.options.head, self.options.expression, request.fps)
+        if self.as_released(cond):
+            released.feed(cond, self.name, feed, request.cfg, self.options.cache)
+        else:
+            from hy_avatar.network import part
+
+            cond.feed(self.name, released.silent(feed) if cond.negative else feed, part)
+            if not cond.negative:
+                cond.sample(self.name, windows=released.WINDOWS)
+        if self.options.look != "off":
+            self.see(request, cond)
+
+    def as_released(self, cond: Condition) -> bool:
+        """Whether the run samples as the released model's does."""
+        found = cond.folder is not None and (cond.folder / RELEASED).is_dir()
+        return self.options.guidance == "released" or (self.options.guidance == "auto" and found)
+
+    def branches(self, cond: Condition) -> Iterable[Branch]:
+        """Guidance on speech, as released."""
+        from hy_avatar import released
+
+        if not self.as_released(cond) or self._cfg == 1:
+            return ()
+        return released.guide(cond, self.name, self._cfg)
+
+    def remembered(self, what: str, request: Request, cond: Condition, make: Any) -> Any:
+        """What both guidance branches of a clip need, made once."""
+        self._cfg = request.cfg
+        key = what, request, cond.start
+        made = getattr(self, "_made", {})
+        if cond.negative and made.get(what, (None,))[0] == key:
+            return made[what][1]
+        self._made = made | {what: (key, make())}
+        return self._made[what][1]
+
+    def drivers(self, request: Request, cond: Condition) -> dict[str, Any]:
+        """The feed of the clip: the reference's latents, and the speech with its masks."""
+        from hy_avatar.reference import pixels, still
+
+        frames, size = cond.frames, cond.size
+        shown = pixels(self.picture(), request.width, request.height)
+        feed: dict[str, Any] = {"frames": frames, "reference": still(cond.vae, shown, frames)}
+        if self.options.speech:
+            feed["speech"] = {
+                "features": self.hear(request, cond),
+                "mask": self.masks(request, frames, size) * self.options.strength,
+            }
+        return feed
+
+    def hear(self, request: Request, cond: Condition) -> Tensor:
+        """Features of the speech of all speakers [1, K, P, 10, layers, channels]."""
+        import torch
+        from hy_core.media import stream_sound
+
+        from hy_avatar import presence
+        from hy_avatar.speech import Listener, Span, features
+
+        folder = self.options.whisper or (cond.folder / WHISPER if cond.folder else None)
+        if folder is None:
+            raise MissingError(
+                "no Whisper model to hear the speech with", "name its folder: --avatar-whisper DIR"
+            )
+        listener = Listener.load(folder)
+        span = Span(request.frames, request.fps, cond.start)
+        heard = []
+        for path in self.options.speech:
+            track = features(stream_sound(path, sound.RATE), listener, span)
+            if self.options.hush != "off":
+                session = (
+                    presence.detector() if self.options.hush == "auto" and presence.available() else None
+                )
+                said = presence.spoken(stream_sound(path, sound.RATE), session)
+                quiet = ~presence.at_frames(said, span.count, span.fps, span.start)
+                track[torch.from_numpy(quiet)] = 0
+            heard.append(track)
+        return torch.stack(heard)[None]
+
+    def masks(self, request: Request, frames: int, size: tuple[int, int]) -> Tensor:
+        """Where each speaker's speech acts [1, K, F, S, 1]: no two in one place."""
+        import numpy as np
+        import torch
+
+        from hy_avatar.network import token_mask
+        from hy_avatar.reference import fit
+        from hy_avatar.speakers import box_mask, disjoint, grown
+
+        pixels = request.height, request.width
+        if self.options.mask:
+            pictures = [fit(self.open("mask", path), pixels[1], pixels[0]) for path in self.options.mask]
+            flat = torch.stack([torch.from_numpy(np.asarray(one.convert("L")) / 255) for one in pictures])
+            found = torch.stack([token_mask(one[None, None, None], frames, size, soft=True) for one in flat])
+        else:
+            boxes = [grown(box, self.options.area) for box in self.faces(request)]
+            flat = torch.stack([box_mask(box, pixels) for box in boxes])
+            small = torch.nn.functional.interpolate(flat[:, None], size, mode="bilinear")
+            found = torch.stack([token_mask(one[None, :, None], frames, size) for one in small])
+        return disjoint(found).transpose(0, 1).float()
+
+    def faces(self, request: Request) -> list[Box]:
+        """The face of each speaker, in parts of the picture as it is cut for the clip."""
+        from hy_avatar.speakers import Choice, cropped
+
+        shape = self.picture().size, (request.width, request.height)
+
+        choices = [Choice.read(text) for text in self.options.speaker]
+        if not choices:
+            count = len(self.options.speech)
+            choices = [Choice()] if count == 1 else [Choice(index=index) for index in range(count)]
+        if all(choice.box for choice in choices):
+            return [cropped(choice.box, *shape) for choice in choices if choice.box]
+        raise MissingError(
+            "finding faces isn't there yet",
+            "say where they are: --avatar-speaker left,top,right,bottom, or --avatar-mask FILE",
+        )
+
+    def see(self, request: Request, cond: Condition) -> None:
+        """Let the model's language model read the picture with the prompt, if there is one that can."""
+        from hy_avatar import look
+
+        def read() -> list[Tensor]:
+            if (folder := look.find(cond.folder)) is None:
+                return []
+            prompts = [*cond.prompts, *([request.negative] if request.cfg != 1 else [])]
+            weight = next(cond.vae.parameters())
+            mode = "instead" if self.options.look == "instead" else "beside"
+            return look.read(folder, prompts, self.picture(), mode, weight.device, weight.dtype)
+
+        states = self.remembered("states", request, cond, read)
+        if states:
+            cond.set_text(self.name, [states[1 if cond.negative else 0]])
+
+    def finish(self, request: Request, result: Result) -> None:
+        """Put the speech into the clip."""
+        if self.options.speech:
+            length = len(result.frames) / result.fps
+            result.sound = sound.track(self.options.speech, length, result.sound)
+
+
+@hookimpl
+def register_conditioners(register: Any) -> None:
+    """The conditioner `avatar`."""
+    register(Avatar)
+
+
+@hookimpl
+def register_presets(register: Any) -> None:
+    """The files in `presets/`."""
+    for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):
+        register(path.stem, path)

@@ -1,0 +1,134 @@
+"""Several speakers: which face a track of speech belongs to, and whose part of the picture is whose.
+
+Faces are boxes [left, top, right, bottom] in parts of the picture, 0 to 1, from left to right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from hy_core.errors import UsageError
+from torch import Tensor
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One face of several: the largest, the `index`-th from the left, the one at a `point`, or that fits a `box`."""
+
+    index: int | None = None
+    point: tuple[float, float] | None = None
+    box: Box | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Choice:
+        """Read `largest`, an index from 0, `x,y` or `left,top,right,bottom` in parts of the picture."""
+        text = text.strip()
+        if text == "largest":
+            return cls()
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and text.isdigit():
+            return cls(index=int(text))
+        inside = all(0 <= number <= 1 for number in numbers)
+        if len(numbers) == 2 and inside:
+            return cls(point=(numbers[0], numbers[1]))
+        if len(numbers) == 4 and inside and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
+            return cls(box=(numbers[0], numbers[1], numbers[2], numbers[3]))
+        raise UsageError(
+            f"{text!r} chooses no face",
+            "use largest, a number from 0 (left to right), x,y or left,top,right,bottom in parts of the picture",
+        )
+
+    def pick(self, faces: Sequence[Box]) -> int:
+        """Which of the faces is meant; UsageError if it isn't there."""
+        if not faces:
+            raise UsageError(
+                "there is no face in the picture", "give its place as left,top,right,bottom, 0 to 1"
+            )
+        if self.index is not None:
+            if self.index >= len(faces):
+                raise UsageError(f"there is no face {self.index}: {len(faces)} found, numbered from 0")
+            return self.index
+        if self.point is not None:
+            return min(range(len(faces)), key=lambda i: _away(faces[i], self.point))
+        if self.box is not None:
+            found = max(range(len(faces)), key=lambda i: overlap(faces[i], self.box))
+            if overlap(faces[found], self.box) == 0:
+                raise UsageError("there is no face in the box that was given")
+            return found
+        return max(range(len(faces)), key=lambda i: area(faces[i]))
+
+
+def area(box: Box) -> float:
+    """Width times height."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Shared area over joint area."""
+    shared = area(
+        (max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3]))
+    )
+    return shared / max(area(one) + area(other) - shared, 1e-12)
+
+
+def grown(box: Box, factor: float) -> Box:
+    """The box with its sides times a factor, about its middle, cut at the picture's edge."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    w, h = (box[2] - box[0]) * factor / 2, (box[3] - box[1]) * factor / 2
+    return max(x - w, 0.0), max(y - h, 0.0), min(x + w, 1.0), min(y + h, 1.0)
+
+
+def cropped(box: Box, picture: tuple[int, int], clip: tuple[int, int]) -> Box:
+    """A box of a picture (width, height) in parts of the clip, which is filled with the picture's middle."""
+    scale = max(clip[0] / picture[0], clip[1] / picture[1])
+    wide, high = (
+        clip[0] / (scale * picture[0]),
+        clip[1] / (scale * picture[1]),
+    )  # what is seen of the picture
+    moved = [((value - 0.5) / part + 0.5) for value, part in zip(box, (wide, high, wide, high), strict=True)]
+    left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in moved)
+    if right <= left or bottom <= top:
+        raise UsageError("the face lies outside of what the clip shows of the picture", "take another --size")
+    return left, top, right, bottom
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
+    """1 inside the box and 0 outside, at pixel middles: [H, W]; at least one pixel."""
+    height, width = size
+    rows, columns = _inside(box[1], box[3], height), _inside(box[0], box[2], width)
+    return rows[:, None].float() * columns[None].float()
+
+
+def disjoint(masks: Tensor) -> Tensor:
+    """Give each place to the speaker whose mask is strongest there: masks [K, ...] of 0 to 1, same shape.
+
+    Where masks are equally strong, the earlier speaker has it. So what two speakers say never adds up in one mouth.
+    """
+    if len(masks) < 2:
+        return masks
+    owner = masks.argmax(0, keepdim=True)
+    mine = torch.arange(len(masks), device=masks.device).reshape(-1, *(1,) * (masks.ndim - 1)) == owner
+    return torch.where(mine, masks, 0.0)
+
+
+def _inside(low: float, high: float, count: int) -> Tensor:
+    middles = (torch.arange(count) + 0.5) / count
+    inside = (middles >= low) & (middles <= high)
+    if not inside.any():
+        inside[min(int((low + high) / 2 * count), count - 1)] = True
+    return inside
+
+
+def _away(box: Box, point: tuple[float, float]) -> float:
+    """How far a point is from a box; inside, how far from its middle, which is always less."""
+    x, y = point
+    dx, dy = max(box[0] - x, 0.0, x - box[2]), max(box[1] - y, 0.0, y - box[3])
+    middle = ((box[0] + box[2]) / 2 - x) ** 2 + ((box[1] + box[3]) / 2 - y) ** 2
+    return 100 * (dx**2 + dy**2) + middle
