@@ -126,7 +126,9 @@ def _diffusers(name: str, folder: Path) -> Card:
     # 7 is what every conversion writes down: our rule says so too at 50 steps. Another was chosen.
     shift = None if shift in (7, 1) else shift
     distilled = dit.get("guidance_embeds", False)
-    given = Defaults(shift=shift) if distilled else Defaults(shift=shift, guidance=None, cfg=6.0)
+    # The image-to-video network that takes the picture by channels was made for neither kind of guidance.
+    cfg = 6.0 if dit.get("in_channels", 16) == dit.get("out_channels", 16) else 1.0
+    given = Defaults(shift=shift) if distilled else Defaults(shift=shift, guidance=None, cfg=cfg)
     config = {"dit": dit, "vae": _read(folder / "vae" / "config.json")}
     return Card(name, folder, "diffusers", folder / "transformer", folder / "vae", given, config)
 

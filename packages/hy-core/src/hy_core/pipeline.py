@@ -354,7 +354,8 @@ def guidance_of(request: Request, model: Model) -> float | None:
     """The embedded guidance scale of a distilled model; None for others, which know only `cfg`."""
     if model.dit.config.guidance:
         return model.defaults.guidance or 6.0 if request.guidance is None else request.guidance
-    if request.guidance is not None:
+    # An official folder doesn't say whether its model was distilled, and its defaults take it to be.
+    if request.guidance not in (None, model.defaults.guidance):
         raise UsageError(
             f"--guidance {request.guidance:g}: the model {model.name!r} was not distilled to take it",
             f"use --cfg {request.guidance:g}",

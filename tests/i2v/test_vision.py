@@ -1,0 +1,216 @@
+"""The multimodal model reads picture and prompt: a tiny LLaVA of the real classes, against diffusers' reading."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hy_core import generate
+from hy_core.errors import MissingError
+from hy_core.text import OFFICIAL_I2V
+from hy_i2v import vision
+from hy_i2v.plugin import I2V
+from hy_i2v.vision import Place, Reader, find
+from PIL import Image
+
+WIDTH, SIDE, PATCH = 32, 28, 7  # a picture of 16 features
+SPECIAL = (
+    "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>", "<pad>", "\n\n",
+    "system", "user", "assistant",
+)  # fmt: skip
+PROMPTS = ["it bounces", "", "a ball, which bounces twice and then lies still"]
+
+
+def tokenizer(special=SPECIAL):
+    """Over single bytes, with Llama 3's marks as whole tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {
+        token: index for index, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
+    inner = Tokenizer(models.BPE(vocab=words, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(list(special))
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{special[0]} $A", special_tokens=[(special[0], 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=special[0], pad_token="<pad>")
+
+
+def llava(words):
+    """A random LLaVA, three layers of which the last two aren't read."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE,
+            patch_size=PATCH, projection_dim=16,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(words), hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=4,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=4096,
+        ),
+        image_token_id=words.convert_tokens_to_ids("<image>"), vision_feature_layer=-2, pad_token_id=5,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.copy_(torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+    return model
+
+
+def processor():
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
+@pytest.fixture(params=["official", "diffusers"])
+def home(request, tmp_path):
+    """A model's folder with a multimodal model, in both layouts."""
+    torch.manual_seed(secrets.randbelow(2**31))
+    words = tokenizer()
+    parts = vision.LAYOUTS[0] if request.param == "official" else vision.LAYOUTS[1]
+    for part, name in zip((llava(words), words, processor()), parts, strict=True):
+        part.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (50, 80, 3), np.uint8))
+
+
+def whole(home):
+    """The model with all of its layers, as the reference runs it."""
+    from transformers import LlavaForConditionalGeneration
+
+    place = find(home)
+    return LlavaForConditionalGeneration.from_pretrained(place.model).eval(), place
+
+
+def test_the_layout_against_diffusers(home, picture):
+    """diffusers' own method, with the numbers of this tokenizer in place of the official ones."""
+    image2video = pytest.importorskip("diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video")
+    model, place = whole(home)
+    reader = Reader.load(place, "cpu", torch.float32)
+    start = reader.ids("a").index(reader.token)
+    template = {
+        "template": OFFICIAL_I2V.video.fill("{}"), "crop_start": reader.crop, "image_emb_len": 16,
+        "image_emb_start": start, "image_emb_end": start + 16,
+    }  # fmt: skip
+    # transformers 5 gives every layer's states of the language model inside; diffusers reads them off the whole
+    encoder = model
+    pipe = SimpleNamespace(text_encoder=encoder, tokenizer=reader.tokenizer, image_processor=processor())
+    for prompt in [*PROMPTS, "much " * 200]:
+        for stride in (vision.HELD_STRIDE, vision.BESIDE_STRIDE):
+            with torch.no_grad():
+                states, mask = image2video.HunyuanVideoImageToVideoPipeline._get_llama_prompt_embeds(
+                    pipe, picture, prompt, template, device="cpu", dtype=torch.float32,
+                    image_embed_interleave=stride,
+                )  # fmt: skip
+            expected = states[0][mask[0].bool()]
+            found = reader.read(prompt, picture, stride)
+            assert found.shape == expected.shape, prompt
+            assert (found - expected).abs().max() < 1e-4 * expected.abs().max(), prompt
+
+
+def test_official_counts(monkeypatch):
+    """With 576 features and Llama 3's numbers: 144 or 288 states of the picture, at most 252 of the prompt."""
+    after = ["eot", "start", "assistant", "end", "nn"]
+    reader = SimpleNamespace(after=after, crop=103)
+    for words in (1, 20, 251):
+        ids = [*range(103), *range(1000, 1000 + words), *after]
+        kept = Reader.kept(reader, ids, 576)
+        p = len(ids) - 1  # the last "\n\n"
+        assert kept == [*range(678, p - 1 + 576 - 4), *range(p - 1 + 576, len(ids) + 575)]
+    cut = [*range(103), *range(1000, 1256)]
+    kept = Reader.kept(reader, cut, 576)
+    assert len(cut) == 359 and len(kept) == 252 and kept == list(range(678, 359 - 1 + 576 - 4))
+    assert len(range(5, 581, vision.HELD_STRIDE)) == 144 and len(range(5, 581, vision.BESIDE_STRIDE)) == 288
+
+
+def test_the_states_are_those_before_the_last_two_layers(home, picture):
+    model, place = whole(home)
+    reader = Reader.load(place, "cpu", torch.float32)
+    assert len(reader.model.language_model.layers) == len(model.model.language_model.layers) - 2
+    ids = reader.ids(PROMPTS[0])
+    at = ids.index(reader.token)
+    expanded = torch.tensor([[*ids[:at], *[reader.token] * 16, *ids[at + 1 :]]])
+    pixels = processor()(picture, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        states = model(input_ids=expanded, pixel_values=pixels, output_hidden_states=True).hidden_states[-3][
+            0
+        ]
+    found = reader.read(PROMPTS[0], picture, 4)
+    assert torch.allclose(found[:4], states[at : at + 16 : 4], atol=1e-5)
+    assert torch.allclose(found[-1], states[-1], atol=1e-5)
+
+
+def test_a_run_reads_the_picture_with_both_prompts(tiny, home, ball, monkeypatch):
+    asked = []
+    original = vision.read
+
+    def read(place, pairs, stride, device, dtype):
+        asked.extend((prompt, np.asarray(picture).max(), picture.size, stride) for prompt, picture in pairs)
+        return original(place, pairs, stride, device, dtype)
+
+    monkeypatch.setattr(vision, "read", read)
+    request = replace(tiny.request, cfg=2.0, negative="noise")
+    tiny.model.folder = home
+    seeing = generate(request, [I2V(image=ball)], model=tiny.model).frames.astype(int)
+    assert asked == [(request.prompt, 220, (90, 70), 4), ("noise", 0, (90, 70), 4)]
+    blind = generate(request, [I2V(image=ball, semantic=False)], model=tiny.model).frames.astype(int)
+    assert len(asked) == 2 and np.abs(seeing - blind).max() > 3
+
+
+def test_the_text_that_the_network_gets(tiny, home, ball):
+    cond = tiny.condition()
+    cond.folder = home
+    plugin = I2V(image=ball)
+    plugin.encode(tiny.request, cond)
+    place = find(home)
+    (expected,) = vision.read(place, [(tiny.request.prompt, Image.open(ball))], 4, "cpu", torch.float32)
+    assert torch.equal(cond.tokens()[0], expected)
+
+
+def test_a_model_without_one_simply_does_not_see(tiny, ball, tmp_path):
+    assert find(None) is None and find(tmp_path) is None
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "text_encoder" / "preprocessor_config.json").write_text("{}")
+    assert find(tmp_path) is None
+    cond = tiny.condition()
+    before = cond.tokens()[0]
+    I2V(image=ball).encode(tiny.request, cond)
+    assert torch.equal(cond.tokens()[0], before)
+
+
+def test_a_damaged_one_is_one_line(home):
+    from safetensors.torch import load_file, save_file
+
+    place = find(home)
+    state = load_file(place.model / "model.safetensors")
+    lost = next(key for key in state if "multi_modal_projector" in key)
+    del state[lost]
+    save_file(state, place.model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MissingError, match="lacks 1 tensors"):
+        Reader.load(place, "cpu", None)
+
+
+def test_a_tokenizer_without_the_picture_is_one_line(home, picture):
+    from hy_core import HyError
+
+    place = find(home)
+    plain = tokenizer([word if word != "<image>" else "<other>" for word in SPECIAL])
+    reader = Reader(SimpleNamespace(model=None, config=SimpleNamespace(image_token_id=4)), plain, None)
+    with pytest.raises(HyError, match="0 picture tokens"):
+        reader.read("x", picture, 4)
+    assert isinstance(place, Place)
