@@ -77,7 +77,7 @@ def link(found: Sequence[np.ndarray], smoothing: float = 1.0, least_share: float
     count = len(found)
     tracks: list[dict[int, np.ndarray]] = []
     for index, boxes in enumerate(found):
-        boxes = np.asarray(boxes, np.float64).reshape(len(boxes), -1)[:, :4]
+        boxes = np.asarray(boxes, np.float64)[:, :4] if len(boxes) else np.zeros((0, 4))
         pairs = [
             (_likeness(one[max(one)], box), t, b)
             for t, one in enumerate(tracks)

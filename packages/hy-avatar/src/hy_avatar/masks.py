@@ -148,7 +148,7 @@ def read(path: Path | str, frames: int, height: int, width: int) -> np.ndarray:
         masks = masks.repeat(frames, axis=0)
     if len(masks) < frames:
         raise UsageError(f"{path} has masks for {len(masks)} frames, the clip has {frames}")
-    values = torch.from_numpy(np.ascontiguousarray(masks[:frames], np.float32))
+    values = torch.from_numpy(np.array(masks[:frames], np.float32))
     if values.shape[1:] != (height, width):
         values = functional.interpolate(values[None], (height, width), mode="area")[0]
     return values.numpy()
