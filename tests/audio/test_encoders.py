@@ -1,11 +1,11 @@
-"""Picture and text encoders on tiny random models that transformers itself writes; frames at any rate."""
+"""Picture and text encoders on tiny random models that transformers itself writes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hy_audio.encoders.frames import CLIP_MEAN, CLIP_STD, SYNCHFORMER, Preparation, at_rate
+from hy_audio.encoders.frames import CLIP_MEAN, CLIP_STD, SYNCHFORMER, Preparation
 from hy_audio.encoders.text import ClapEncoder, T5Encoder
 from hy_audio.encoders.vision import VisionEncoder
 from hy_core.errors import HyError, MissingError
@@ -151,12 +151,3 @@ def test_pictures_are_fitted_and_scaled() -> None:
     assert float(Preparation(20, "crop", Image.Resampling.BILINEAR)(halves).mean()) == pytest.approx(1)
     squeezed = Preparation(20, "square", Image.Resampling.BILINEAR)(halves)
     assert float(squeezed.mean()) == pytest.approx(-1 / 3, abs=0.05)
-
-
-def test_frames_at_a_rate() -> None:
-    even = [i / 24 for i in range(48)]
-    assert at_rate(even, 4) == [0, 6, 12, 18, 24, 30, 36, 42]
-    assert at_rate(even, 48, duration=0.25) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert at_rate([0.0, 0.1, 1.0, 1.05], 4) == [0, 1, 1, 1, 2]  # a varying rate: the picture that stands
-    assert at_rate([3.0, 3.5], 2, duration=2.0) == [0, 1, 1, 1]  # starts late, ends early
-    assert at_rate([0.0], 8, duration=8.0) == [0] * 64 and at_rate([], 8) == []

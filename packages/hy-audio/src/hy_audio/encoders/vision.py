@@ -22,7 +22,7 @@ class VisionEncoder(Loaded):
     """CLIP's or SigLIP's picture half: one vector a frame, the pooled one before any projection.
 
     with VisionEncoder.load(folder, "cuda") as vision:
-        features = vision.encode(frames[at_rate(times, CLIP_RATE)])
+        features = vision.encode(frames)
     """
 
     def __init__(self, network: nn.Module, preparation: Preparation) -> None:
