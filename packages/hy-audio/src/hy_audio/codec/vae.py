@@ -60,6 +60,7 @@ class MelVAEConfig:
 
 
 MelVAEConfig.named = {
+    "pocket": MelVAEConfig(width=96),
     "16k": MelVAEConfig(),
     "44k": MelVAEConfig(bins=128, channels=40, width=512),
     "48k": MelVAEConfig(bins=128, channels=40, width=512),

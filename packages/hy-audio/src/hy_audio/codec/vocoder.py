@@ -94,6 +94,7 @@ VocoderConfig.named = {
         block_kernels=(3, 5, 7),
         dilations=((1, 2), (2, 6), (3, 12)),
     ),
+    "pocket": VocoderConfig(mel=MelConfig.named["16k"], channels=128),
     "16k": VocoderConfig(mel=MelConfig.named["16k"]),
     "44k": VocoderConfig(mel=MelConfig.named["44k"], rates=(8, 8, 2, 2, 2), kernels=(16, 16, 4, 4, 4)),
     "48k": VocoderConfig(mel=MelConfig.named["48k"], rates=(8, 8, 2, 2, 2), kernels=(16, 16, 4, 4, 4)),

@@ -60,7 +60,10 @@ class AudioDiTConfig:
 
 
 AudioDiTConfig.named = {
-    "pocket": AudioDiTConfig(width=128, heads=4, depth_triple=2, depth_single=4, visual_dim=64, text_dim=128),
+    # Small pictures and their changes (`encoders.pixels`) in place of CLIP; the core's pocket text states.
+    "pocket": AudioDiTConfig(
+        width=128, heads=4, depth_triple=2, depth_single=4, visual_dim=448, text_dim=128, sync_dim=448
+    ),
     "base": AudioDiTConfig(),
     "base-44k": AudioDiTConfig(channels=40, rate=44100 / 1024),
     "large": AudioDiTConfig(width=1024, heads=16, depth_triple=12, depth_single=24),
