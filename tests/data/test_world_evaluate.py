@@ -86,6 +86,9 @@ def test_the_codec_is_judged_alone(run, tmp_path):
         (("--frames", "5"), "too few"),
         (("--codec", "--group", "train"), "takes no prompts"),
         (("--vae", __file__), "goes with --codec"),
+        (("--task", "i2v", "--frames", "1"), "--task i2v --frames 1: at least 9"),
+        (("--task", "i2v", "--codec"), "two things to measure"),
+        (("--plugin", "i2v"), "the task t2v uses none"),
         (("--contact-sheet", "sheet.txt"), "no writer"),
     ],
 )

@@ -1,185 +1,23 @@
-"""`hy eval world`: does a model show what the prompt says? Judged from pixels."""
+"""`hy eval world`: how well does a model do a task? Judged from pixels."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from hy_core.errors import UsageError
 
-from hy_data.world.captions import Caption, caption
-from hy_data.world.judge import Verdict, judge
-from hy_data.world.render import render
-from hy_data.world.scene import FPS, FRAMES, Scene, sample_scene
-from hy_data.world.score import Line, score
+from hy_data.world.scene import FPS, FRAMES
+from hy_data.world.tasks import TASKS, Advance, Asked, conditioner
+from hy_data.world.text_to_video import GROUPS
 
 if TYPE_CHECKING:
-    from hy_core.models import Model
     from hy_core.vae import VAE
-
-# What is asked for: (scenes of this split, captions of this wording, captions that leave nothing out).
-GROUPS: dict[str, tuple[str, str, bool]] = {
-    "combinations": ("heldout", "train", True),
-    "wordings": ("train", "heldout", False),
-    "unseen": ("train", "unseen", False),
-    "train": ("train", "train", False),
-}
-TITLES = {
-    "combinations": "held-out combinations",
-    "wordings": "held-out wordings",
-    "unseen": "verbs never seen",
-    "train": "training prompts",
-    "codec": "codec",
-}
-
-Advance = Callable[[int], None]
-
-
-@dataclass
-class Report:
-    """The scores of one group of prompts."""
-
-    group: str
-    lines: list[Line]
-    extra: dict[str, float] = field(default_factory=dict)
-    prompts: list[str] = field(default_factory=list)
-    clips: list[np.ndarray] = field(default_factory=list)  # uint8 [T, H, W, 3] each
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints of it."""
-        return {
-            "group": self.group,
-            "count": len(self.clips),
-            **self.extra,
-            "attributes": {
-                line.attribute: {
-                    "right": line.made.right,
-                    "total": line.made.total,
-                    "accuracy": line.made.rate,
-                    "interval": line.made.interval(),
-                    "base": None if math.isnan(line.base) else line.base,
-                    "real": line.real.rate,
-                }
-                for line in self.lines
-            },
-        }
-
-
-def draw(
-    group: str, count: int, seed: int, frames: int, height: int, width: int, objects: int
-) -> tuple[list[Scene], list[Caption]]:
-    """Draw the scenes of a group and their captions; the same for one seed."""
-    split, wording, full = GROUPS[group]
-    rng = np.random.default_rng((seed, list(GROUPS).index(group)))
-    scenes = [sample_scene(rng, split, frames, height, width, objects) for _ in range(count)]
-    return scenes, [caption(rng, scene, frames, wording, full) for scene in scenes]
-
-
-def evaluate(
-    make: Callable[[list[str]], Iterator[np.ndarray]],
-    group: str = "combinations",
-    count: int = 200,
-    seed: int = 0,
-    frames: int = FRAMES,
-    height: int = 64,
-    width: int = 64,
-    objects: int = 1,
-    advance: Advance = lambda steps: None,
-) -> Report:
-    """Judge the clips that `make` yields for the prompts of a group, uint8 [T, H, W, 3], in their order."""
-    scenes, stated = draw(group, count, seed, frames, height, width, objects)
-    prompts = [words.text for words in stated]
-    clips: list[np.ndarray] = []
-    for clip in make(prompts):
-        clips.append(np.asarray(clip))
-        advance(1)
-    seen = [judge(clip, objects) for clip in clips]
-    return Report(
-        group, score(seen, _real(scenes, frames, height, width), scenes, stated), {}, prompts, clips
-    )
-
-
-def evaluate_codec(
-    vae: VAE,
-    count: int = 200,
-    seed: int = 0,
-    frames: int = FRAMES,
-    height: int = 64,
-    width: int = 64,
-    objects: int = 1,
-    rows: int = 8,
-    advance: Advance = lambda steps: None,
-) -> Report:
-    """Judge what a VAE keeps of real clips.
-
-    `extra["psnr"]` is the mean over clips in dB, the line "all" the share of clips of which all is kept.
-    Scenes of all combinations; captions that state everything.
-    """
-    import torch
-
-    rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng, "all", frames, height, width, objects) for _ in range(count)]
-    stated = [caption(rng, scene, frames, full=True) for scene in scenes]
-    where = next(vae.parameters())
-    clips, psnr = [], []
-    for start in range(0, count, rows):
-        given = np.stack([render(scene, frames, height, width) for scene in scenes[start : start + rows]])
-        with torch.inference_mode():
-            pixels = torch.from_numpy(given).permute(0, 4, 1, 2, 3).to(where.device, where.dtype) / 127.5 - 1
-            back = vae.decode(vae.encode(pixels).mode()).float().cpu()
-        back = ((back.permute(0, 2, 3, 4, 1).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-        error = ((back.astype(np.float32) - given) ** 2).mean((1, 2, 3, 4))
-        psnr += [float(value) for value in 10 * np.log10(255.0**2 / np.maximum(error, 1e-3))]
-        clips += list(back)
-        advance(len(given))
-    seen = [judge(clip, objects) for clip in clips]
-    lines = score(seen, _real(scenes, frames, height, width), scenes, stated)
-    return Report("codec", lines, {"psnr": float(np.mean(psnr))}, [words.text for words in stated], clips)
-
-
-def _real(scenes: Sequence[Scene], frames: int, height: int, width: int) -> list[Verdict]:
-    return [judge(render(scene, frames, height, width), len(scene.things)) for scene in scenes]
-
-
-def generator(
-    model: Model, frames: int, height: int, width: int, steps: int, seed: int, cfg: float | None, rows: int
-) -> Callable[[list[str]], Iterator[np.ndarray]]:
-    """Return a function that makes clips with `hy_core.pipeline`; the seeds are seed, seed + 1, ..."""
-    from hy_core.pipeline import stream
-    from hy_core.request import Request
-
-    default = model.defaults
-
-    def make(prompts: list[str]) -> Iterator[np.ndarray]:
-        requests = [
-            Request(
-                prompt,
-                negative=default.negative,
-                width=width,
-                height=height,
-                frames=frames,
-                fps=FPS,
-                steps=steps,
-                seed=seed + index,
-                guidance=default.guidance,
-                cfg=default.cfg if cfg is None else cfg,
-                shift=default.shift,
-                model=model.name,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
-        for result in stream(requests, model=model, rows=rows):
-            yield np.asarray(result.frames)
-
-    return make
 
 
 class Size(click.ParamType):
@@ -202,6 +40,16 @@ class Size(click.ParamType):
 
 
 @click.command("world")
+@click.option(
+    "--task",
+    default="t2v",
+    show_default=True,
+    type=click.Choice(list(TASKS)),
+    help="What to measure. " + " ".join(f"{name}: {task.about}." for name, task in TASKS.items()),
+)
+@click.option(
+    "-p", "--plugin", metavar="NAME", help="What clips are made with, for a task that needs a plugin."
+)
 @click.option("--model", default="pocket", show_default=True, help="Name or folder of the model.")
 @click.option("--codec", is_flag=True, help="Judge the model's VAE: decoded encodings of real clips.")
 @click.option(
@@ -230,6 +78,8 @@ class Size(click.ParamType):
 @click.option("--gif", type=click.Path(path_type=Path), help="GIF of the first clips.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
+    task: str,
+    plugin: str | None,
     model: str,
     codec: bool,
     vae: Path | None,
@@ -248,7 +98,7 @@ def command(
     gif: Path | None,
     as_json: bool,
 ) -> None:
-    """Score a model on prompts about the procedural world.
+    """Score a model on the procedural world: on prompts, or on the task that --task names.
 
     Clips are judged from their pixels. For each attribute: how often it is as the prompt says, with a 95%
     interval; how often it would be by chance (the same clips against other prompts); and how often on real
@@ -258,8 +108,15 @@ def command(
         raise UsageError(f"--frames {frames}: frames must be 4k+1", f"try {frames // 4 * 4 + 1}")
     if 1 < frames < 9:
         raise UsageError(f"--frames {frames}: too few to tell a motion", "1 for pictures, or 9 and more")
+    work = TASKS[task]
+    if frames < work.frames:
+        raise UsageError(f"--task {task} --frames {frames}: at least {work.frames}")
+    if plugin and not work.plugin:
+        raise UsageError(f"--plugin: the task {task} uses none", "leave it out, or say which --task")
     if codec and groups:
         raise UsageError("--codec takes no prompts", "leave --group out")
+    if codec and work.plugin:
+        raise UsageError("--codec and --task are two things to measure", "leave one of them out")
     if vae and not codec:
         raise UsageError("--vae goes with --codec", "to score clips made from prompts, give --model")
     if contact_sheet or gif:
@@ -270,22 +127,38 @@ def command(
                 check_target(path, length)
     width, height = size
     scene = {"frames": frames, "height": height, "width": width, "objects": objects}
-    chosen = groups or ("combinations", "wordings")
+    kind = conditioner(plugin or work.plugin) if work.plugin else None
     started = time.perf_counter()
-    with _progress(count if codec else count * len(chosen)) as (say, advance):
+    with _progress() as (say, expect, advance):
         if codec:
+            from hy_data.world.codec import evaluate_codec
+
             say("loading the VAE")
             network = _load_vae(model, vae, device, dtype)
             say("encoding and decoding")
+            expect(count)
             reports = [evaluate_codec(network, count, seed, rows=batch_size, advance=advance, **scene)]
         else:
             from hy_core import models
 
             say(f"loading {model}")
             loaded = models.load(model, device, dtype)
-            make = generator(loaded, frames, height, width, steps, seed, cfg, batch_size)
+            chosen = groups or work.groups
+            asked = Asked(
+                loaded,
+                chosen,
+                count,
+                **scene,
+                steps=steps,
+                cfg=cfg,
+                seed=seed,
+                rows=batch_size,
+                conditioner=kind,
+                advance=advance,
+            )
             say("making clips")
-            reports = [evaluate(make, group, count, seed, advance=advance, **scene) for group in chosen]
+            expect(count * len(chosen) * work.clips)
+            reports = list(work.run(asked))
     if contact_sheet or gif:
         from hy_core import media
 
@@ -297,7 +170,8 @@ def command(
             media.write(gif, sheet.mosaic(reports), FPS)
     summary = {
         "model": str(vae or model),
-        **({} if codec else {"steps": steps, "cfg": cfg}),
+        **({} if codec else {"task": task, "steps": steps, "cfg": cfg}),
+        **({"plugin": plugin or work.plugin} if work.plugin else {}),
         **scene,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
@@ -307,7 +181,7 @@ def command(
         click.echo(json.dumps(summary))
         return
     for report in reports:
-        _print(report)
+        report.show()
 
 
 def _load_vae(model: str, path: Path | None, device: str, dtype: str) -> VAE:
@@ -323,39 +197,23 @@ def _load_vae(model: str, path: Path | None, device: str, dtype: str) -> VAE:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Advance]]:
-    """Show a bar on a terminal; elsewhere only what is being done. All on stderr."""
+def _progress() -> Iterator[tuple[Callable[[str], None], Callable[[int], None], Advance]]:
+    """Show a bar on a terminal; elsewhere only what is being done. All on stderr.
+
+    Yields functions that say what is being done, how many clips are expected, and that so many more are done.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda text: click.echo(text, err=True), lambda steps: None
+        yield lambda text: click.echo(text, err=True), lambda clips: None, lambda clips: None
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda text: bar.update(task, description=text), lambda steps: bar.advance(task, steps)
-
-
-def _print(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"{TITLES[report.group]}: {len(report.clips)} clips"
-    if "psnr" in report.extra:
-        title += f", {report.extra['psnr']:.2f} dB"
-    table = Table(title=title, title_justify="left")
-    for heading in ("attribute", "right", "accuracy", "95% interval", "by chance", "real renders"):
-        table.add_column(heading, justify="left" if heading == "attribute" else "right")
-    for line in report.lines:
-        low, high = line.made.interval()
-        table.add_row(
-            line.attribute,
-            f"{line.made.right}/{line.made.total}",
-            f"{line.made.rate:.1%}",
-            f"{low:.1%} to {high:.1%}",
-            f"{line.base:.1%}",
-            f"{line.real.rate:.1%}",
+        task = bar.add_task("", total=None)
+        yield (
+            lambda text: bar.update(task, description=text),
+            lambda clips: bar.update(task, total=clips),
+            lambda clips: bar.advance(task, clips),
         )
-    Console().print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -99,13 +99,35 @@ def score(
     count = len(scenes)
     made, truth = _tally(verdicts, scenes, stated), _tally(real, scenes, stated)
     chance = {name: Share(0, 0) for name in ATTRIBUTES}
-    shifts = range(1, count) if count <= _SHIFTS else range(1, count, count // _SHIFTS)
-    for shift in shifts:
-        dealt = [(index + shift) % count for index in range(count)]
+    for dealt in _deals(count):
         wrong = _tally(verdicts, [scenes[i] for i in dealt], [stated[i] for i in dealt])
         for name, share in wrong.items():
             chance[name] = Share(chance[name].right + share.right, chance[name].total + share.total)
     return [Line(name, made[name], chance[name].rate, truth[name]) for name in ATTRIBUTES if made[name].total]
+
+
+def compare(
+    attribute: str, count: int, holds: Callable[[int, int], list[bool]], real: Sequence[bool]
+) -> Line:
+    """Count what holds of clips: `holds(clip, scene)` says it of a clip as if it were made for a scene.
+
+    The base rate is that of clips against other clips' scenes, as in `score`.
+    """
+    made = [value for index in range(count) for value in holds(index, index)]
+    wrong = [
+        value for dealt in _deals(count) for index in range(count) for value in holds(index, dealt[index])
+    ]
+    return Line(attribute, _share(made), _share(wrong).rate, _share(real))
+
+
+def _share(values: Sequence[bool]) -> Share:
+    return Share(sum(values), len(values))
+
+
+def _deals(count: int) -> Iterator[list[int]]:
+    """Ways to give every clip another clip's scene."""
+    for shift in range(1, count) if count <= _SHIFTS else range(1, count, count // _SHIFTS):
+        yield [(index + shift) % count for index in range(count)]
 
 
 def _tally(
@@ -115,4 +137,4 @@ def _tally(
     for verdict, scene, words in zip(verdicts, scenes, stated, strict=True):
         for name, values in right(verdict, scene, words).items():
             results[name] += values
-    return {name: Share(sum(values), len(values)) for name, values in results.items()}
+    return {name: _share(values) for name, values in results.items()}

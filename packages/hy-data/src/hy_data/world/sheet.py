@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from hy_data.world.evaluate import Report
+    from hy_data.world.report import Report
 
 _CLIPS = 24
 _STRIP = 6  # frames of each clip on a contact sheet

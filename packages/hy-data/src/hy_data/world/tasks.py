@@ -1,0 +1,166 @@
+"""What `hy eval world` can be asked to measure: a table that a new task joins with one line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hy_core.conditioner import Conditioner
+
+from hy_data.world.scene import FPS
+
+if TYPE_CHECKING:
+    from hy_core.condition import Condition
+    from hy_core.conditioner import Segments
+    from hy_core.dit import DiT
+    from hy_core.flow.guidance import Branch
+    from hy_core.models import Model
+    from hy_core.request import Request, Result
+    from torch import Tensor
+
+    from hy_data.world.report import Report
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to measure.
+
+    `measure` is "module:function", imported when asked for: it takes `Asked` and yields a `Report` for each group of
+    clips. `plugin` is what the clips are made with, unless the command line names another; `clips` is how many are
+    made for each scene, `frames` the fewest that make sense. `groups` are the prompts if none are asked for (see
+    `hy_data.world.text_to_video`).
+    """
+
+    about: str
+    measure: str
+    groups: tuple[str, ...] = ("combinations",)
+    plugin: str = ""
+    clips: int = 1
+    frames: int = 1
+
+    def run(self, asked: Asked) -> Iterator[Report]:
+        """Measure, a group of clips at a time."""
+        module, _, function = self.measure.partition(":")
+        return getattr(importlib.import_module(module), function)(asked)
+
+
+TASKS: dict[str, Task] = {
+    "t2v": Task(
+        "videos of prompts",
+        "hy_data.world.text_to_video:measure",
+        groups=("combinations", "wordings"),
+    ),
+    "i2v": Task(
+        "videos that go on from a picture, and between two",
+        "hy_data.world.image_to_video:measure",
+        plugin="i2v",
+        clips=2,
+        frames=9,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for, with the model loaded.
+
+    `conditioner` is the class of the task's plugin.
+    """
+
+    model: Model
+    groups: Sequence[str]
+    count: int
+    frames: int
+    height: int
+    width: int
+    objects: int = 1
+    steps: int = 20
+    cfg: float | None = None
+    seed: int = 0
+    rows: int = 8
+    conditioner: type[Conditioner] | None = None
+    advance: Advance = lambda clips: None
+
+    def make(self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]] = ()) -> Iterator[np.ndarray]:
+        """Yield a clip for each prompt, uint8 [T, H, W, 3], made by `hy_core.pipeline`; seeds are seed, seed + 1, ...
+
+        `options` are the plugin's for each clip.
+        """
+        from hy_core.pipeline import stream
+        from hy_core.request import Request
+
+        default = self.model.defaults
+        requests = [
+            Request(
+                prompt,
+                negative=default.negative,
+                width=self.width,
+                height=self.height,
+                frames=self.frames,
+                fps=FPS,
+                steps=self.steps,
+                seed=self.seed + index,
+                guidance=default.guidance,
+                cfg=default.cfg if self.cfg is None else self.cfg,
+                shift=default.shift,
+                model=self.model.name,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+        conditioners = []
+        if options:
+            own = [self.conditioner(**one) for one in options]
+            for conditioner, request in zip(own, requests, strict=True):
+                conditioner.validate(request)
+            conditioners = [Each(dict(zip((r.seed for r in requests), own, strict=True)))]
+        for result in stream(requests, conditioners, self.model, rows=self.rows):
+            self.advance(1)
+            yield np.asarray(result.frames)
+
+
+class Each(Conditioner):
+    """A plugin with options of its own for each clip, so that clips still go through the network together.
+
+    The clips are told apart by their seeds. Their options may differ in what is encoded, such as a picture, but not in
+    what belongs to the network or to all rows of a batch.
+    """
+
+    def __init__(self, clips: Mapping[int, Conditioner]) -> None:
+        self.clips = clips
+        self.first = next(iter(clips.values()))
+        self.name, self.options = self.first.name, self.first.options
+
+    def segments(self, request: Request) -> Segments | None:
+        return self.clips[request.seed].segments(request)
+
+    def extend(self, dit: DiT) -> None:
+        self.first.extend(dit)
+
+    def encode(self, request: Request, cond: Condition) -> None:
+        self.clips[request.seed].encode(request, cond)
+
+    def branches(self, cond: Condition) -> Iterable[Branch]:
+        return self.first.branches(cond)
+
+    def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
+        return self.first.before_step(latents, t, cond)
+
+    def finish(self, request: Request, result: Result) -> None:
+        self.clips[request.seed].finish(request, result)
+
+    def weights(self) -> str | None:
+        return self.first.weights()
+
+
+def conditioner(name: str) -> type[Conditioner]:
+    """The class of a plugin, by its name or the path of its file; PluginError if there is none."""
+    from hy_core.plugins import installed
+
+    plugins = installed()
+    (loaded,) = plugins.load(name)
+    return plugins.conditioners([loaded]).pick(loaded)
