@@ -81,10 +81,10 @@ def test_ports_page_names_every_port_and_every_call():
     assert {re.sub(r"\.\d+\.", "[i].", name) for name in ports} == set(
         re.findall(r"^\| `dit\.([\w\[\].]+)` \|", text, re.M)
     )
-    for call in ("add_text", "set_text", "add_context", "pin", "feed"):
+    for call in ("add_text", "set_text", "add_context", "pin", "fill", "drop", "feed"):
         assert f"`cond.{signature(getattr(Condition, call), call)}" in text.replace("=True", "").replace(
             '="clean"', ""
-        ).replace("=None", ""), call
+        ).replace("=None", "").replace("=0.0", ""), call
 
 
 def test_testing_page_has_as_many_rules_as_the_contract():

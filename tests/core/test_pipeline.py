@@ -293,13 +293,13 @@ def test_out_of_memory_is_one_line_with_a_way_out(model, monkeypatch, error, sta
 
 
 def test_a_real_allocation_that_cannot_fit_is_a_memory_error(model, monkeypatch):
-    monkeypatch.setattr(DiT, "forward", lambda *args: torch.empty(1 << 60))
+    monkeypatch.setattr(DiT, "forward", lambda *args, **options: torch.empty(1 << 60))
     with pytest.raises(MemoryLimitError):
         generate(request(), model=model)
 
 
 def test_other_errors_stay_what_they_are(model, monkeypatch):
-    def fail(*args):
+    def fail(*args, **options):
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(DiT, "forward", fail)

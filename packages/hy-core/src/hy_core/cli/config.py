@@ -14,6 +14,7 @@ import click
 from hy_core import options, settings
 from hy_core.cli import output
 from hy_core.cli.select import SELECTION, Selection
+from hy_core.conditioner import suggested
 from hy_core.errors import UsageError
 from hy_core.settings import Settings, Value
 
@@ -62,8 +63,10 @@ def resolved(
     selection: Selection = inner.meta[SELECTION]
     merged: Settings = selection.settings(inner)
     values = {key: merged.core(key) for key in settings.CORE}
-    own = asdict(models.defaults(values["model"].value))
-    origin = f"model {values['model'].value}"
+    conditioners, tables = selection.conditioners(merged)
+    models_own = asdict(models.defaults(values["model"].value))
+    own = suggested(conditioners, models_own)
+    sized = own["width"] != models_own["width"] or own["height"] != models_own["height"]
     own["size"] = f"{own['width']}x{own['height']}"
     for key, found in values.items():
         if (
@@ -71,8 +74,8 @@ def resolved(
             and own.get(key) is not None
             and not (key == "frames" and values["seconds"].value)
         ):
-            values[key] = Value(own[key], origin)
-    _, tables = selection.conditioners(merged)
+            changed = sized if key == "size" else own[key] != models_own.get(key)
+            values[key] = Value(own[key], "plugins" if changed else f"model {values['model'].value}")
     return values, tables, selection, inner.params["as_json"]
 
 

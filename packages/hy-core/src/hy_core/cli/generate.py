@@ -16,7 +16,7 @@ import click
 from hy_core import settings
 from hy_core.cli import output
 from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
-from hy_core.conditioner import suggested
+from hy_core.conditioner import segments, suggested
 from hy_core.errors import MissingError, UsageError
 from hy_core.request import Request
 from hy_core.settings import Settings
@@ -196,13 +196,12 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     card = models.find(first.model)
     precision = models.precision(card.layout, first.device, first.dtype)
     dit, vae = configs(card)
-    for _, same in groupby((job.request for job in jobs), key=lambda one: replace(one, prompt="", seed=0)):
-        request, *others = same
-        count = 1 + len(others)
+    for _, same in groupby(jobs, key=lambda job: replace(job.request, prompt="", seed=0)):
+        one, *others = same
+        request, count = one.request, 1 + len(others)
         cost = estimate(request, dit, vae, dtype_bytes=precision.dit.itemsize)
-        cost = replace(
-            cost, seconds=count * seconds(cost, request, dit, vae, precision.device, precision.dit)
-        )
+        runs = count * segments(one.conditioners, request).count
+        cost = replace(cost, seconds=runs * seconds(cost, request, dit, vae, precision.device, precision.dit))
         shown.append((request, count, cost))
     if as_json:
         rows = [{"request": provenance.summary(r), "clips": n, "cost": c.summary()} for r, n, c in shown]
