@@ -123,10 +123,10 @@ def folder(root: Path) -> Path:
     return root
 
 
-def tone(path: Path, seconds: float = 1.0, rate: int = 16000, channels: int = 1) -> Path:
+def tone(path: Path, seconds: float = 1.0, rate: int = 16000, channels: int = 1, pitch: float = 180) -> Path:
     """A sound that swells and fades like syllables."""
     t = np.arange(round(seconds * rate)) / rate
-    wavy = 0.4 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 3 * t) ** 2
+    wavy = 0.4 * np.sin(2 * np.pi * pitch * t) * np.sin(2 * np.pi * 3 * t) ** 2
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(2)

@@ -106,13 +106,19 @@ class SpeechProjection(nn.Module):
 
     def __init__(self, config: Speech, width: int) -> None:
         super().__init__()
-        self.tokens = config.tokens
+        self.tokens, self.window = config.tokens, (config.window, config.layers, config.channels)
         self.proj1 = Linear(config.window * config.layers * config.channels, config.hidden)
         self.proj2 = Linear(config.hidden, config.hidden)
         self.proj3 = Linear(config.hidden, config.tokens * width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
+        if tuple(features.shape[-3:]) != self.window:
+            (_, layers, channels), (_, known, wide) = features.shape[-3:], self.window
+            raise UsageError(
+                f"the speech comes as {layers} layers of {channels}, these weights read {known} of {wide}",
+                "use the Whisper model that they were trained with",
+            )
         x = features.to(self.proj1.weight).flatten(-3)
         x = F.relu(self.proj2(F.relu(self.proj1(x))))
         return self.norm(self.proj3(x).unflatten(-1, (self.tokens, -1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hy_core import Conditioner, hookimpl, option
 from hy_core.errors import HyError, MissingError, UsageError
 
-from hy_avatar import sizes, sound
+from hy_avatar import sizes
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from hy_avatar.network import AvatarConfig
     from hy_avatar.speakers import Box
+
+log = logging.getLogger(__name__)
 
 WHISPER = "whisper-tiny"
 """The folder of the speech encoder inside a released model's."""
@@ -37,7 +40,7 @@ class Avatar(Conditioner):
 
     @dataclass(frozen=True)
     class Options:
-        image: Path = option(metavar="FILE", help="Picture of the character.")
+        image: Path | None = option(None, metavar="FILE", help="Picture of the character; needed.")
         speech: tuple[Path, ...] = option(
             (),
             metavar="FILE",
@@ -52,7 +55,8 @@ class Avatar(Conditioner):
         mask: tuple[Path, ...] = option(
             (),
             metavar="FILE",
-            help="Picture, white where the speech acts, in place of a found face. One for each --avatar-speech.",
+            help="Picture, video or array, white where the speech acts, in place of a found face. "
+            "One for each --avatar-speech.",
         )
         area: float = option(3.0, minimum=0.1, maximum=100, help="Sides of the mask, in those of the face.")
         strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
@@ -83,12 +87,15 @@ class Avatar(Conditioner):
             width, height = sizes.size_for(*self.picture().size, short)
             wishes |= {"width": width, "height": height}
         if self.options.speech:
+            from hy_avatar import sound  # reads media: what that needs isn't loaded for a look at the options
+
             length = max(sound.seconds(path) for path in self.options.speech)
             wishes["frames"] = sound.frames_for(length, model["fps"])
         return wishes
 
     def validate(self, request: Request) -> None:
         """Look at the picture, the sounds and the masks, and whether they belong together."""
+        from hy_avatar import sound
         from hy_avatar.speakers import Choice
 
         options = self.options
@@ -110,25 +117,24 @@ class Avatar(Conditioner):
                 Choice.read(text)
             except UsageError as error:
                 raise self.error("speaker", error.message) from None
-        for path in options.mask:
-            self.open("mask", path)
-        for name in ("whisper", "weights"):
-            path = getattr(options, name)
-            if path is not None and not path.exists():
-                raise self.error(name, f"no such file or folder: {path}")
+        for name, paths in (
+            ("mask", options.mask),
+            ("whisper", [options.whisper]),
+            ("weights", [options.weights]),
+        ):
+            if missing := next((path for path in paths if path is not None and not path.exists()), None):
+                raise self.error(name, f"no such file or folder: {missing}")
 
     def picture(self) -> Image.Image:
         """The picture of the character."""
-        return self.open("image", self.options.image)
-
-    def open(self, name: str, path: Path) -> Image.Image:
-        """A picture of an option."""
         from hy_core.media import read_picture
 
+        if self.options.image is None:
+            raise UsageError("avatar: no picture of the character is given", "--avatar-image FILE")
         try:
-            return read_picture(path)
+            return read_picture(self.options.image)
         except HyError as error:
-            raise self.error(name, error.message) from None
+            raise self.error("image", error.message) from None
 
     # -- the network -------------------------------------------------------------------------------------
 
@@ -219,13 +225,13 @@ class Avatar(Conditioner):
         """The feed of the clip: the reference's latents, and the speech with its masks."""
         from hy_avatar.reference import pixels, still
 
-        frames, size = cond.frames, cond.size
+        frames = cond.frames
         shown = pixels(self.picture(), request.width, request.height)
         feed: dict[str, Any] = {"frames": frames, "reference": still(cond.vae, shown, frames)}
         if self.options.speech:
             feed["speech"] = {
                 "features": self.hear(request, cond),
-                "mask": self.masks(request, frames, size) * self.options.strength,
+                "mask": self.masks(request, cond) * self.options.strength,
             }
         return feed
 
@@ -234,7 +240,7 @@ class Avatar(Conditioner):
         import torch
         from hy_core.media import stream_sound
 
-        from hy_avatar import presence
+        from hy_avatar import presence, sound
         from hy_avatar.speech import Listener, Span, features
 
         folder = self.options.whisper or (cond.folder / WHISPER if cond.folder else None)
@@ -257,43 +263,61 @@ class Avatar(Conditioner):
             heard.append(track)
         return torch.stack(heard)[None]
 
-    def masks(self, request: Request, frames: int, size: tuple[int, int]) -> Tensor:
+    def masks(self, request: Request, cond: Condition) -> Tensor:
         """Where each speaker's speech acts [1, K, F, S, 1]: no two in one place."""
         import numpy as np
         import torch
 
+        from hy_avatar import masks
         from hy_avatar.network import token_mask
-        from hy_avatar.reference import fit
-        from hy_avatar.speakers import box_mask, disjoint, grown
+        from hy_avatar.speakers import disjoint
 
-        pixels = request.height, request.width
+        frames, size, high, wide = cond.frames, cond.size, request.height, request.width
+        grid = size[0] // 2, size[1] // 2
         if self.options.mask:
-            pictures = [fit(self.open("mask", path), pixels[1], pixels[0]) for path in self.options.mask]
-            flat = torch.stack([torch.from_numpy(np.asarray(one.convert("L")) / 255) for one in pictures])
-            found = torch.stack([token_mask(one[None, None, None], frames, size, soft=True) for one in flat])
+            end = cond.start + request.frames
+            drawn = [masks.read(path, end, high, wide)[cond.start :] for path in self.options.mask]
+            found = torch.stack([masks.to_latent(one, *grid) for one in drawn])  # [K, F, h, w]
         else:
-            boxes = [grown(box, self.options.area) for box in self.faces(request)]
-            flat = torch.stack([box_mask(box, pixels) for box in boxes])
-            small = torch.nn.functional.interpolate(flat[:, None], size, mode="bilinear")
-            found = torch.stack([token_mask(one[None, :, None], frames, size) for one in small])
-        return disjoint(found).transpose(0, 1).float()
+            drawn = [masks.from_boxes([box], high, wide, self.options.area) for box in self.faces(request)]
+            if self.as_released(cond):  # as its weights have seen them: to latents, then the nearest
+                small = torch.nn.functional.interpolate(
+                    torch.from_numpy(np.stack(drawn)), size, mode="bilinear"
+                )
+                found = torch.cat([token_mask(one[None, :, None], frames, size) for one in small])
+                return disjoint(found)[None]
+            found = torch.stack([masks.to_latent(one, *grid) for one in drawn]).expand(-1, frames, -1, -1)
+        return disjoint(found).flatten(2)[None, ..., None]
 
     def faces(self, request: Request) -> list[Box]:
-        """The face of each speaker, in parts of the picture as it is cut for the clip."""
+        """The face of each speaker, in parts of the picture as it is cut for the clip.
+
+        A speaker that is given as a box needs no detector. Without any face the speech acts on the whole picture, as
+        the released sampler has it.
+        """
+        import numpy as np
+
+        from hy_avatar.faces import detector
         from hy_avatar.speakers import Choice, cropped
 
-        shape = self.picture().size, (request.width, request.height)
-
+        picture, shape = self.picture(), (request.width, request.height)
         choices = [Choice.read(text) for text in self.options.speaker]
         if not choices:
             count = len(self.options.speech)
             choices = [Choice()] if count == 1 else [Choice(index=index) for index in range(count)]
         if all(choice.box for choice in choices):
-            return [cropped(choice.box, *shape) for choice in choices if choice.box]
-        raise MissingError(
-            "finding faces isn't there yet",
-            "say where they are: --avatar-speaker left,top,right,bottom, or --avatar-mask FILE",
-        )
+            return [cropped(choice.box, picture.size, shape) for choice in choices if choice.box]
+        found = detector().detect(np.asarray(picture.convert("RGB")))
+        boxes = sorted(tuple(float(side) for side in one[:4]) for one in found)
+        if not boxes and len(choices) == 1:
+            log.warning("no face was found in %s: the speech acts on all of it", self.options.image)
+            return [(0.0, 0.0, 1.0, 1.0)]
+        if len(boxes) > 1 and not self.options.speaker and len(choices) == 1:
+            log.warning("%s shows %d faces; the largest one speaks", self.options.image, len(boxes))
+        chosen = [choice.pick(boxes) for choice in choices]
+        if len(set(chosen)) < len(chosen):
+            raise self.error("speaker", "two speeches are given to one face")
+        return [cropped(boxes[index], picture.size, shape) for index in chosen]
 
     def see(self, request: Request, cond: Condition) -> None:
         """Let the model's language model read the picture with the prompt, if there is one that can."""
@@ -314,6 +338,8 @@ class Avatar(Conditioner):
     def finish(self, request: Request, result: Result) -> None:
         """Put the speech into the clip."""
         if self.options.speech:
+            from hy_avatar import sound
+
             length = len(result.frames) / result.fps
             result.sound = sound.track(self.options.speech, length, result.sound)
 

@@ -78,13 +78,6 @@ def overlap(one: Box, other: Box) -> float:
     return shared / max(area(one) + area(other) - shared, 1e-12)
 
 
-def grown(box: Box, factor: float) -> Box:
-    """The box with its sides times a factor, about its middle, cut at the picture's edge."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    w, h = (box[2] - box[0]) * factor / 2, (box[3] - box[1]) * factor / 2
-    return max(x - w, 0.0), max(y - h, 0.0), min(x + w, 1.0), min(y + h, 1.0)
-
-
 def cropped(box: Box, picture: tuple[int, int], clip: tuple[int, int]) -> Box:
     """A box of a picture (width, height) in parts of the clip, which is filled with the picture's middle."""
     scale = max(clip[0] / picture[0], clip[1] / picture[1])
@@ -99,13 +92,6 @@ def cropped(box: Box, picture: tuple[int, int], clip: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
-def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
-    """1 inside the box and 0 outside, at pixel middles: [H, W]; at least one pixel."""
-    height, width = size
-    rows, columns = _inside(box[1], box[3], height), _inside(box[0], box[2], width)
-    return rows[:, None].float() * columns[None].float()
-
-
 def disjoint(masks: Tensor) -> Tensor:
     """Give each place to the speaker whose mask is strongest there: masks [K, ...] of 0 to 1, same shape.
 
@@ -116,14 +102,6 @@ def disjoint(masks: Tensor) -> Tensor:
     owner = masks.argmax(0, keepdim=True)
     mine = torch.arange(len(masks), device=masks.device).reshape(-1, *(1,) * (masks.ndim - 1)) == owner
     return torch.where(mine, masks, 0.0)
-
-
-def _inside(low: float, high: float, count: int) -> Tensor:
-    middles = (torch.arange(count) + 0.5) / count
-    inside = (middles >= low) & (middles <= high)
-    if not inside.any():
-        inside[min(int((low + high) / 2 * count), count - 1)] = True
-    return inside
 
 
 def _away(box: Box, point: tuple[float, float]) -> float:

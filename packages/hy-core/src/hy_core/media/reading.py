@@ -183,12 +183,13 @@ def stream_sound(path: Path | str, rate: int) -> Iterator[np.ndarray]:
     with open_media(path) as box:
         if not box.streams.audio:
             raise HyError(f"{path} has no sound stream")
-        change, count = av.AudioResampler("fltp", rate=rate), 0
+        # Channels side by side ("flt"): PyAV 18 crashes when it gives eight planes as an array.
+        change, count = av.AudioResampler("flt", rate=rate), 0
 
         def mono(frames: Any) -> Iterator[np.ndarray]:
             nonlocal count
             for frame in frames:
-                piece = frame.to_ndarray().mean(0, dtype=np.float32)
+                piece = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1, dtype=np.float32)
                 if not np.isfinite(piece).all():
                     raise HyError(f"the sound of {path} has samples that are not numbers (NaN or infinity)")
                 count += len(piece)
