@@ -35,12 +35,6 @@ class DACConfig:
     def __post_init__(self) -> None:
         for name in ("encoder_rates", "decoder_rates"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise UsageError(
-                f"a DAC can't shorten by {math.prod(self.encoder_rates)} and lengthen by "
-                f"{math.prod(self.decoder_rates)}",
-                hint="the encoder's and the decoder's rates have one product",
-            )
 
     @property
     def hop(self) -> int:
