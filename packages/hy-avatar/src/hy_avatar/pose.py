@@ -1,0 +1,252 @@
+"""Poses of people through a clip: found, followed, stored in a file, and read again.
+
+Points are in OpenPose's order of 134: body 0-17, feet 18-23, face 24-91, left hand 92-112, right hand 113-133, in
+parts of the picture (0 to 1); NaN where a joint is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from hy_core import media
+from hy_core.errors import HyError, MissingError, UsageError
+
+log = logging.getLogger(__name__)
+
+POINTS = 134
+BODY, FEET, FACE = slice(0, 18), slice(18, 24), slice(24, 92)
+LEFT_HAND, RIGHT_HAND = slice(92, 113), slice(113, 134)
+LEAST_SCORE = 0.3  # below it DWPose calls a joint missing
+FORMAT, VERSION = "hy-pose", 1
+_MOST_NUMBERS = 1 << 28
+
+# COCO-WholeBody's 133 with a neck appended as 133 -> OpenPose's 134 (facts, section 5).
+_TARGET = (1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17)
+_SOURCE = (17, 6, 8, 10, 7, 9, 12, 14, 16, 13, 15, 2, 1, 4, 3)
+
+
+class PoseDetector(Protocol):
+    """Anything that finds people's joints in one picture."""
+
+    def detect(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return points [N, 133, 2] in pixels and scores [N, 133] for a frame uint8 [H, W, 3] (RGB).
+
+        The order is COCO-WholeBody's; N is 0 when nobody is there.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PoseTrack:
+    """People through a clip: points [F, N, 134, 2] in parts of the picture, scores [F, N, 134], fps.
+
+    `aspect` is the picture's width over its height: parts of the two sides are not of one length.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    fps: float
+    aspect: float
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.points)
+        if len(shape) != 4 or shape[2:] != (POINTS, 2) or np.shape(self.scores) != shape[:3]:
+            raise UsageError(f"points {shape} and scores {np.shape(self.scores)} are no poses [F, N, 134, 2]")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def people(self) -> int:
+        return self.points.shape[1]
+
+    def only(self, *people: int) -> PoseTrack:
+        """Return the track of some of the people."""
+        return replace(self, points=self.points[:, list(people)], scores=self.scores[:, list(people)])
+
+
+def to_openpose(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reorder COCO-WholeBody points [N, 133, 2] and scores [N, 133] to OpenPose's 134.
+
+    The neck is the middle of the shoulders, and there only if both score above 0.3.
+    """
+    neck = points[:, 5:7].mean(1, keepdims=True)
+    sure = (scores[:, 5:7] > LEAST_SCORE).all(1, keepdims=True)
+    points = np.insert(points, [17], neck, axis=1)
+    scores = np.insert(scores, [17], np.where(sure, scores[:, 5:7].min(1, keepdims=True), 0.0), axis=1)
+    target, source = list(_TARGET), list(_SOURCE)
+    ordered, marks = points.copy(), scores.copy()
+    ordered[:, target], marks[:, target] = points[:, source], scores[:, source]
+    return ordered, marks
+
+
+def from_detections(
+    found: Sequence[tuple[np.ndarray, np.ndarray]],
+    height: int,
+    width: int,
+    fps: float,
+    least_share: float = 0.1,
+) -> PoseTrack:
+    """Join what a detector found in each frame, see `PoseDetector.detect`, to a track.
+
+    People keep their place from frame to frame (nearest body centres first) and come from left to right. Someone
+    seen in less than `least_share` of the frames is dropped; no one at all is an error of the caller's clip.
+    """
+    count = len(found)
+    tracks: list[dict[int, tuple[np.ndarray, np.ndarray]]] = []
+    for index, (raw, marks) in enumerate(found):
+        people, scores = to_openpose(np.asarray(raw, np.float64), np.asarray(marks, np.float64))
+        people = people / [width, height]
+        people[scores < LEAST_SCORE] = np.nan
+        free = [k for k in range(len(people)) if np.isfinite(people[k, BODY, 0]).any()]
+        pairs = sorted(
+            (_distance(one[max(one)][0], people[k]), t, k) for t, one in enumerate(tracks) for k in free
+        )
+        taken: set[int] = set()
+        for distance, t, k in pairs:
+            if distance < 0.5 and k in free and t not in taken:
+                tracks[t][index] = (people[k], scores[k])
+                taken.add(t)
+                free.remove(k)
+        tracks += [{index: (people[k], scores[k])} for k in free]
+    kept = [one for one in tracks if len(one) >= max(1, least_share * count)]
+    kept.sort(key=lambda one: float(np.nanmean(one[min(one)][0][BODY, 0])))
+    points = np.full((count, len(kept), POINTS, 2), np.nan)
+    sure = np.zeros((count, len(kept), POINTS))
+    for person, one in enumerate(kept):
+        for index, (place, score) in one.items():
+            points[index, person], sure[index, person] = place, score
+    return PoseTrack(points, sure, fps, width / height)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean distance of the body joints that both have, in parts of the picture."""
+    away = np.linalg.norm(one[BODY] - other[BODY], axis=1)
+    return float(np.nanmean(away)) if np.isfinite(away).any() else math.inf
+
+
+def extract(
+    frames: Iterable[np.ndarray], detector: PoseDetector, fps: float, name: str = "the clip"
+) -> PoseTrack:
+    """Find the people of a clip, frames uint8 [H, W, 3]; `HyError` when there is nobody in it."""
+    found, size = [], (1, 1)
+    for frame in frames:
+        size = frame.shape[:2]
+        found.append(detector.detect(frame))
+    if not found:
+        raise HyError(f"{name} has no frames")
+    track = from_detections(found, *size, fps)
+    if not track.people:
+        raise HyError(f"no person was found in {name}", "a pose is taken from a video that shows a body")
+    alone = int(sum(not np.isfinite(frame).any() for frame in track.points))
+    if alone:
+        log.warning("nobody is seen in %d of %d frames of %s", alone, len(track), name)
+    return track
+
+
+def load(path: Path | str, detector: PoseDetector | None = None) -> PoseTrack:
+    """Read a pose file (.json, .npz), or find the people of a video with a detector."""
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        return _read_json(path)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    if detector is None:
+        raise UsageError(f"{path} is no pose file (.json, .npz)", "a video needs a pose detector")
+    info = media.probe(path)
+    return extract(media.stream(path), detector, info.fps, str(path))
+
+
+def save(path: Path | str, track: PoseTrack) -> None:
+    """Write a pose file, .json (for people and other programs) or .npz (small), whole or not at all."""
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".json", ".npz"):
+        raise UsageError(f"{path}: pose files are .json or .npz")
+    with media.atomic(path) as temporary:
+        if kind == ".npz":
+            with open(temporary, "wb") as file:
+                np.savez_compressed(
+                    file,
+                    format=FORMAT,
+                    version=VERSION,
+                    points=track.points.astype(np.float32),
+                    scores=track.scores.astype(np.float32),
+                    fps=track.fps,
+                    aspect=track.aspect,
+                )
+            return
+        frames = [
+            [_person(points, scores) for points, scores in zip(frame, marks, strict=True)]
+            for frame, marks in zip(track.points, track.scores, strict=True)
+        ]
+        head = {"format": FORMAT, "version": VERSION, "fps": track.fps, "aspect": track.aspect}
+        Path(temporary).write_text(json.dumps({**head, "frames": frames}), encoding="utf-8")
+
+
+def _person(points: np.ndarray, scores: np.ndarray) -> list[list[float] | None]:
+    return [
+        [round(float(x), 5), round(float(y), 5), round(float(score), 3)] if math.isfinite(x + y) else None
+        for (x, y), score in zip(points, scores, strict=True)
+    ]
+
+
+def _read_json(path: Path) -> PoseTrack:
+    try:
+        held: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (OSError, ValueError, RecursionError) as problem:
+        raise HyError(f"{path} cannot be read as JSON ({str(problem)[:80]})") from problem
+    if not isinstance(held, dict) or held.get("format") != FORMAT or held.get("version") != VERSION:
+        raise HyError(f"{path} is no pose file of version {VERSION}", 'it needs "format": "hy-pose"')
+    try:
+        frames = held["frames"]
+        people = max((len(frame) for frame in frames), default=0)
+        points = np.full((len(frames), people, POINTS, 2), np.nan)
+        scores = np.zeros((len(frames), people, POINTS))
+        for f, frame in enumerate(frames):
+            for n, person in enumerate(frame):
+                if len(person) != POINTS:
+                    raise ValueError(f"frame {f} has a person of {len(person)} points")
+                for k, point in enumerate(person):
+                    if point is not None:
+                        x, y, scores[f, n, k] = (float(value) for value in point)
+                        points[f, n, k] = x, y
+        return _checked(path, points, scores, float(held["fps"]), float(held["aspect"]))
+    except (KeyError, TypeError, ValueError) as problem:
+        raise HyError(f"{path} is a damaged pose file ({str(problem)[:80]})") from problem
+
+
+def _read_npz(path: Path) -> PoseTrack:
+    try:
+        with zipfile.ZipFile(path) as box:
+            if sum(part.file_size for part in box.infolist()) > 4 * _MOST_NUMBERS:
+                raise HyError(f"{path} is too large for a pose file")
+        with np.load(path, allow_pickle=False) as held:
+            if str(held["format"]) != FORMAT or int(held["version"]) != VERSION:
+                raise HyError(f"{path} is no pose file of version {VERSION}")
+            points, scores = held["points"].astype(np.float64), held["scores"].astype(np.float64)
+            return _checked(path, points, scores, float(held["fps"]), float(held["aspect"]))
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (KeyError, OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as problem:
+        raise HyError(f"{path} cannot be read as a pose file ({str(problem)[:80]})") from problem
+
+
+def _checked(path: Path, points: np.ndarray, scores: np.ndarray, fps: float, aspect: float) -> PoseTrack:
+    if not (0 < fps <= 1000 and 0.01 <= aspect <= 100):
+        raise HyError(f"{path} has {fps} frames a second and an aspect of {aspect}")
+    points = np.where(np.abs(points) < 100, points, np.nan)  # also drops infinities
+    track = PoseTrack(points, np.nan_to_num(scores), fps, aspect)
+    if not len(track) or not np.isfinite(track.points[..., BODY, :]).any():
+        raise HyError(f"{path} holds no person")
+    return track
