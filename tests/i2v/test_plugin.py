@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hy_core import Conditioner, Plugins, generate, media
-from hy_core.errors import ConflictError
+from hy_core.errors import ConflictError, UsageError
 from hy_i2v.plugin import I2V
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "hy-i2v"
@@ -141,4 +141,23 @@ def test_training_goes_through_the_same_pins(tiny):
     }
     I2V(image=Path("unused")).encode_batch(batch, cond)
     assert list(cond.pins) == [0] and cond.pins[0].owner == "i2v"
-    assert replace(tiny.request).frames == 9
+
+
+def test_in_training_two_latent_frames_are_never_both_given(tiny):
+    short = tiny.condition(replace(tiny.request, frames=5))
+    batch = {
+        "latents": tiny.latents(replace(tiny.request, frames=5)),
+        "generator": torch.Generator().manual_seed(0),
+        "settings": {"first": 0.0, "ends": 1.0, "start": 0.0},
+    }
+    I2V(image=Path("unused")).encode_batch(batch, short)
+    assert not short.pins
+
+
+@pytest.mark.parametrize(
+    "settings", [{"first": 0.9, "ends": 0.2}, {"noise": 1.0}, {"blind": 1.5}, {"frist": 0.1}]
+)
+def test_in_training_shares_that_cannot_be_are_named(tiny, settings):
+    batch = {"latents": tiny.latents(), "generator": torch.Generator(), "settings": settings}
+    with pytest.raises(UsageError, match="conditioning.i2v"):
+        I2V(image=Path("unused")).encode_batch(batch, tiny.condition())

@@ -193,6 +193,54 @@ def test_a_model_without_one_simply_does_not_see(tiny, ball, tmp_path):
     assert torch.equal(cond.tokens()[0], before)
 
 
+def training(tiny, home, **settings):
+    """A training batch of three rows of which each has its first frame given, and what became of its text."""
+    cond = tiny.condition(rows=3)
+    cond.folder = home
+    video = torch.rand(3, 3, 9, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    batch = {
+        "latents": tiny.latents(rows=3),
+        "pixels": lambda: video,
+        "prompts": PROMPTS,
+        "generator": torch.Generator().manual_seed(0),
+        "settings": {"first": 1.0, "ends": 0.0, "start": 0.0, **settings},
+    }
+    before = list(cond.text)
+    I2V(image="unused.png").encode_batch(batch, cond)
+    return before, cond, video
+
+
+@pytest.mark.parametrize("blind", [0.0, 1.0])
+def test_in_training_it_sees_the_first_frame_or_black(tiny, home, blind):
+    _, cond, video = training(tiny, home, blind=blind)
+    first = ((video[:, :, 0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    shown = [Image.fromarray(frame * (blind == 0)) for frame in first]
+    asked = list(zip(PROMPTS, shown, strict=True))
+    expected = vision.read(find(home), asked, vision.HELD_STRIDE, "cpu", torch.float32)
+    assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), expected, strict=True))
+    assert list(cond.pins) == [0]  # the frame itself is given all the same
+
+
+def test_in_training_rows_are_blind_by_the_share(tiny, home):
+    seen, blind, some = (training(tiny, home, blind=share)[1].tokens() for share in (0.0, 1.0, 0.5))
+    which = [torch.equal(row, other) for row, other in zip(some, blind, strict=True)]
+    again = training(tiny, home, blind=0.5)[1].tokens()
+    assert all(torch.equal(row, other) for row, other in zip(some, again, strict=True))
+    for row, picture, dropped in zip(some, seen, which, strict=True):
+        assert dropped or torch.equal(row, picture)
+    draws = torch.Generator().manual_seed(0)
+    expected = [torch.rand(1, generator=draws).item() for _ in range(2)]  # which frames, and how noisy
+    noise = torch.randn(3, 16, 1, 4, 4, generator=draws)
+    expected = [torch.rand(1, generator=draws).item() < 0.5 for _ in noise]
+    assert which == expected
+
+
+def test_in_training_text_stays_without_a_given_frame_or_a_reader(tiny, home):
+    for folder, settings in ((home, {"first": 0.0}), (None, {})):
+        before, cond, _ = training(tiny, folder, **settings)
+        assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), before, strict=True))
+
+
 def test_a_damaged_one_is_one_line(home):
     from safetensors.torch import load_file, save_file
 

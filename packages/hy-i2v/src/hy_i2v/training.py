@@ -6,8 +6,9 @@ image's latent is the first frame, at time 0, outside the loss).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ from hy_core.flow.path import interpolate
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
+
+    from hy_i2v.vision import Place, Reader
 
 OWNER = "i2v"
 
@@ -26,19 +29,23 @@ class Shares:
 
     `noise` is the largest time up to which the given latents are disturbed, against drift: a network that has only
     seen perfect first frames trusts every error of its own when it continues a clip.
+
+    `blind` is the share of rows whose picture a multimodal language model doesn't see: it reads a black one, as it does
+    with a negative prompt. Without such a model it means nothing.
     """
 
     first: float = 0.3
     ends: float = 0.1  # the first and the last frame
     start: float = 0.05  # the first half of the clip
     noise: float = 0.05
+    blind: float = 0.1
 
     def __post_init__(self) -> None:
         shares = (self.first, self.ends, self.start)
-        if min(*shares, self.noise) < 0 or sum(shares) > 1 or self.noise >= 1:
+        if min(*shares, self.noise, self.blind) < 0 or sum(shares) > 1 or self.noise >= 1 or self.blind > 1:
             raise UsageError(
                 "[conditioning.i2v]: shares must not be negative nor more than 1 together, noise below 1",
-                "for instance first = 0.3, ends = 0.1, start = 0.05, noise = 0.05",
+                "for instance first = 0.3, ends = 0.1, start = 0.05, noise = 0.05, blind = 0.1",
             )
 
     @classmethod
@@ -51,7 +58,11 @@ class Shares:
 
 
 def give(batch: Mapping[str, Any], cond: Condition) -> None:
-    """Pin the frames that this batch is given, if any. Pictures, of one frame, have nothing to give."""
+    """Pin the frames that this batch is given, if any, and let a language model that can read the first of them.
+
+    Pictures, of one frame, have nothing to give, nor have clips of two latent frames both ends. Beside what every
+    batch of a flow objective has, `batch` needs `prompts` where the model's folder has a multimodal model.
+    """
     shares, generator = Shares.read(batch["settings"]), batch["generator"]
     latents = batch["latents"]
 
@@ -64,6 +75,8 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
     if kind < shares.first:
         frames, held = [0], latents[:, :, :1]
     elif kind < shares.first + shares.ends:
+        if cond.frames == 2:
+            return
         from hy_i2v.frames import still
 
         last = still(cond.vae, batch["pixels"]()[:, :, -1:].to(latents.device))
@@ -76,3 +89,34 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
         noise = torch.randn(held.shape, generator=generator, device=generator.device).to(held)
         held = interpolate(held, noise, torch.tensor(time))
     cond.pin(OWNER, frames, held, time)
+    show(batch, cond, shares.blind, draw)
+
+
+def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable[[], float]) -> None:
+    """Let the model's multimodal language model, if it has one, read each row's prompt with its first frame.
+
+    As in use (`I2V.show`), but for a share `blind` of the rows, which get a black picture: so that the network also
+    learns to go on without (the released trainers do it with one in ten).
+    """
+    from hy_i2v import vision
+
+    place = vision.find(cond.folder)
+    if place is None:
+        return
+    from PIL import Image
+
+    text = cond.text[0]
+    reader, rows = _reader(place, text.device, text.dtype), []
+    frames = ((batch["pixels"]()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    for prompt, frame in zip(batch["prompts"], frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        picture = Image.fromarray(frame * (draw() >= blind))
+        rows.append(reader.read(prompt, picture, vision.HELD_STRIDE))
+    cond.set_text(OWNER, rows)
+
+
+@lru_cache(maxsize=1)
+def _reader(place: Place, device: torch.device, dtype: torch.dtype) -> Reader:
+    """The reader of a run, kept from batch to batch."""
+    from hy_i2v.vision import Reader
+
+    return Reader.load(place, device, dtype)

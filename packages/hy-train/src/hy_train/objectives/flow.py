@@ -57,8 +57,9 @@ class FlowObjective(Objective):
     """Velocity of noisy latents, given a caption and what the plugins of `[conditioning]` add to it.
 
     A plugin's `encode_batch(batch, cond)` fills the Condition of a batch, as `encode` does of a clip. `batch` holds the
-    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], the `generator` that
-    all chance comes from, and `settings`, the plugin's own table of the recipe. Pinned frames are left out of the loss.
+    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], the `prompts`, the
+    `generator` that all chance comes from, and `settings`, the plugin's own table of the recipe. Pinned frames are left
+    out of the loss.
     """
 
     def __init__(self, recipe: Recipe, folder: Path):
@@ -112,6 +113,7 @@ class FlowObjective(Objective):
             "latents": self.latents.get(bucket, indices),
             "text": encoded.text,
             "pooled": encoded.pooled,
+            "prompts": prompts,
             "pixels": partial(self.latents.pixels, bucket, indices),
         }
 
@@ -151,7 +153,12 @@ class FlowObjective(Objective):
     def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
         """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
         return Condition(
-            text=list(text), pooled=pooled, frames=data.shape[2], size=tuple(data.shape[3:]), vae=self.vae
+            text=list(text),
+            pooled=pooled,
+            frames=data.shape[2],
+            size=tuple(data.shape[3:]),
+            vae=self.vae,
+            folder=self.source.folder,
         )
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
