@@ -7,6 +7,7 @@ clock starts elsewhere, whose rate varies or whose sound begins late is in step 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,29 +79,45 @@ def measure(path: Path | str) -> Extent:
     return Extent(first, end - first, len(times), (end - first) / len(times), sounds, damage)
 
 
-def timed(path: Path | str, size: tuple[int, int] | None = None) -> Iterator[tuple[float, np.ndarray]]:
+def timed(
+    path: Path | str,
+    size: tuple[int, int] | None = None,
+    span: tuple[float, float] | None = None,
+    origin: float | None = None,
+) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (seconds, frame uint8 [H, W, 3], upright) one by one, shrunk to `size` (height, width) if given.
 
-    A file that breaks off gives what came before and a warning; one that gives nothing is a `HyError`.
+    With `span` only the frames that begin in it, and `origin`, the first frame's time on the file's clock, saves a
+    walk through the file. One that breaks off gives what came before and a warning; one that gives nothing is a
+    `HyError`.
     """
-    path, count, first = Path(path), 0, 0.0
+    path, count, first = Path(path), 0, origin
+    start, stop = span or (-math.inf, math.inf)
+    if span and origin is None:
+        first = measure(path).start
     with open_media(path) as box:
         video = picture_stream(box)
         if video is None:
             raise HyError(f"{path} has no picture stream")
         video.thread_type = "AUTO"
         guess = 1 / float(video.average_rate or video.guessed_rate or 25)
+        if span and start > 2:
+            seek(box, (first or 0.0) + start)
         try:
             for frame in box.decode(video):
-                time = frame.time if frame.time is not None else first + count * guess
-                first = time if not count else first
+                time = frame.time if frame.time is not None else (first or 0.0) + count * guess
+                first = time if first is None else first
+                count += 1
+                if time - first < start:
+                    continue
+                if time - first >= stop:
+                    return
                 if size is None:
                     image = frame.to_ndarray(format="rgb24")
                 else:
                     image = frame.reformat(size[1], size[0], "rgb24", interpolation="AREA").to_ndarray()
                 if frame.rotation % 360:
                     image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
-                count += 1
                 yield time - first, image
         except (av.FFmpegError, OSError) as problem:
             if not count:
@@ -108,6 +125,14 @@ def timed(path: Path | str, size: tuple[int, int] | None = None) -> Iterator[tup
             log.warning("%s is damaged after frame %d (%s)", path, count, problem.strerror)
     if not count:
         raise HyError(f"{path} has no frames")
+
+
+def seek(box: Any, time: float) -> None:
+    """Go to the last key frame before a time on the file's clock; a file that can't stays where it is."""
+    try:
+        box.seek(max(int(time * av.time_base), 0))
+    except (av.FFmpegError, OSError):
+        log.debug("%s can't be sought", box.name)
 
 
 def sound(
@@ -133,10 +158,7 @@ def sound(
             return
         voice = box.streams.audio[0]
         if start > 1:
-            try:
-                box.seek(max(int((origin + start - 1) * av.time_base), 0))
-            except (av.FFmpegError, OSError):
-                pass  # what can't be sought is read from its beginning
+            seek(box, origin + start - 1)
         change = av.AudioResampler("fltp", "mono" if channels == 1 else "stereo", rate)
         count, given = (
             None,
@@ -190,3 +212,11 @@ class Sight:
     def instants(self, start: float, stop: float) -> np.ndarray:
         """The moments from `start` to before `stop` that are looked at; at least one."""
         return start + np.arange(max(round((stop - start) * self.fps), 1)) / self.fps
+
+
+def sound_form(path: Path | str) -> tuple[int, int]:
+    """Samples a second and channels (1, or 2 for two and more) of the first sound stream; `HyError` if none."""
+    with open_media(Path(path)) as box:
+        if not box.streams.audio:
+            raise HyError(f"{path} has no sound")
+        return int(box.streams.audio[0].rate), min(box.streams.audio[0].channels, 2)

@@ -1,0 +1,3 @@
+"""How good made sound is: distances between sets, agreement with words and pictures, levels."""
+
+from __future__ import annotations
