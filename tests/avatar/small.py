@@ -100,6 +100,7 @@ def folder(root: Path) -> Path:
     for part in (base / "transformers", base / "vae"):
         part.mkdir(parents=True)
     torch.save({"module": state()}, base / "transformers" / "mp_rank_00_model_states.pt")
+    (base / "transformers" / "config.json").write_text(json.dumps(DIT.to_json()))
     vae = randomised(VAE(SMALL_VAE), 1)
     torch.save(
         {"state_dict": {f"vae.{k}": v for k, v in vae.state_dict().items()}},

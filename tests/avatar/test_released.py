@@ -175,7 +175,7 @@ def test_the_command(hy, released_folder, face, talk, tmp_path):
 def test_weights_of_another_model_are_one_line(hy, face, tmp_path):
     run = hy("generate", "a person", "-p", "avatar", "--avatar-image", face, "-o", tmp_path / "x.mp4")
     assert run.exit_code == 3
-    assert run.stderr.startswith("Error: this model has no avatar in it")
+    assert "Error: this model has no avatar in it, and no --avatar-weights are given" in run.stderr
 
 
 def test_the_folder_without_its_language_model_s_eyes(request_, released_folder, face, talk, tmp_path):

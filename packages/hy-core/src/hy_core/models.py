@@ -97,6 +97,8 @@ def find(name: str) -> Card:
             home = folder if inner != folder or (folder / "text_encoder").is_dir() else folder.parent
             written = inner / "vae" / "config.json"
             config = {"vae": _read(written)} if written.is_file() else {}
+            if (stated := inner / "transformers" / "config.json").is_file():
+                config["dit"] = _read(stated)
             # Of the official models the one that speaks isn't distilled; this folder tells it.
             speaks = (home / "llava_llama_image").is_dir()
             given = Defaults(fps=25.0, guidance=None, cfg=7.5, shift=5.0) if speaks else Defaults()
@@ -150,14 +152,15 @@ def _read(path: Path) -> dict[str, Any]:
 def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
     """The shapes of a model's networks, as its config files tell them; no weights are read.
 
-    An official folder says nothing of its DiT: that of the released text-to-video model is assumed.
+    An official folder mostly says nothing of its DiT: that of the released text-to-video model is assumed.
     """
     from hy_core.dit import DiTConfig
     from hy_core.vae import VAEConfig
 
     dit, vae = card.config.get("dit"), card.config.get("vae")
-    read = DiTConfig.from_diffusers if card.layout == "diffusers" else DiTConfig.from_json
-    return DiTConfig() if dit is None else read(dit), VAEConfig() if vae is None else VAEConfig.from_dict(vae)
+    return DiTConfig() if dit is None else DiTConfig.from_dict(
+        dit
+    ), VAEConfig() if vae is None else VAEConfig.from_dict(vae)
 
 
 @dataclass
