@@ -31,6 +31,7 @@ LIFECYCLE = (
     "before_step",
     "finish",
     "weights",
+    "owns",
     "load",
     "parallel_plan",
 )
