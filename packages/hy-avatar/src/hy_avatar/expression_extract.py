@@ -51,8 +51,8 @@ def residuals(points: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarr
 
     Each frame is laid on `neutral` [P, 2] (the mean of the clip's aligned frames unless given) by its best
     similarity transform (Procrustes), and the difference is divided by the neutral shape's size (root mean square
-    distance from its middle). A clip's own neutral shape of 68 points is turned upright by its eyes. Some identity leaks through: a stand-in. Frames without points are filled from their
-    neighbours in time.
+    distance from its middle). A clip's own neutral shape of 68 points is turned upright by its eyes. Some identity
+    leaks through: a stand-in. Frames without points are filled from their neighbours in time.
     """
     points = np.asarray(points, np.float64)
     there = np.isfinite(points).all((1, 2))

@@ -49,12 +49,13 @@ def opening(sound: np.ndarray, rate: int, frames: int, fps: float) -> np.ndarray
     width = max(2 / fps, _WIDTH)
     half = max(int(width * rate / 2), 1)
     window = np.hanning(2 * half + 1)
-    window /= window.sum()
     padded = np.pad(np.square(np.asarray(sound, np.float64)), half)
-    starts = (np.arange(frames) / fps * rate).astype(int)
-    power = np.array(
-        [padded[s : s + 2 * half + 1] @ window[: len(padded[s : s + 2 * half + 1])] for s in starts]
-    )
+    there = np.pad(np.ones(len(sound)), half)  # at the ends, the mean of what there is
+    power = np.zeros(frames)
+    for index, start in enumerate((np.arange(frames) / fps * rate).astype(int)):
+        part = slice(start, start + 2 * half + 1)
+        weight = window[: len(padded[part])] * there[part]
+        power[index] = padded[part] @ weight / max(weight.sum(), 1e-9)
     level = np.sqrt(power)
     loud = np.percentile(level, 95)
     return np.clip(level / loud, 0, 1) if loud > 0.01 else np.zeros(frames)
@@ -64,10 +65,10 @@ def loudness(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """Draw a loudness curve of syllables and pauses, 100 values per second in 0..1."""
     count = max(int(math.ceil(seconds * _CURVE_RATE)), 1)
     curve = np.zeros(count)
-    now = rng.uniform(0, 0.4)
+    now = -rng.uniform(0, 2)  # a clip may begin amid a word or a pause
     while now < seconds:
         length, level = rng.uniform(0.28, 0.6), rng.uniform(0.35, 1.0)
-        index = np.arange(int(now * _CURVE_RATE), min(int((now + length) * _CURVE_RATE), count))
+        index = np.arange(max(int(now * _CURVE_RATE), 0), min(int((now + length) * _CURVE_RATE), count))
         phase = (index / _CURVE_RATE - now) / length
         curve[index] = np.maximum(curve[index], level * np.sin(math.pi * np.clip(phase, 0, 1)) ** 0.8)
         now += length * rng.uniform(0.8, 1.0) + (rng.uniform(0.3, 0.9) if rng.random() < 0.3 else 0.0)
@@ -139,9 +140,10 @@ def talk(rng: np.random.Generator, seconds: float, source: str = "auto") -> np.n
     if source == "vowels" or (source == "auto" and not has_espeak()):
         return vowels(rng, seconds)
     count = round(seconds * RATE)
-    pieces = [np.zeros(int(rng.uniform(0, 0.4) * RATE), np.float32)]
+    start = int(rng.uniform(0, 2) * RATE)  # a clip may begin amid a word or a pause
+    pieces: list[np.ndarray] = []
     voice, pitch = _VOICES[rng.integers(len(_VOICES))], int(rng.integers(25, 75))
-    while sum(map(len, pieces)) < count:
+    while sum(map(len, pieces)) < start + count:
         pieces.append(speak(sentence(rng), voice, int(rng.integers(90, 130)), pitch))
         pieces.append(np.zeros(int(rng.uniform(0.1, 0.6) * RATE), np.float32))
-    return np.concatenate(pieces)[:count]
+    return np.concatenate(pieces)[start : start + count]
