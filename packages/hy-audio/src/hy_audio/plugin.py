@@ -1,0 +1,97 @@
+"""The plugin `audio`: a soundtrack for every generated clip, and stages for data. Torch is imported only to run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hy_core import Conditioner, hookimpl, option
+from hy_core.errors import HyError, MissingError
+
+if TYPE_CHECKING:
+    from hy_core.request import Request, Result
+
+    from hy_audio.soundtrack import Maker
+
+log = logging.getLogger(__name__)
+
+
+class Audio(Conditioner):
+    """Make sound for the finished frames."""
+
+    @dataclass(frozen=True)
+    class Options:
+        model: Path | None = option(None, metavar="DIR", help="Folder of the audio model; needed.")
+        prompt: str | None = option(None, help="What to hear; the clip's prompt if not given.")
+        negative: str | None = option(None, help="What not to hear; the model's own if not given.")
+        steps: int = option(50, minimum=1, maximum=1000, help="Sampling steps.")
+        scale: float = option(4.5, minimum=0, maximum=1000, help="How closely to follow prompt and pictures.")
+        seed: int | None = option(None, minimum=0, help="Of the noise; the clip's seed if not given.")
+        lufs: float = option(-16.0, minimum=-60, maximum=0, help="Loudness, in LUFS.")
+        peak: float = option(-1.0, minimum=-20, maximum=0, help="Highest true peak, in dBTP.")
+        channels: Literal["auto", "mono", "stereo"] = option("auto", help="Auto is what the model gives.")
+
+    loaded: tuple[tuple[object, ...], Maker] | None = None
+
+    def validate(self, request: Request) -> None:
+        """Look whether the folder holds a model."""
+        from hy_audio.models import kind
+
+        if self.options.model is None:
+            raise MissingError("audio: no model to make sound with", "--audio-model DIR")
+        try:
+            kind(self.options.model)
+        except HyError as error:
+            raise self.error("model", error.message) from None
+
+    def finish(self, request: Request, result: Result) -> None:
+        """Set the sound of the clip."""
+        import numpy as np
+
+        from hy_audio.soundtrack import Settings, sound_of
+
+        options = self.options
+        prompt = request.prompt if options.prompt is None else options.prompt
+        seed = request.seed if options.seed is None else options.seed
+        if result.sound is not None:
+            log.warning("the clip had sound already; it is replaced")
+        channels = {"auto": None, "mono": 1, "stereo": 2}[options.channels]
+        settings = Settings(options.lufs, options.peak, channels)
+        result.sound = sound_of(
+            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request), settings
+        )
+        result.provenance["sound"] = {"model": str(options.model), "prompt": prompt, "seed": seed}
+
+    def maker(self, prompt: str, seed: int, request: Request) -> Maker:
+        """The model for a prompt; the last one is kept, for clips that share it."""
+        from hy_audio.models import open_maker
+
+        options = self.options
+        key = (prompt, seed, request.device, request.dtype)
+        if self.loaded is None or self.loaded[0] != key:
+            self.loaded = None  # freed before the next is read
+            made = open_maker(
+                options.model, prompt, options.negative, options.steps, options.scale,
+                seed, request.device, request.dtype,
+            )  # fmt: skip
+            self.loaded = key, made
+        return self.loaded[1]
+
+
+@hookimpl
+def register_conditioners(register: Callable[..., None]) -> None:
+    """Offer sound to `hy generate`."""
+    register(Audio)
+
+
+@hookimpl
+def register_stages(register: Callable[..., None]) -> None:
+    """Offer the steps of a data pipeline that look after sound."""
+    register("sound-presence", "hy_audio.stages.presence:Presence")
+    register("sound-bandwidth", "hy_audio.stages.presence:Bandwidth")
+    register("sound-kind", "hy_audio.stages.kinds:SoundKind")
+    register("sound-consistency", "hy_audio.stages.consistency:Consistency")
+    register("sound-caption", "hy_audio.stages.captions:SoundCaption")
