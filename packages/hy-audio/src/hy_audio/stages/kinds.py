@@ -15,7 +15,7 @@ from hy_core.options import option
 from hy_audio import reading
 from hy_audio.loudness import levels
 from hy_audio.plug import plugged
-from hy_audio.stages.presence import _BELOW, _QUIET
+from hy_audio.stages.presence import BELOW, QUIET
 from hy_audio.stages.stage import Clip, Stage, place
 
 RATE = 16000
@@ -110,7 +110,7 @@ def classify(
         for kind in ("music", "sound")
     }
     loud = np.asarray(level)
-    quiet = loud < max(_QUIET, float(np.quantile(loud, 0.95)) - _BELOW) if len(loud) else np.zeros(0, bool)
+    quiet = loud < max(QUIET, float(np.quantile(loud, 0.95)) - BELOW) if len(loud) else np.zeros(0, bool)
     spoken = (np.asarray(speech) >= _SPEECH) & ~quiet
     return Moments(quiet, spoken, (joined["music"] >= _MUSIC) & ~quiet, (joined["sound"] >= _MUSIC) & ~quiet)
 

@@ -14,7 +14,7 @@ from hy_audio.loudness import levels
 from hy_audio.stages.stage import Clip, Stage, place
 
 _RATE = 16000
-_QUIET, _BELOW = -50.0, 40.0  # dBFS, and dB below the clip's 95th percentile
+QUIET, BELOW = -50.0, 40.0  # dBFS, and dB below the clip's 95th percentile
 _WINDOW, _BAND = 4096, 200.0  # samples of a spectrum, Hz of a band
 _DEPTH = 80.0  # dB below the loudest band: lower there is nothing
 
@@ -50,7 +50,7 @@ def silence(level: np.ndarray) -> float:
     """The share of silent moments from levels in dBFS [T]: below -50, or 40 dB below the 95th percentile."""
     if not len(level):
         return 1.0
-    return float((level < max(_QUIET, float(np.quantile(level, 0.95)) - _BELOW)).mean())
+    return float((level < max(QUIET, float(np.quantile(level, 0.95)) - BELOW)).mean())
 
 
 class Bandwidth(Stage):

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from hy_core.errors import MissingError
 
 from hy_data.world.scene import FPS, FRAMES, SHAPES, SIZES, Scene
 from hy_data.world.score import Line, Share
-from hy_data.world.sound import AMBIENCES, RATE, impacts, ring, silent, sound
+from hy_data.world.sound import RATE, impacts, ring, silent, sound
 
 TOLERANCE = 0.08
 """Seconds by which an impact may be off."""
@@ -204,12 +205,9 @@ def _rings() -> tuple[list[tuple[str, str]], np.ndarray]:
     return names, np.stack(rings)
 
 
-def _librosa():  # type: ignore[no-untyped-def]
+def _librosa() -> Any:
     try:
         import librosa
     except ImportError as error:
         raise MissingError("hearing needs librosa", 'pip install "hy-data[sound]"') from error
     return librosa
-
-
-__all__ = ["AMBIENCES", "TOLERANCE", "Heard", "Impact", "listen", "match_moments", "score_sound"]
