@@ -124,9 +124,7 @@ def test_a_generated_clip_has_sound_that_its_seed_repeats(model, tiny):
     assert one.sound.rate == 8000 and one.sound.samples.shape == (1, round(seconds * 8000))
     assert np.array_equal(one.sound.samples, again.sound.samples)
     assert one.provenance["sound"]["prompt"] == "rain"
-    other = generate(
-        tiny.request, [Audio(model=model, prompt="rain", steps=2, seed=5)], model=tiny.model
-    )
+    other = generate(tiny.request, [Audio(model=model, prompt="rain", steps=2, seed=5)], model=tiny.model)
     assert not np.array_equal(one.sound.samples, other.sound.samples)
     plain = generate(tiny.request, model=tiny.model)
     assert np.array_equal(plain.frames, one.frames)  # sound changes no picture
