@@ -7,7 +7,7 @@ import torch
 from hy_core.errors import UsageError
 from hy_train import recipe
 from hy_train.fit import run
-from hy_train.objective import Objective
+from hy_core.objective import Objective
 from hy_train.recipe import Unfreeze
 from hy_train.unfreeze import Unfreezing, schedule
 from torch import nn

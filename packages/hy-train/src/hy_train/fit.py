@@ -15,12 +15,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hy_core.errors import HyError, UsageError
+from hy_core.objective import Objective
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from hy_train.module import Average, TrainModule
-from hy_train.objective import Objective
 from hy_train.recipe import Recipe
 from hy_train.unfreeze import Unfreezing
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from hy_core.objective import seeded
 from hy_data.world import Scene, caption, render, sample_scene
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hy_train.objective import seeded
 from hy_train.objectives.vae import pixels, save_atomic
 
 if TYPE_CHECKING:

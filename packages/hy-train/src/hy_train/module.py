@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from hy_core.objective import Objective, seeded
 from torch.utils.data import DataLoader, IterableDataset
 
 from hy_train import optim
-from hy_train.objective import Objective, seeded
 
 
 class TrainModule(pl.LightningModule):

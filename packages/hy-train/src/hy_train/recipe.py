@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hy_core.errors import MissingError, UsageError
+from hy_core.tables import from_table
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
 
 def parse(table: dict[str, Any], where: str = "recipe") -> Recipe:
     """Make a recipe of a table, checking every key and type."""
-    return _build(Recipe, table, where)
+    return from_table(Recipe, table, where)
 
 
 def _override(table: dict[str, Any], item: str) -> None:
@@ -109,52 +109,3 @@ def _override(table: dict[str, Any], item: str) -> None:
         table[last] = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         table[last] = text
-
-
-def _build(cls: type, table: dict[str, Any], where: str) -> Any:
-    hints = get_type_hints(cls)
-    known = {f.name for f in fields(cls)}
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            raise UsageError(f"{where}: unknown key {key!r}", f"did you mean {near[0]!r}?" if near else None)
-        values[key] = _convert(hints[key], value, f"{where}: {key}")
-    try:
-        return cls(**values)
-    except TypeError:
-        missing = [
-            f.name
-            for f in fields(cls)
-            if f.default is MISSING and f.default_factory is MISSING and f.name not in values
-        ]
-        raise UsageError(f"{where}: {', '.join(missing)} must be given") from None
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise UsageError(f"{where}: needs a table, not {value!r}")
-        return _build(kind, value, where)
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where}: needs a list, not {value!r}")
-        return tuple(_convert(inner, item, where) for item in value)
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise UsageError(f"{where}: needs a table, not {value!r}")
-        return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UsageError(f"{where}: needs {kind.__name__}, not {value!r}")
-    return value
-
-
-def with_options(cls: type, table: dict[str, Any], where: str) -> Any:
-    """Make an objective's own dataclass of a recipe's table, with the same checks."""
-    return _build(cls, table, where)
-
-
-__all__ = ["Optim", "Recipe", "Unfreeze", "builtin", "load", "parse", "replace", "with_options"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hy_train.objective import Objective
+from hy_core.objective import Objective
+
 from hy_train.recipe import Recipe
 
 

@@ -19,15 +19,16 @@ from hy_core.errors import UsageError
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
+from hy_core.objective import Objective, seeded
 from hy_core.plugins import Plugins
+from hy_core.tables import from_table
 from hy_core.text import TextEncoder
 from hy_core.weights import load_dit, load_vae
 from torch import Tensor
 
 from hy_train.latents import Bucket, Latents
-from hy_train.objective import Objective, seeded
 from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
-from hy_train.recipe import Recipe, with_options
+from hy_train.recipe import Recipe
 
 _TOGETHER = 8  # batches whose captions are drawn together and sorted by length
 
@@ -64,13 +65,13 @@ class FlowObjective(Objective):
 
     def __init__(self, recipe: Recipe, folder: Path):
         super().__init__(recipe, folder)
-        self.data = with_options(FlowData, recipe.data, "data")
-        self.options = with_options(FlowLoss, recipe.options, "options")
+        self.data = from_table(FlowData, recipe.data, "data")
+        self.options = from_table(FlowLoss, recipe.options, "options")
         self.source = models.find(self.data.model or self.data.start or "pocket")
         torch.manual_seed(recipe.seed)
         self.model = self._network()
         self.config = self.model.config
-        self.buckets = [with_options(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
+        self.buckets = [from_table(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
         self._drawn: tuple[Any, list] | None = None
         plugins = Plugins()
         plugins.load(*recipe.conditioning)

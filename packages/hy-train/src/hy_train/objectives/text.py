@@ -8,10 +8,10 @@ from statistics import mean
 
 import numpy as np
 import torch
+from hy_core.objective import Objective, seeded
 from torch import Tensor
 
 from hy_train import text
-from hy_train.objective import Objective, seeded
 from hy_train.recipe import Recipe
 
 

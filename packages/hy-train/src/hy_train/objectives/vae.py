@@ -1,26 +1,30 @@
-"""Train the causal 3D VAE from scratch on the world (the paper's section 4.1)."""
+"""Train the causal 3D VAE from scratch on clips that are drawn (the paper's section 4.1)."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core.errors import MissingError
+from hy_core.objective import Objective, seeded
+from hy_core.tables import from_table
 from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import load_vae
-from hy_data.world import render, sample_scene
-from hy_data.world.render import backdrop
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hy_train.objective import Objective, seeded
-from hy_train.recipe import Recipe, with_options
+from hy_train.recipe import Recipe
+from hy_train.source import WORLD, sources
+
+
+if TYPE_CHECKING:
+    from hy_data.world.clips import Source
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class VAEData:
 
     size: int = 64  # height and width of the rendered clip
     frames: int = 17
+    source: str = WORLD  # the dataset that clips come from; of "world+characters" each is drawn alike often
+    sources: dict[str, Any] = field(default_factory=dict)  # a table for each of them, for its own options
     start: str = ""  # folder of an earlier run's export to begin with, in place of random weights
     interval: int = 1  # frames are taken at random distances up to this (the paper: 8)
     phases: tuple[dict, ...] = ({"until": 1.0, "crop": 64, "frames": [1, 5, 5, 5, 5]},)
@@ -50,18 +56,20 @@ class VAELoss:
 
 
 class VAEObjective(Objective):
-    """Reconstruction of the world's clips."""
+    """Reconstruction of clips of the world, its characters, or both."""
 
     def __init__(self, recipe: Recipe, folder: Path):
         super().__init__(recipe, folder)
-        self.data = with_options(VAEData, recipe.data, "data")
-        self.weights = with_options(VAELoss, recipe.options, "options")
+        self.data = from_table(VAEData, recipe.data, "data")
+        self.weights = from_table(VAELoss, recipe.options, "options")
+        names = self.data.source.split("+")
+        self.sources = list(sources(names, self.data.sources, recipe.plugins).values())
         torch.manual_seed(recipe.seed)
         if self.data.start:
             self.model = read_vae(Path(self.data.start)).requires_grad_(True)
             self.config = self.model.config
         else:
-            self.config = with_options(VAEConfig, recipe.model, "model")
+            self.config = from_table(VAEConfig, recipe.model, "model")
             self.model = VAE(self.config)
             start(self.model, self.weights.logvar)
         if self.weights.decoder_only:
@@ -83,15 +91,15 @@ class VAEObjective(Objective):
 
     def _clip(self, rng: np.random.Generator, frames: int, crop: int) -> Tensor:
         size, total = self.data.size, self.data.frames
-        scene = sample_scene(rng, "train", total, size, size)
-        video = render(scene, total, size, size)
+        drawn = self._source(rng).clip(rng, "train", total, size, size)
+        video = drawn.pixels()
         longest = (total - 1) // max(frames - 1, 1)
         stride = int(rng.integers(1, min(self.data.interval, longest) + 1)) if frames > 1 else 1
         start = int(rng.integers(0, total - (frames - 1) * stride))
         video = video[start : start + (frames - 1) * stride + 1 : stride]
         if crop < size:
             # Mostly around a thing: the background is learnt soon and fills the frame.
-            away = np.abs(video[rng.integers(frames)] - backdrop(scene.background, size, size)).sum(-1)
+            away = np.abs(video[rng.integers(frames)] - drawn.ground()).sum(-1)
             rows, columns = np.nonzero(away > 60)
             if len(rows) and rng.random() < 0.85:
                 pick = rng.integers(len(rows))
@@ -102,6 +110,9 @@ class VAEObjective(Objective):
             y, x = (int(np.clip(v, 0, size - crop)) for v in (y, x))
             video = video[:, y : y + crop, x : x + crop]
         return pixels(video)
+
+    def _source(self, rng: np.random.Generator) -> Source:
+        return self.sources[int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0]
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(not self.weights.decoder_only):
@@ -123,7 +134,8 @@ class VAEObjective(Objective):
         size, frames = self.data.size, self.data.frames
         squares, latents = [], []
         for _ in range(clips):
-            video = pixels(render(sample_scene(rng, "heldout", frames, size, size), frames, size, size))[None]
+            clip = self._source(rng).clip(rng, "heldout", frames, size, size)
+            video = pixels(clip.pixels())[None]
             mode = self.model.encode(video).mode()
             output = self.model.decode(mode).clamp(-1, 1)
             squares.append(F.mse_loss(output, video).item())

@@ -1,14 +1,36 @@
-"""What an objective is: a model, batches for it, and the loss of a batch."""
+"""What `hy train` trains: a model, batches for it, and the loss of a batch. A plugin registers its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from hy_train.recipe import Recipe
+
+class Recipe(Protocol):
+    """What an objective reads of a recipe; the tables `model`, `data` and `options` are its own to check.
+
+    `hy_core.tables.from_table` turns a table into a dataclass.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+    @property
+    def data(self) -> dict[str, Any]: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
 
 
 class Objective:
@@ -16,9 +38,13 @@ class Objective:
 
     A batch is a function of the recipe and the step alone, never of what came before: a run that was killed goes on
     with exactly the batches it would have seen, and two ranks see different ones.
+
+    An adversarial objective also sets `self.critic`, and overrides `critic_loss`: in each step the critic learns
+    first, with an optimiser of its own, then the model, for which the critic stands still.
     """
 
     model: nn.Module
+    critic: nn.Module | None = None
 
     def __init__(self, recipe: Recipe, folder: Path):
         self.recipe, self.folder = recipe, folder
@@ -34,12 +60,16 @@ class Objective:
         """Return the loss to minimise and what to log; every random number comes from the generator."""
         raise NotImplementedError
 
+    def critic_loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the critic's loss and what to log. It comes before `loss` and has the same batch."""
+        raise NotImplementedError
+
     def evaluate(self) -> dict[str, float]:
         """Measure the model (the averaged weights are in place) on held-out data."""
         return {}
 
     def export(self, folder: Path) -> None:
-        """Write what `hy generate` loads (the averaged weights are in place)."""
+        """Write what the commands load (the averaged weights are in place)."""
         raise NotImplementedError
 
 
