@@ -77,7 +77,8 @@ class Condition:
     A clip that is made in segments has a condition for each: `start` is the frame of the clip that this
     segment begins at, `past` are the frames made so far, uint8 [F, H, W, 3]; the first has no past.
 
-    `scale`, `windows` and `cache` say how it is sampled, where a plugin wants it otherwise (see `sample`).
+    `scale`, `windows` and `cache` say how it is sampled, where a plugin wants it otherwise (see `sample`);
+    `weight` says in training how much each place counts in the loss (see `weigh`).
 
     Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
     one frame, `set_text`, `fill`: a second owner is a ConflictError that names both). What is additive is kept
@@ -102,6 +103,7 @@ class Condition:
     scale: Scale | None = None
     windows: Windows | None = None
     cache: StepCache | None = None
+    weight: Tensor | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
     pins: dict[int, Pin] = field(default_factory=dict)
     _extras: list[Extra] = field(default_factory=list)
@@ -235,6 +237,13 @@ class Condition:
             if (other := self._sampling.setdefault(name, owner)) != owner:
                 raise ConflictError(f"{other} and {owner} both set the run's {name}", "drop one")
             setattr(self, name, value)
+
+    def weigh(self, weight: Tensor) -> None:
+        """In training: say how much places count in the loss, 1 being usual; broadcasts over [B, C, F, h, w].
+
+        What several plugins say is multiplied.
+        """
+        self.weight = weight if self.weight is None else self.weight * weight.to(self.weight)
 
     def window(self, frames: Sequence[int]) -> Condition:
         """The condition of some latent frames of the video, as a video of their own: its frames are 0, 1, 2..."""

@@ -12,6 +12,8 @@ from hy_core.errors import ConflictError, UsageError
 from hy_core.trace import traced, tracing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
     from torch.distributed.tensor.parallel import ParallelStyle
 
@@ -26,6 +28,7 @@ LIFECYCLE = (
     "segments",
     "extend",
     "encode",
+    "learn",
     "encode_batch",
     "branches",
     "before_step",
@@ -54,8 +57,8 @@ class Conditioner:
 
     The methods are called in this order: defaults and validate (of all plugins), weights and extend (of each),
     segments for each clip, encode for each of its segments and guidance branches, branches, before_step at each
-    step, finish. parallel_plan is asked when the network is split among devices, encode_batch in training. A
-    module that defines a Conditioner stays free of torch: import it inside the methods that need it.
+    step, finish. parallel_plan is asked when the network is split among devices, learn and encode_batch in training.
+    A module that defines a Conditioner stays free of torch: import it inside the methods that need it.
     """
 
     @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class Conditioner:
     """What flags, TOML tables, ports and weights call it: the name it is registered under."""
 
     options: Any
+
+    home: Path | None = None
+    """The folder of the model that it is used with, if that has one; set before `weights` is asked."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,6 +113,15 @@ class Conditioner:
 
     def encode(self, request: Request, cond: Condition) -> None:
         """Load encoders, fill the condition, free them. Called for each clip and each guidance branch."""
+
+    def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+        """In training, in place of `extend`: attach what the plugin's own table of the recipe asks for.
+
+        Values that `weights` names are loaded after. Return what a file with the trained weights is to say of itself,
+        as metadata: what `extend` has to know to attach them again.
+        """
+        self.extend(dit)
+        return {}
 
     def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: do the same as `encode` from the cached features of a batch."""

@@ -222,6 +222,7 @@ class Model:
                 (port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old
             ]
 
+        conditioner.home = self.folder
         file = conditioner.weights()
         own = {} if file else self._owned(conditioner)
         try:

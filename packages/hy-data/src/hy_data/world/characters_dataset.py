@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hy_data.world.characters import Stage, sample_stage
+from hy_data.world.characters import EXPRESSIONS, Stage, perform, sample_stage
 from hy_data.world.characters_captions import describe
 from hy_data.world.characters_geometry import truth
 from hy_data.world.characters_render import face_masks, render_stage
 from hy_data.world.characters_speech import opening, talk
+from hy_data.world.render import backdrop
 from hy_data.world.scene import FPS, FRAMES
 
 RATE = 16_000
@@ -37,6 +39,55 @@ def sample_talking(
     return sample_stage(rng, split, frames, framing, people, mouth, changing, fps), sounds
 
 
+def portrait(rng: np.random.Generator, stage: Stage) -> Stage:
+    """Return a stage of one frame with the same people in the same place: calm of body, mouth shut, in any mood."""
+    moods = tuple(EXPRESSIONS)
+    cast = []
+    for one in stage.characters:
+        mood = moods[rng.integers(len(moods))]
+        cast.append(replace(one, performance=perform(rng, 1, "stand", (mood, mood), np.zeros(1), stage.fps)))
+    return replace(stage, characters=tuple(cast))
+
+
+@dataclass(frozen=True, eq=False)
+class StageClip:
+    """A stage with its speech as a `hy_data.world.clips.Clip`; `still` is a portrait of its people."""
+
+    stage: Stage
+    speech: np.ndarray
+    still: Stage
+    height: int
+    width: int
+
+    def pixels(self) -> np.ndarray:
+        return render_stage(self.stage, self.height, self.width)
+
+    def ground(self) -> np.ndarray:
+        return backdrop(self.stage.background, self.height, self.width)
+
+    def caption(self, rng: np.random.Generator) -> str:
+        return describe(rng, self.stage).text
+
+    def truth(self) -> dict[str, Any]:
+        """Return what drives people, for K of them, lengths in pixels; the order is from left to right.
+
+        speech [K, N] at `rate`; faces and lips [K, T, 4] (boxes); landmarks [K, T, 68, 2] (iBUG's order); joints
+        [K, T, 17, 2] (COCO's) and visible [K, T, 17]; portrait uint8 [H, W, 3]; fps.
+        """
+        facts = truth(self.stage, self.height, self.width)
+        return {
+            "fps": self.stage.fps,
+            "speech": self.speech,
+            "rate": RATE,
+            "faces": np.stack([one.face for one in facts]),
+            "lips": np.stack([one.lips for one in facts]),
+            "landmarks": np.stack([one.landmarks for one in facts]),
+            "joints": np.stack([one.joints for one in facts]),
+            "visible": np.stack([one.visible for one in facts]),
+            "portrait": render_stage(self.still, self.height, self.width)[0],
+        }
+
+
 class CharacterDataset:
     """`length` clips of characters; the item at an index is the same in every run and worker.
 
@@ -45,7 +96,7 @@ class CharacterDataset:
 
     def __init__(
         self,
-        length: int,
+        length: int = 0,
         seed: int = 0,
         split: str = "train",
         shapes: Sequence[tuple[int, int, int]] = ((FRAMES, 64, 64),),
@@ -58,6 +109,22 @@ class CharacterDataset:
         self.length, self.seed, self.split = length, seed, split
         self.shapes, self.block, self.framings = tuple(shapes), block, tuple(framings)
         self.people, self.speech, self.changing = people, speech, changing
+
+    def clip(
+        self,
+        rng: np.random.Generator,
+        split: str,
+        frames: int,
+        height: int,
+        width: int,
+        things: int | None = None,
+    ) -> StageClip:
+        """Draw a clip: see `hy_data.world.clips.Source`."""
+        framing = self.framings[rng.integers(len(self.framings))]
+        changing = bool(rng.random() < self.changing)
+        people = things or self.people
+        stage, sounds = sample_talking(rng, split, frames, framing, people, self.speech, changing)
+        return StageClip(stage, sounds, portrait(rng, stage), height, width)
 
     def __len__(self) -> int:
         return self.length

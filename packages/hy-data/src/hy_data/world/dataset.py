@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hy_data.world.captions import caption
-from hy_data.world.render import render
+from hy_data.world.render import backdrop, render
 from hy_data.world.scene import FRAMES, Scene, sample_scene
 
 if TYPE_CHECKING:
@@ -27,6 +28,28 @@ def sample(
     return scene, render(scene, frames, height, width)
 
 
+@dataclass(frozen=True)
+class SceneClip:
+    """A scene as a `hy_data.world.clips.Clip`."""
+
+    scene: Scene
+    frames: int
+    height: int
+    width: int
+
+    def pixels(self) -> np.ndarray:
+        return render(self.scene, self.frames, self.height, self.width)
+
+    def ground(self) -> np.ndarray:
+        return backdrop(self.scene.background, self.height, self.width)
+
+    def caption(self, rng: np.random.Generator) -> str:
+        return caption(rng, self.scene, self.frames).text
+
+    def truth(self) -> dict[str, Any]:
+        return {"scene": self.scene}
+
+
 class WorldDataset:
     """`length` clips with captions; the item at an index is the same in every run and worker.
 
@@ -38,7 +61,7 @@ class WorldDataset:
 
     def __init__(
         self,
-        length: int,
+        length: int = 0,
         seed: int = 0,
         split: str = "train",
         shapes: Sequence[tuple[int, int, int]] = ((FRAMES, 64, 64),),
@@ -47,6 +70,19 @@ class WorldDataset:
     ) -> None:
         self.length, self.seed, self.split = length, seed, split
         self.shapes, self.block, self.objects = tuple(shapes), block, objects
+
+    def clip(
+        self,
+        rng: np.random.Generator,
+        split: str,
+        frames: int,
+        height: int,
+        width: int,
+        things: int | None = None,
+    ) -> SceneClip:
+        """Draw a clip: see `hy_data.world.clips.Source`."""
+        scene = sample_scene(rng, split, frames, height, width, things or self.objects)
+        return SceneClip(scene, frames, height, width)
 
     def __len__(self) -> int:
         return self.length
