@@ -40,8 +40,7 @@ def detector() -> Any:
     path = available()
     if path is None:
         raise MissingError(
-            "telling speech from music needs onnxruntime and silero-vad",
-            'pip install "hy-avatar[voice]" and pip install --no-deps silero-vad',
+            "telling speech from music needs onnxruntime and silero-vad", 'pip install "hy-avatar[voice]"'
         )
     import onnxruntime
 

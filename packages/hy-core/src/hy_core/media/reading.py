@@ -133,7 +133,9 @@ def read_picture(path: Path | str) -> Image.Image:
         pillow_heif.register_heif_opener()
     with open_picture(path) as picture:
         if max(picture.size) > MOST_SIDE:
-            raise HyError(f"{path} is {picture.width}x{picture.height}; at most {MOST_SIDE} pixels a side are read")
+            raise HyError(
+                f"{path} is {picture.width}x{picture.height}; at most {MOST_SIDE} pixels a side are read"
+            )
         try:
             upright = ImageOps.exif_transpose(picture)
         except Exception:  # a broken orientation tag is no reason to refuse a good picture
@@ -236,7 +238,15 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             raise HyError(f"{path} claims too many pixels") from problem
         except UnidentifiedImageError as problem:
             raise HyError(f"{path} is not a picture, or of a format that isn't known") from problem
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as problem:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            EOFError,
+            IndexError,
+            OverflowError,
+            struct.error,
+        ) as problem:
             raise HyError(f"{path} cannot be read as a picture ({str(problem)[:80]})") from problem
         yield picture
 
