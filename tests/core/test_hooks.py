@@ -71,6 +71,12 @@ def test_hook_register_objectives():
     assert taking("register_objectives", "night", "math:sqrt").objectives()["night"](4) == 2
 
 
+def test_hook_register_recipes(tmp_path):
+    path = tmp_path / "night.toml"
+    path.write_text("steps = 3\n")
+    assert taking("register_recipes", "night", str(path)).recipes()["night"] == path
+
+
 def test_hook_register_strategies():
     assert taking("register_strategies", "night", "math:sqrt").strategies()["night"](4) == 2
 

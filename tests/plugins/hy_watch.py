@@ -77,6 +77,11 @@ def register_objectives(register):
 
 
 @hookimpl
+def register_recipes(register):
+    CALLS.append("register_recipes")
+
+
+@hookimpl
 def register_strategies(register):
     CALLS.append("register_strategies")
 

@@ -67,7 +67,12 @@ def register_writers(register: Register) -> None:
 
 @hookspec
 def register_objectives(register: Register) -> None:
-    """`register(name, target)`: a training objective, batch and model to loss."""
+    """`register(name, target)`: a subclass of `hy_core.objective.Objective`, or what is called like one."""
+
+
+@hookspec
+def register_recipes(register: Register) -> None:
+    """`register(name, path)`: a TOML file for `hy train NAME`."""
 
 
 @hookspec

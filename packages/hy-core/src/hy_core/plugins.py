@@ -292,6 +292,10 @@ class Plugins:
         """Training objectives by name."""
         return Registered("objective", self._collect("register_objectives"))
 
+    def recipes(self) -> Registered[Path]:
+        """Training recipes by name."""
+        return Registered("recipe", self._collect("register_recipes"))
+
     def strategies(self) -> Registered[Any]:
         """Training strategies by name."""
         return Registered("strategy", self._collect("register_strategies"))

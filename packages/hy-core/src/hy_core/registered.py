@@ -103,10 +103,10 @@ def read_target(owner: str, name: str, target: Any) -> tuple[str, Any]:
     return name, target
 
 
-def read_preset(owner: str, name: str, path: str | Path) -> tuple[str, Path]:
+def read_file(owner: str, name: str, path: str | Path) -> tuple[str, Path]:
     """`register(name, path)`: a TOML file that is there."""
     if not Path(path).is_file():
-        raise ValueError(f"preset {name!r}: no such file: {path}")
+        raise ValueError(f"{name!r}: no such file: {path}")
     return name, Path(path)
 
 
@@ -127,7 +127,8 @@ def read_check(owner: str, name: str, function: Callable[[], Any]) -> tuple[str,
 READERS: dict[str, Callable[..., tuple[str, Any]]] = {
     "register_conditioners": read_conditioner,
     "register_models": read_model,
-    "register_presets": read_preset,
+    "register_presets": read_file,
+    "register_recipes": read_file,
     "register_writers": read_writer,
     "register_checks": read_check,
 }

@@ -18,11 +18,11 @@ import click
 )
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on later.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, count parameters, train nothing.")
-@click.option("--list", "listing", is_flag=True, help="List the recipes that come with hy-train.")
+@click.option("--list", "listing", is_flag=True, help="List the recipes that come along.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
-    """Train by RECIPE: a TOML file, or the name of one that comes with hy-train.
+    """Train by RECIPE: a TOML file, or the name of one that comes along.
 
     A run that was stopped, however, goes on where it was with the same command.
 
@@ -35,12 +35,10 @@ def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
     if listing:
         for name, path in recipes.builtin().items():
             first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-            click.echo(f"{name:20} {first}")
+            click.echo(f"{name:22} {first}")
         return
     if not recipe:
-        raise click.UsageError(
-            "Missing argument 'RECIPE' (hy train --list shows those that come with hy-train)."
-        )
+        raise click.UsageError("Missing argument 'RECIPE' (hy train --list shows those that come along).")
     loaded = recipes.load(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     from hy_train.objectives import find

@@ -38,6 +38,8 @@ def run(
     `minutes` ends the run early, to be gone on with later. The exported weights are in `folder/export`. Raises
     `HyError` when the loss stops being a number.
     """
+    if objective.critic is not None and recipe.precision.startswith("16"):
+        raise UsageError(f"precision = {recipe.precision!r}: not in adversarial training", "use bf16-mixed")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no greetings, no advertisements
     warnings.filterwarnings("ignore", module="lightning.*")
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +60,14 @@ def run(
     trainer = pl.Trainer(
         accelerator="auto",
         devices=recipe.devices,
-        strategy=DDPStrategy(process_group_backend="gloo")
-        if recipe.devices > 1 and not torch.cuda.is_available()
-        else "auto",
+        strategy=_strategy(recipe, objective),
         precision=recipe.precision,
         max_steps=recipe.steps,
         max_epochs=-1,
         max_time=timedelta(minutes=minutes) if minutes else None,
-        gradient_clip_val=recipe.optim.clip or None,
+        gradient_clip_val=recipe.optim.clip or None
+        if objective.critic is None
+        else None,  # else the module does
         callbacks=[
             average,
             *unfreezing,
@@ -95,6 +97,15 @@ def run(
         objective.export(folder / "export")
     _write(folder / "report.json", report)
     return report
+
+
+def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
+    """How several processes work together; "auto" for one."""
+    if recipe.devices == 1:
+        return "auto"
+    # In each half of an adversarial step the other half's network has no gradients.
+    backend = None if torch.cuda.is_available() else "gloo"
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=objective.critic is not None)
 
 
 @contextmanager

@@ -14,26 +14,56 @@ from hy_train import optim
 
 
 class TrainModule(pl.LightningModule):
-    """Train the objective's model by its recipe."""
+    """Train the objective's model by its recipe, and its critic, where it has one."""
 
     def __init__(self, objective: Objective):
         super().__init__()
         self.objective, self.recipe = objective, objective.recipe
-        self.model = objective.model
+        self.model, self.critic = objective.model, objective.critic
         self.strict_loading = True
+        # Lightning runs one optimiser by itself; two are run by hand below.
+        self.automatic_optimization = self.critic is None
 
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+    def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
         # Noise, like batches, depends on the step alone, so that a resumed run repeats the killed one exactly.
         seed = seeded(self.recipe.seed, 1, self.global_step, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
-        loss, logs = self.objective.loss(batch, generator)
+        if self.critic is None:
+            return self._checked("loss", *self.objective.loss(batch, generator))
+        # A step is one of the model's: Lightning must not count the critic's, so it gets the bare optimiser.
+        judging = self.optimizers(use_pl_optimizer=False)[1]
+        judging.zero_grad()
+        self.manual_backward(self._checked("critic_loss", *self.objective.critic_loss(batch, generator)))
+        self.clip_gradients(judging, self.recipe.optim.clip)
+        judging.step()
+        making = self.optimizers()[0]
+        making.zero_grad()
+        self.critic.requires_grad_(False)
+        self.manual_backward(self._checked("loss", *self.objective.loss(batch, generator)))
+        self.critic.requires_grad_(True)
+        making.step()
+        for schedule in self.lr_schedulers():
+            schedule.step()
+        return None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Only the model's optimiser comes here, after the callbacks, which may take gradients away.
+        if not self.automatic_optimization:
+            self.clip_gradients(optimizer, self.recipe.optim.clip)
+
+    def _checked(self, name: str, loss: torch.Tensor, logs: dict[str, float]) -> torch.Tensor:
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {self.global_step}")
-        self.log_dict({"loss": loss.detach(), **logs}, prog_bar=True)
+            raise FloatingPointError(
+                f"the {name.replace('_', ' ')} is {loss.item()} at step {self.global_step}"
+            )
+        self.log_dict({name: loss.detach(), **logs}, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = optim.build(self.model, self.recipe.optim)
+    def configure_optimizers(self) -> list[dict[str, Any]]:
+        return [self._optimizer(one) for one in (self.model, self.critic) if one is not None]
+
+    def _optimizer(self, network: torch.nn.Module) -> dict[str, Any]:
+        optimizer = optim.build(network, self.recipe.optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: optim.rate(self.recipe.optim, self.recipe.steps, step)
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from hy_core.errors import MissingError, UsageError
+from hy_core.plugins import Plugins
 from hy_core.tables import from_table
 
 
@@ -67,19 +67,27 @@ class Recipe:
 
 
 def builtin() -> dict[str, Path]:
-    """Return the recipes that come with hy-train, by name."""
-    folder = Path(str(resources.files("hy_train") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    """Return the recipes that come with hy-train and with the other installed plugins, by name.
+
+    A plugin that is broken or switched off brings none; `hy plugins` says why.
+    """
+    plugins = Plugins()
+    for name in plugins.found:
+        plugins.examine(name)
+    return dict(plugins.recipes())
 
 
 def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe by its built-in name or path; `overrides` are `key=value` with dots for tables.
+    """Read a recipe by its name or path; `overrides` are `key=value` with dots for tables.
 
     Raises `MissingError` when there is no such recipe and `UsageError` for what doesn't fit, naming the key.
     """
-    path = builtin().get(name_or_path, Path(name_or_path))
+    path, known = Path(name_or_path), {}
+    if path.suffix != ".toml":
+        known = builtin()
+        path = known.get(name_or_path, path)
     if not path.is_file():
-        names = ", ".join(builtin())
+        names = ", ".join(known or builtin())
         raise MissingError(f"no recipe {name_or_path!r}", f"give a TOML file, or one of {names}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
