@@ -67,7 +67,7 @@ def test_a_bucket_can_be_of_clips_with_one_thing(tmp_path):
     table = {**TINY, "data": {"buckets": [bucket, {**bucket, "objects": 1}]}}
     objective = FlowObjective(recipe.parse(table), tmp_path)
     objective.prepare()
-    counts = [[len(objective.latents.scene(number, i).things) for i in range(40)] for number in (0, 1)]
+    counts = [[len(objective.latents.clip(number, i).scene.things) for i in range(40)] for number in (0, 1)]
     assert set(counts[0]) == {1, 2} and set(counts[1]) == {1}
     assert len(list(objective.latents.folder.iterdir())) == 2  # neither is taken for the other
 
@@ -82,7 +82,7 @@ def test_latents_are_kept_and_made_once(objective):
 
 @needs_pocket
 def test_captions_are_of_the_clip(objective):
-    scene = objective.latents.scene(0, 2)
+    scene = objective.latents.clip(0, 2).scene
     texts = [objective.latents.caption(0, 2, np.random.default_rng(i)) for i in range(20)]
     assert len(set(texts)) > 5
     assert texts == [caption(np.random.default_rng(i), scene, 5).text for i in range(20)]

@@ -1,28 +1,31 @@
-"""The world's clips as latents, made once and kept: a clip is a number, from which its scene and captions come."""
+"""Clips as latents, made once and kept: a clip is a number, from which its pixels, words and truth come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from hy_core.objective import seeded
-from hy_data.world import Scene, caption, render, sample_scene
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hy_train.objectives.vae import pixels, save_atomic
+from hy_train.source import WORLD
 
 if TYPE_CHECKING:
     from hy_core.vae import VAE
+    from hy_data.world.clips import Clip, Source
 
 _SHARD = 256  # clips of a file
 _ROWS = 8  # clips encoded together
+_CLIPS = 4096  # that are remembered: to make up a speech takes as long as to draw it
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Bucket:
     """Clips of one shape: how many there are, and how often a batch is drawn from them.
 
     None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then
-    clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows, 1 or 2; 0 leaves it to
-    the world.
+    clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows; 0 leaves it to the
+    source. `source` names the dataset that the clips come from.
     """
 
     frames: int
@@ -41,29 +44,40 @@ class Bucket:
     share: float = 1.0
     begin: float = 0.0
     objects: int = 0
+    source: str = ""  # that of the recipe if not given
 
     @property
     def file(self) -> str:
         """What the files of its latents are called, before the number of their first clip."""
-        return f"{self.frames}x{self.height}x{self.width}" + (f"x{self.objects}" if self.objects else "")
+        shape = f"{self.frames}x{self.height}x{self.width}" + (f"x{self.objects}" if self.objects else "")
+        return shape if self.source in ("", WORLD) else f"{self.source}-{shape}"
 
 
 class Latents:
     """Latents of numbered clips, [C, F, h, w] each, in the scale the DiT works in (float16 on disk and in memory)."""
 
-    def __init__(self, buckets: Sequence[Bucket], seed: int, folder: Path, vae: Callable[[], VAE]):
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        seed: int,
+        folder: Path,
+        vae: Callable[[], VAE],
+        sources: Mapping[str, Source],
+    ):
         self.buckets, self.seed, self.folder, self._make_vae = list(buckets), seed, folder, vae
+        self.sources = sources
         self._held: list[Tensor] = []
+        self.clip = lru_cache(_CLIPS)(self.draw)
 
-    def scene(self, bucket: int, index: int) -> Scene:
-        """Return the scene of a clip, from the training split."""
+    def draw(self, bucket: int, index: int) -> Clip:
+        """Return a clip, from the training split; `clip` is the same, and remembers."""
         b = self.buckets[bucket]
         rng = np.random.default_rng(seeded(self.seed, 5, b.frames, b.height, b.width, index))
-        return sample_scene(rng, "train", b.frames, b.height, b.width, b.objects or None)
+        return self.sources[b.source].clip(rng, "train", b.frames, b.height, b.width, b.objects or None)
 
     def caption(self, bucket: int, index: int, rng: np.random.Generator) -> str:
         """Draw a caption of a clip."""
-        return caption(rng, self.scene(bucket, index), self.buckets[bucket].frames).text
+        return self.clip(bucket, index).caption(rng)
 
     def get(self, bucket: int, indices: np.ndarray) -> Tensor:
         """Return latents [B, C, F, h, w], float32."""
@@ -71,9 +85,7 @@ class Latents:
 
     def pixels(self, bucket: int, indices: Sequence[int]) -> Tensor:
         """Draw clips [B, 3, T, H, W] in [-1, 1]."""
-        b = self.buckets[bucket]
-        scenes = [self.scene(bucket, int(index)) for index in indices]
-        return torch.stack([pixels(render(scene, b.frames, b.height, b.width)) for scene in scenes])
+        return torch.stack([pixels(self.clip(bucket, int(index)).pixels()) for index in indices])
 
     @torch.no_grad()
     def fill(self) -> None:

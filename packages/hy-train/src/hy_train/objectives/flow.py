@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from hy_core import models
 from hy_core.condition import Condition
+from hy_core.conditioner import Conditioner
 from hy_core.dit import DiT, DiTConfig
+from hy_core.dit.ports import port_owner
 from hy_core.errors import UsageError
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
@@ -23,12 +25,13 @@ from hy_core.objective import Objective, seeded
 from hy_core.plugins import Plugins
 from hy_core.tables import from_table
 from hy_core.text import TextEncoder
-from hy_core.weights import load_dit, load_vae
+from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
 from torch import Tensor
 
 from hy_train.latents import Bucket, Latents
 from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
 from hy_train.recipe import Recipe
+from hy_train.source import WORLD, sources
 
 _TOGETHER = 8  # batches whose captions are drawn together and sorted by length
 
@@ -42,6 +45,8 @@ class FlowData:
         ""  # of the model whose VAE and text encoders are used; that of `start`, or pocket, if not given
     )
     vae: str = ""  # folder with vae.safetensors and vae.json, in place of the model's VAE
+    source: str = WORLD  # the dataset that clips come from, where a bucket names no other
+    sources: dict[str, Any] = field(default_factory=dict)  # a table for each of them, for its own options
     buckets: tuple[dict, ...] = ({"frames": 17, "height": 64, "width": 64, "clips": 4096, "share": 1.0},)
 
 
@@ -58,9 +63,10 @@ class FlowObjective(Objective):
     """Velocity of noisy latents, given a caption and what the plugins of `[conditioning]` add to it.
 
     A plugin's `encode_batch(batch, cond)` fills the Condition of a batch, as `encode` does of a clip. `batch` holds the
-    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], the `prompts`, the
+    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], `truth(row)` which
+    tells what the source of the clips knows of one, `keys` that are equal for equal clips, the `prompts`, the
     `generator` that all chance comes from, and `settings`, the plugin's own table of the recipe. Pinned frames are left
-    out of the loss.
+    out of the loss, the rest counts as the condition's `weight` says.
     """
 
     def __init__(self, recipe: Recipe, folder: Path):
@@ -71,13 +77,23 @@ class FlowObjective(Objective):
         torch.manual_seed(recipe.seed)
         self.model = self._network()
         self.config = self.model.config
-        self.buckets = [from_table(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
+        buckets = [from_table(Bucket, bucket, "data.buckets") for bucket in self.data.buckets]
+        self.buckets = [replace(one, source=one.source or self.data.source) for one in buckets]
+        self.sources = sources((one.source for one in self.buckets), self.data.sources, recipe.plugins)
         self._drawn: tuple[Any, list] | None = None
         plugins = Plugins()
         plugins.load(*recipe.conditioning)
         self.conditioners = [plugins.conditioners().pick(name)() for name in recipe.conditioning]
-        for conditioner in self.conditioners:
-            conditioner.extend(self.model)
+        self.notes = {one.name: self._attach(one) for one in self.conditioners}
+
+    def _attach(self, conditioner: Conditioner) -> dict[str, str]:
+        """Attach a plugin's modules, with the weights that training goes on from; what its file is to say."""
+        conditioner.home = models.find(self.data.start).folder if self.data.start else None
+        notes = conditioner.learn(self.model, self.recipe.conditioning[conditioner.name])
+        if file := conditioner.weights():
+            load_port_weights(self.model, conditioner.name, file)
+            self.model.requires_grad_(True)
+        return dict(notes)
 
     def _network(self) -> DiT:
         """The network that training begins with: `data.start`'s, or one with random weights."""
@@ -92,7 +108,9 @@ class FlowObjective(Objective):
 
     def prepare(self) -> None:
         """Encode the clips of every bucket, once, and load the text encoders."""
-        self.latents = Latents(self.buckets, self.recipe.seed, self.folder / "latents", self._vae)
+        self.latents = Latents(
+            self.buckets, self.recipe.seed, self.folder / "latents", self._vae, self.sources
+        )
         self.latents.fill()
         self.encoder = TextEncoder.load(self.source.folder, "cpu", torch.float32)
         self.vae = self._vae().eval().requires_grad_(False) if self.conditioners else None
@@ -116,6 +134,8 @@ class FlowObjective(Objective):
             "pooled": encoded.pooled,
             "prompts": prompts,
             "pixels": partial(self.latents.pixels, bucket, indices),
+            "truth": lambda row: self.latents.clip(bucket, int(indices[row])).truth(),
+            "keys": [(bucket, int(index)) for index in indices],
         }
 
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
@@ -149,7 +169,11 @@ class FlowObjective(Objective):
             conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
         free = [frame for frame in range(frames) if frame not in cond.pins]
-        return F.mse_loss(predicted[:, :, free], velocity(data, noise)[:, :, free]), {}
+        predicted, target = predicted[:, :, free], velocity(data, noise)[:, :, free]
+        if cond.weight is None:
+            return F.mse_loss(predicted, target), {}
+        weight = cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
+        return (weight * (predicted - target).square()).mean(), {}
 
     def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
         """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
@@ -179,11 +203,17 @@ class FlowObjective(Objective):
         return losses
 
     def export(self, folder: Path) -> None:
-        """Write a whole model folder, for `hy generate --model FOLDER`: the DiT in bfloat16, all else copied."""
+        """Write a whole model folder, for `hy generate --model FOLDER`: the DiT in bfloat16, all else copied.
+
+        What plugins attached has a file of its own, NAME.safetensors.
+        """
         source = self.source
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
+        own = {k: v for k, v in self.model.state_dict().items() if port_owner(k) is None}
+        state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in own.items()}
         save_atomic(state, folder / "dit.safetensors")
+        for name in {port_owner(k) for k in self.model.state_dict()} - {None}:
+            save_port_weights(self.model, name, folder / f"{name}.safetensors", self.notes[name])
         config = {**source.config, "name": self.recipe.name, "dit": self.config.to_json()}
         if self.data.vae:
             vae = Path(self.data.vae)

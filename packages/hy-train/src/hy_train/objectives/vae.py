@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from hy_train.recipe import Recipe
 from hy_train.source import WORLD, sources
 
-
 if TYPE_CHECKING:
     from hy_data.world.clips import Source
 
