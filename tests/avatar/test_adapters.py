@@ -19,7 +19,7 @@ WIDTH = 16
 CONFIG = AvatarConfig(
     speech=Speech(window=4, layers=2, channels=3, hidden=8, inner=8),
     expression=Expression(features=6, hidden=8, tokens=5, inner=8, every_double=2, every_single=2),
-    pose=True,
+    pose="guided",
     tasks={"smile": Task(rank=4)},
 )
 

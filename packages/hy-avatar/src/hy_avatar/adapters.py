@@ -109,7 +109,11 @@ class Adapters(nn.ModuleDict):
         video, changes, open_ = x[:, x.shape[1] - frames :], [], None
         for task, one in feeds.items():
             changes.append(self[task](video, one) * one.get("strength", 1.0))
-            here = (one["mask"] != 0).any(1) if "mask" in one else video.new_ones((), dtype=torch.bool)
+            here = (
+                (one["mask"].to(x.device) != 0).any(1)
+                if "mask" in one
+                else video.new_ones((), dtype=torch.bool)
+            )
             open_ = here if open_ is None else open_ | here
         video = torch.where(open_, video + sum(changes[1:], changes[0]).to(x.dtype), video)
         return torch.cat((x[:, : x.shape[1] - frames], video), dim=1)

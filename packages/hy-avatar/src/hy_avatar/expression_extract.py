@@ -54,17 +54,7 @@ def residuals(points: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarr
     distance from its middle). A clip's own neutral shape of 68 points is turned upright by its eyes. Some identity
     leaks through: a stand-in. Frames without points are filled from their neighbours in time.
     """
-    points = np.asarray(points, np.float64)
-    there = np.isfinite(points).all((1, 2))
-    if not there.any():
-        raise HyError(
-            "no face was found in any frame", "an expression is taken from a video that shows a face"
-        )
-    if not there.all():
-        times = np.arange(len(points))
-        flat = points.reshape(len(points), -1)
-        flat = np.stack([np.interp(times, times[there], column[there]) for column in flat.T], axis=1)
-        points = flat.reshape(points.shape)
+    points, there = filled(points)
     shapes = points - points.mean(1, keepdims=True)
     if neutral is None:
         neutral = shapes[there][0]
@@ -77,6 +67,75 @@ def residuals(points: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarr
     if size < 1e-9:
         raise HyError("the face's points lie all in one place")
     return (_laid(shapes, neutral) - neutral) / size
+
+
+def filled(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return points [F, P, 2] with frames that lack any taken from their neighbours in time, and which were whole."""
+    points = np.asarray(points, np.float64)
+    there = np.isfinite(points).all((1, 2))
+    if not there.any():
+        raise HyError(
+            "no face was found in any frame", "an expression is taken from a video that shows a face"
+        )
+    if not there.all():
+        times = np.arange(len(points))
+        flat = points.reshape(len(points), -1)
+        flat = np.stack([np.interp(times, times[there], column[there]) for column in flat.T], axis=1)
+        points = flat.reshape(points.shape)
+    return points, there
+
+
+def _calm() -> np.ndarray:
+    """A calm face of 68 points, [68, 2], in distances between the eyes from their middle: usual proportions."""
+    around, along = np.radians(180 - np.linspace(0, 180, 17)), np.linspace(-1, 1, 5)
+    lids, lips = np.radians([180, 240, 300, 0, 60, 120]), np.linspace(-1, 1, 7)
+    inner = np.linspace(-0.8, 0.8, 5)
+    upper, lower = -0.1 * np.sqrt(1 - lips**2), 0.1 * np.sqrt(1 - lips**2)
+    parts = [
+        (1.15 * np.cos(around), 1.75 * np.sin(around)),
+        *((side * 0.5 + 0.3 * along, np.full(5, -0.4)) for side in (-1, 1)),
+        (np.zeros(4), np.linspace(0, 0.55, 4)),
+        (0.12 * along, np.full(5, NOSE)),
+        *((side * 0.5 + 0.2 * np.cos(lids), 0.1 * np.sin(lids)) for side in (-1, 1)),
+        (0.45 * lips, 1.2 + upper),
+        (0.45 * lips[-2:0:-1], 1.2 + lower[1:-1]),
+        (0.45 * inner, np.full(5, 1.2)),
+        (0.45 * inner[-2:0:-1], np.full(3, 1.2)),
+    ]
+    return np.concatenate([np.stack(np.broadcast_arrays(x, y), -1) for x, y in parts])
+
+
+def against_calm(points: np.ndarray) -> np.ndarray:
+    """How 68 points [F, 68, 2] differ from a calm face, [F, 68, 2]: also of a face that smiles all the time.
+
+    Each frame is turned until the eyes are level; lengths across are in distances between the eyes, lengths down in
+    those from the eyes to the nose's base. So place, size and turn go, and with the two scales most of a face's
+    proportions.
+    """
+    points, _ = filled(points)
+    right, left = points[:, 36:42].mean(1), points[:, 42:48].mean(1)
+    across = left - right
+    apart = np.maximum(np.linalg.norm(across, axis=1), 1e-9)
+    x = across / apart[:, None]
+    y = np.stack([-x[:, 1], x[:, 0]], -1)
+    from_eyes = points - ((left + right) / 2)[:, None]
+    wide = np.einsum("fpc,fc->fp", from_eyes, x) / apart[:, None]
+    deep = np.einsum("fpc,fc->fp", from_eyes, y)
+    nose = np.median(deep[:, 33])
+    if nose < 1e-3 * np.median(apart):
+        raise HyError("the face's points lie all in one place")
+    return np.stack([wide, deep * (NOSE / nose)], -1) - CALM
+
+
+def latent_of(points: np.ndarray, dimension: int = DIMENSION, smoothing: float = 0.0) -> Tensor:
+    """The expression latent [F, D_e] of points [F, P, 2] by landmarks alone; of 68 points against a calm face."""
+    values = against_calm(points) if np.shape(points)[1] == 68 else residuals(points)
+    values = smooth(values, smoothing).reshape(len(values), -1)
+    return torch.from_numpy(values @ _projection(values.shape[1], dimension)).float()
+
+
+NOSE = 0.75  # of the nose's base below the eyes, in their distance
+CALM = _calm()
 
 
 def _upright(shape: np.ndarray) -> np.ndarray:
@@ -107,9 +166,7 @@ class LandmarkExtractor:
 
     def extract(self, frames: np.ndarray) -> Tensor:
         """See `ExpressionExtractor.extract`."""
-        values = residuals(self.landmarker.landmarks(frames))
-        values = smooth(values, self.smoothing).reshape(len(frames), -1)
-        return torch.from_numpy(values @ _projection(values.shape[1], self.dimension)).float()
+        return latent_of(self.landmarker.landmarks(frames), self.dimension, self.smoothing)
 
 
 def _projection(inputs: int, outputs: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class Speech:
     """Speech: features [window, layers, channels] of a pixel frame become `tokens` tokens, read after double blocks.
 
     The defaults are the released model's: 10 steps of Whisper tiny's 5 hidden states of 384, one head of 1024.
+    `encoder` "mel" hears plain mel bands in their place (one layer, a channel for each): it needs no weights.
     """
 
     window: int = 10
@@ -40,11 +41,15 @@ class Speech:
     heads: int = 1
     inner: int = 1024
     every: int = 2
+    encoder: str = "whisper"
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Expression: a latent of `features` numbers a pixel frame becomes `tokens` tokens of a latent frame."""
+    """Expression: a latent of `features` numbers a pixel frame becomes `tokens` tokens of a latent frame.
+
+    `extractor` is what the latents come from: "points" of the face, or a trained "codec" (see `expression_extract`).
+    """
 
     features: int = 128
     hidden: int = 256
@@ -53,6 +58,7 @@ class Expression:
     inner: int = 1024
     every_double: int = 2
     every_single: int = 4
+    extractor: str = "points"
 
 
 @dataclass(frozen=True)
@@ -68,19 +74,28 @@ class AvatarConfig:
     """Which drivers a set of weights knows; None and False are those that it doesn't.
 
     `reference`: "add" (the released model: own patch embedding and a linear map, added to the video's tokens),
-    "channel" (the paper: as further input channels) or "none". `controls` is how many numbers each motion takes.
+    "channel" (the paper: as further input channels) or "none". `pose`: "guided" (a patch embedding of its own, zero at
+    first), "paper" (the network's own, so that the skeleton's latents are added to the noisy ones) or "none".
+    `controls` is how many numbers each motion takes, `area` the sides of the mask in those of the face.
     """
 
     speech: Speech | None = Speech()
     expression: Expression | None = None
-    pose: bool = False
+    pose: str = "none"
     controls: int = 4
     reference: str = "add"
+    area: float = 3.0
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.reference not in ("add", "channel", "none"):
             raise UsageError(f"unknown reference {self.reference!r}", "use add, channel or none")
+        if self.pose not in ("none", "guided", "paper"):
+            raise UsageError(f"unknown pose {self.pose!r}", "use guided, paper or none")
+        if self.speech and self.speech.encoder not in ("whisper", "mel"):
+            raise UsageError(f"unknown encoder of speech {self.speech.encoder!r}", "use whisper or mel")
+        if self.expression and self.expression.extractor not in ("points", "codec"):
+            raise UsageError(f"unknown extractor {self.expression.extractor!r}", "use points or codec")
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, with plain JSON types only."""
@@ -178,14 +193,17 @@ class Reader(nn.Module):
 class Pictures(nn.Module):
     """Adds what pictures say, as latents in the feed: `reference` [B, C, R, h, w], and `pose` [B, C, F, h, w].
 
-    A reference of fewer frames than the video holds its last one.
+    A reference of fewer frames than the video holds its last one. `pose_strength` is a factor on what the pose adds.
     """
 
-    def __init__(self, config: AvatarConfig, channels: int, width: int, patch: tuple[int, int, int]) -> None:
+    def __init__(self, config: AvatarConfig, channels: int, width: int, base: PatchEmbedding) -> None:
         super().__init__()
+        patch = base.proj.kernel_size
+        # The network's own embedding, in a tuple: it must not be this module's too.
+        self.base = (base,) if config.pose == "paper" else ()
         self.ref_in = PatchEmbedding(channels, width, patch) if config.reference != "none" else None
         self.before_proj = Linear(width, width) if config.reference == "add" else None
-        self.pose_in = PatchEmbedding(channels, width, patch) if config.pose else None
+        self.pose_in = PatchEmbedding(channels, width, patch) if config.pose == "guided" else None
         for layer in (
             self.before_proj or (self.ref_in and self.ref_in.proj),
             self.pose_in and self.pose_in.proj,
@@ -198,9 +216,18 @@ class Pictures(nn.Module):
         if self.ref_in is not None and "reference" in feed:
             seen = self.ref_in(lasting(feed["reference"].to(x.device), feed["frames"]))
             x = self.add(x, seen if self.before_proj is None else self.before_proj(seen), feed)
-        if self.pose_in is not None and "pose" in feed:
-            x = self.add(x, self.pose_in(feed["pose"].to(x.device)), feed, feed.get("pose_mask"))
+        if "pose" in feed and (self.base or self.pose_in is not None):
+            shown = feed["pose"].to(x.device)
+            change = self.as_latents(shown) if self.pose_in is None else self.pose_in(shown)
+            x = self.add(x, change * feed.get("pose_strength", 1.0), feed, feed.get("pose_mask"))
         return x
+
+    def as_latents(self, latents: Tensor) -> Tensor:
+        """What the network's own embedding makes of latents that are added to the noisy ones: it is linear."""
+        (base,) = self.base
+        further = base.proj.in_channels - latents.shape[1]
+        latents = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, further))
+        return base(latents) if base.proj.bias is None else base(latents) - base.proj.bias
 
     @staticmethod
     def add(x: Tensor, change: Tensor, feed: Mapping[str, Any], mask: Tensor | None = None) -> Tensor:
@@ -234,8 +261,8 @@ def extend(dit: DiT, name: str, config: AvatarConfig) -> None:
     width, dims = dit.width, dit.config
     if config.speech or config.expression:
         dit.feed.attach(name, Reader(config, width))
-    if config.reference != "none" or config.pose:
-        dit.embed.attach(name, Pictures(config, dims.out_channels, width, dims.patch))
+    if config.reference != "none" or config.pose != "none":
+        dit.embed.attach(name, Pictures(config, dims.out_channels, width, dit.img_in))
     if config.controls:
         dit.time.attach(name, Controls(width, config.controls))
     for kind, blocks in (("double", dit.double_blocks), ("single", dit.single_blocks)):

@@ -1,11 +1,11 @@
-"""What training an avatar needs of its own: a loss that looks at the face, and conditions that are left out.
+"""What training an avatar needs of its own: places that count more, and conditions that are left out.
 
 The objective is flow matching (hy_core.flow.path); which layers learn when is the recipe's business (facts 1.3.9).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,40 +26,28 @@ def loss_weights(
     return weights
 
 
-def weighted_loss(predicted: Tensor, target: Tensor, weights: Tensor, known: Tensor | None = None) -> Tensor:
-    """The mean of weights * (predicted - target)^2 over latents [B, C, F, h, w].
-
-    `known` bool [B, F] marks frames that are given (a reference held as the first frame): they are left out. The
-    weighted sum is divided by the number of values that count, so that weights of 1 give the plain mean.
-    """
-    error = weights.to(predicted) * (predicted - target).square()
-    if known is None:
-        return error.mean()
-    free = (~known)[:, None, :, None, None].to(predicted)
-    return (error * free).sum() / free.expand_as(error).sum().clamp(min=1)
-
-
 @dataclass(frozen=True)
 class Dropout:
-    """How often each condition is left out of a row, each by itself; and how often all of them are together.
+    """How often each condition is left out of a row, each by itself.
 
-    Leaving out means zeros, as in guidance: features of silence, no expression, no pose, no reference.
+    Of the rows whose prompt is left out (which the recipe says), the share `everything` loses all conditions but the
+    reference, as guidance has it. Leaving out means zeros: features of silence, no expression, no pose, no reference.
     """
 
     speech: float = 0.1
     expression: float = 0.1
     pose: float = 0.1
     reference: float = 0.05
-    text: float = 0.1
-    everything: float = 0.05
+    everything: float = 0.5
 
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, prompts: Sequence[str], generator: torch.Generator) -> dict[str, Tensor]:
         """Which rows lose what: bool [rows] for each condition."""
         names = [one.name for one in fields(self) if one.name != "everything"]
-        chance = torch.rand(len(names) + 1, rows, generator=generator, device=generator.device)
-        all_of_it = chance[-1] < self.everything
+        chance = torch.rand(len(names) + 1, len(prompts), generator=generator, device=generator.device)
+        wordless = torch.tensor([not prompt for prompt in prompts], device=generator.device)
+        bare = wordless & (chance[-1] < self.everything)
         return {
-            name: (row < getattr(self, name)) | all_of_it
+            name: (row < getattr(self, name)) | (bare & (name != "reference"))
             for name, row in zip(names, chance[:-1], strict=True)
         }
 
@@ -67,18 +55,32 @@ class Dropout:
 def left_out(feed: Mapping[str, Any], lost: Mapping[str, Tensor]) -> dict[str, Any]:
     """The feed with the conditions of some rows set to zero; `lost` as `Dropout.draw` gives it.
 
-    Text isn't in the feed: whoever encodes the prompts reads `lost["text"]`.
+    What `lost` doesn't name stays. A pose beside a lost expression has the face too: there is nothing else that
+    would drive it.
     """
     feed = dict(feed)
 
     def without(value: Tensor, rows: Tensor) -> Tensor:
-        rows = rows.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))
-        return torch.where(rows, torch.zeros_like(value), value)
+        return torch.where(rows_of(rows, value), torch.zeros_like(value), value)
 
     for name in ("speech", "expression"):
-        if name in feed:
+        if name in feed and name in lost:
             feed[name] = {**feed[name], "features": without(feed[name]["features"], lost[name])}
     for name in ("reference", "pose"):
-        if name in feed:
+        if name in feed and name in lost:
             feed[name] = without(feed[name], lost[name])
+    if "pose_mask" in feed and "expression" in lost:
+        mask = feed["pose_mask"]
+        feed["pose_mask"] = torch.where(rows_of(lost["expression"], mask), torch.ones_like(mask), mask)
     return feed
+
+
+def rows_of(rows: Tensor, value: Tensor) -> Tensor:
+    """Flags [B] to stand beside values [B, ...]."""
+    return rows.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))
+
+
+def undriven(feed: Mapping[str, Any]) -> dict[str, Any]:
+    """The feed of guidance's other side: nothing drives, who it is stays."""
+    all_rows = torch.ones(1, dtype=torch.bool)
+    return left_out(feed, {"speech": all_rows, "expression": all_rows, "pose": all_rows})

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hy_avatar.network import AvatarConfig
+    from hy_avatar.pose import PoseTrack
     from hy_avatar.speakers import Box
+    from hy_avatar.speech import Span
+    from hy_avatar.training import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,12 @@ WHISPER = "whisper-tiny"
 """The folder of the speech encoder inside a released model's."""
 RELEASED = "llava_llama_image"
 """A folder that only a released model's has."""
-HEAD, EXPRESSION = 25.0, 30.0
+HEAD, LIVELY = 25.0, 30.0
 """Buckets of motion that the released sampler takes."""
 
 
 class Avatar(Conditioner):
-    """Let a character speak: the mouth follows the speech, the picture says who it is."""
+    """Drive a character: the mouth follows speech, the face an actor, the body a dancer; a picture says who it is."""
 
     @dataclass(frozen=True)
     class Options:
@@ -58,10 +61,43 @@ class Avatar(Conditioner):
             help="Picture, video or array, white where the speech acts, in place of a found face. "
             "One for each --avatar-speech.",
         )
-        area: float = option(3.0, minimum=0.1, maximum=100, help="Sides of the mask, in those of the face.")
+        area: float | None = option(
+            None,
+            minimum=0.1,
+            maximum=100,
+            help="Sides of the mask, in those of the face; as the weights were trained if not given.",
+        )
         strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
         head: float = option(HEAD, minimum=0, maximum=100, help="How much the head moves.")
-        expression: float = option(EXPRESSION, minimum=0, maximum=100, help="How lively the face is.")
+        lively: float = option(LIVELY, minimum=0, maximum=100, help="How lively the face is.")
+        expression: Path | None = option(
+            None,
+            metavar="FILE",
+            help="Video of an actor, or a pose file that has a face: the face follows it.",
+        )
+        expression_strength: float = option(
+            1.0, minimum=0, maximum=4, help="How strongly the face follows the actor."
+        )
+        face_codec: Path | None = option(
+            None,
+            metavar="FILE",
+            help="Face codec that reads expressions, for weights that were trained with it.",
+        )
+        pose: Path | None = option(
+            None, metavar="FILE", help="Video of a dancer, or a pose file (.json, .npz): the body follows it."
+        )
+        pose_strength: float = option(
+            1.0, minimum=0, maximum=4, help="How strongly the body follows the dancer."
+        )
+        pose_person: int = option(0, minimum=0, help="Who of several dancers, from left to right.")
+        pose_fit: bool = option(
+            True, help="Give the dancer the limb lengths and the place of the picture's person."
+        )
+        dwpose: Path | None = option(
+            None,
+            metavar="DIR",
+            help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
+        )
         hush: Literal["auto", "silence", "off"] = option(
             "auto",
             help="Keep the mouth shut in silence and, with silero-vad, in music; silence: by loudness only.",
@@ -80,22 +116,30 @@ class Avatar(Conditioner):
             None, metavar="FILE", help="The avatar's modules, for a model that has none in its own file."
         )
 
+    teacher: Teacher
+    """What `encode_batch` learns by; there once `learn` was called."""
+
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The picture's shape, for models of large pictures; frames for all of the speech."""
+        """The picture's shape, for models of large pictures; frames for all of the speech, or of other drivers."""
         wishes: dict[str, Any] = {}
         if short := sizes.class_for(min(model["height"], model["width"])):
             width, height = sizes.size_for(*self.picture().size, short)
             wishes |= {"width": width, "height": height}
-        if self.options.speech:
-            from hy_avatar import sound  # reads media: what that needs isn't loaded for a look at the options
+        options = self.options
+        if options.speech or options.pose or options.expression:
+            from hy_avatar import (  # read media: what that needs isn't loaded for a look at the options
+                pose,
+                sound,
+            )
 
-            length = max(sound.seconds(path) for path in self.options.speech)
-            wishes["frames"] = sound.frames_for(length, model["fps"])
+            lengths = [sound.seconds(path) for path in options.speech]
+            lengths = lengths or [pose.seconds(path) for path in (options.pose, options.expression) if path]
+            wishes["frames"] = sound.frames_for(max(lengths), model["fps"])
         return wishes
 
     def validate(self, request: Request) -> None:
         """Look at the picture, the sounds and the masks, and whether they belong together."""
-        from hy_avatar import sound
+        from hy_avatar import pose, sound
         from hy_avatar.speakers import Choice
 
         options = self.options
@@ -108,8 +152,8 @@ class Avatar(Conditioner):
             except HyError as error:
                 raise self.error("speech", error.message) from None
         for name, given in (("speaker", options.speaker), ("mask", options.mask)):
-            if given and len(given) != len(options.speech):
-                raise self.error(name, f"{len(given)} for {len(options.speech)} --avatar-speech")
+            if given and len(given) != self.faces_driven():
+                raise self.error(name, f"{len(given)} for {self.faces_driven()} faces that are driven")
         if options.speaker and options.mask:
             raise self.error("mask", "says where the speech acts, and so does --avatar-speaker; drop one")
         for text in options.speaker:
@@ -121,9 +165,25 @@ class Avatar(Conditioner):
             ("mask", options.mask),
             ("whisper", [options.whisper]),
             ("weights", [options.weights]),
+            ("pose", [options.pose]),
+            ("expression", [options.expression]),
+            ("dwpose", [options.dwpose]),
+            ("face_codec", [options.face_codec]),
         ):
             if missing := next((path for path in paths if path is not None and not path.exists()), None):
                 raise self.error(name, f"no such file or folder: {missing}")
+        for name, path in (("pose", options.pose), ("expression", options.expression)):
+            try:
+                if path and not pose.seconds(path):
+                    raise self.error(name, f"{path} has no frames")
+            except UsageError:
+                raise
+            except HyError as error:
+                raise self.error(name, error.message) from None
+
+    def faces_driven(self) -> int:
+        """How many faces something drives: a face for each speech, or that of the expression."""
+        return len(self.options.speech) or (self.options.expression is not None)
 
     def picture(self) -> Image.Image:
         """The picture of the character."""
@@ -138,65 +198,117 @@ class Avatar(Conditioner):
 
     # -- the network -------------------------------------------------------------------------------------
 
-    def weights(self) -> str | None:
-        """The file of --avatar-weights."""
-        return str(self.options.weights) if self.options.weights else None
+    def file(self, folder: Path | None) -> Path | None:
+        """The file with the modules' weights: that of --avatar-weights, or one that lies in the model's folder."""
+        beside = folder / f"{self.name}.safetensors" if folder else None
+        return self.options.weights or (beside if beside and beside.is_file() else None)
 
-    def config(self) -> AvatarConfig:
-        """What the file of --avatar-weights says of itself."""
+    def weights(self) -> str | None:
+        """The file of --avatar-weights, or of the model."""
+        file = self.file(self.home)
+        return str(file) if file else None
+
+    def config(self, folder: Path | None) -> AvatarConfig:
+        """What the weights say of themselves; as released for a model that has no such file in its folder."""
         from hy_core.weights.files import find, metadata
 
+        from hy_avatar import released
         from hy_avatar.network import AvatarConfig
 
-        if self.options.weights is None:
-            raise MissingError(
-                "this model has no avatar in it, and no --avatar-weights are given",
-                "give a released HunyuanVideo-Avatar model's folder as --model, or weights that were trained for it",
-            )
+        if (file := self.file(folder)) is None:
+            return self.fits(released.CONFIG)
         try:
-            return AvatarConfig.from_json(json.loads(metadata(find(self.options.weights))["config"]))
+            return self.fits(AvatarConfig.from_json(json.loads(metadata(find(file))["config"])))
         except (KeyError, ValueError):
-            raise self.error("weights", f"{self.options.weights} doesn't say what it holds") from None
+            raise self.error("weights", f"{file} doesn't say what it holds") from None
+
+    def fits(self, config: AvatarConfig) -> AvatarConfig:
+        """The config, if it knows all drivers that are asked for."""
+        options = self.options
+        for name, wanted, known in (
+            ("speech", options.speech, config.speech),
+            ("expression", options.expression, config.expression),
+            ("pose", options.pose, config.pose != "none"),
+        ):
+            if wanted and not known:
+                raise self.error(
+                    name, f"this model's avatar follows no {name}: its weights have no modules for it"
+                )
+        return config
 
     def extend(self, dit: DiT) -> None:
         """Attach the modules that the weights are for."""
         from hy_avatar.network import extend
 
-        extend(dit, self.name, self.config())
+        if self.file(self.home) is None:
+            raise MissingError(
+                "this model has no avatar in it, and no --avatar-weights are given",
+                "give a released HunyuanVideo-Avatar model's folder as --model, or weights that were trained for it",
+            )
+        extend(dit, self.name, self.config(self.home))
+
+    def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+        """Attach what the recipe's table says, or what the weights are for that training goes on from."""
+        from hy_avatar.network import AvatarConfig, extend
+        from hy_avatar.training import Settings, Teacher
+
+        settings = Settings.read(table)
+        given = AvatarConfig.from_json(settings.config) if settings.config else None
+        if given is None and self.file(self.home) is None:
+            raise UsageError(
+                "[conditioning.avatar]: nothing says what to attach",
+                "add a table config to it, see docs/train.md",
+            )
+        config = self.config(self.home) if self.file(self.home) else given
+        if given not in (None, config):
+            raise UsageError(
+                "[conditioning.avatar.config]: other modules than those of the weights training goes on from",
+                "leave the table out",
+            )
+        extend(dit, self.name, config)
+        self.teacher = Teacher(self.name, config, settings)
+        return {"config": json.dumps(config.to_json())}
 
     def owns(self, key: str) -> bool:
         """The avatar's modules in a released checkpoint."""
         from hy_avatar import released
 
-        return self.options.weights is None and released.owns(key)
+        return self.file(self.home) is None and released.owns(key)
 
     def load(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
         """Attach the released modules, filled from the checkpoint."""
         from hy_avatar import released
 
+        self.fits(released.CONFIG)
         released.load(dit, self.name, state)
 
     # -- the condition -----------------------------------------------------------------------------------
 
     def encode(self, request: Request, cond: Condition) -> None:
-        """Show the picture, hear the speech, and say where it acts."""
+        """Show the picture, hear the speech, watch actor and dancer, and say where each acts."""
         from hy_avatar import controls, released
+        from hy_avatar.objective import undriven
 
+        config = self.config(cond.folder)
         drivers = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
         cond.add_context(self.name, drivers["reference"][:, :, :1], [-1], "video")
         if self.options.hold:
             cond.pin(self.name, [0], drivers["reference"][:, :, :1])
-        feed = drivers | controls.feed(self.options.head, self.options.expression, request.fps)
+        feed = drivers | controls.feed(self.options.head, self.options.lively, request.fps, config.controls)
         if self.as_released(cond):
             released.feed(cond, self.name, feed, request.cfg, self.options.cache)
         else:
             from hy_avatar.network import part
 
-            cond.feed(self.name, released.silent(feed) if cond.negative else feed, part)
+            cond.feed(self.name, undriven(feed) if cond.negative else feed, part)
             if not cond.negative:
                 cond.sample(self.name, windows=released.WINDOWS)
         if self.options.look != "off":
             self.see(request, cond)
+
+    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+        """Tell the network of a batch's clips what their drivers would."""
+        self.teacher.give(batch, cond)
 
     def as_released(self, cond: Condition) -> bool:
         """Whether the run samples as the released model's does."""
@@ -222,37 +334,69 @@ class Avatar(Conditioner):
         return self._made[what][1]
 
     def drivers(self, request: Request, cond: Condition) -> dict[str, Any]:
-        """The feed of the clip: the reference's latents, and the speech with its masks."""
+        """The feed of the clip: the reference's latents, and what drives mouth, face and body, with its masks."""
         from hy_avatar.reference import pixels, still
+        from hy_avatar.speech import Span
 
-        frames = cond.frames
+        options, config = self.options, self.config(cond.folder)
+        span = Span(request.frames, request.fps, cond.start)
         shown = pixels(self.picture(), request.width, request.height)
-        feed: dict[str, Any] = {"frames": frames, "reference": still(cond.vae, shown, frames)}
-        if self.options.speech:
+        feed: dict[str, Any] = {"frames": cond.frames, "reference": still(cond.vae, shown, cond.frames)}
+        track = self.dance(request, span) if options.pose else None
+        mask = self.masks(request, cond, track) if self.faces_driven() else None  # [1, K, F, S, 1]
+        if options.speech:
             feed["speech"] = {
-                "features": self.hear(request, cond),
-                "mask": self.masks(request, cond) * self.options.strength,
+                "features": self.hear(span, cond, config),
+                "mask": mask * options.strength,
             }
+        if options.expression:
+            from hy_avatar.driving import expression_latents
+
+            latents = expression_latents(options.expression, config.expression, options.face_codec, span)
+            feed["expression"] = {
+                "features": latents[None, None],
+                "mask": mask[:, :1],
+                "strength": options.expression_strength,
+            }
+        if track is not None:
+            from hy_avatar.driving import skeleton_latents
+
+            feed["pose"] = skeleton_latents(cond.vae, track, request.height, request.width)
+            feed["pose_strength"] = options.pose_strength
+            if options.expression:  # the face is the actor's, all else the dancer's
+                feed["pose_mask"] = 1 - mask[:, 0]
         return feed
 
-    def hear(self, request: Request, cond: Condition) -> Tensor:
+    def dance(self, request: Request, span: Span) -> PoseTrack:
+        """The dancer's poses for the frames of the clip."""
+        from hy_avatar import driving
+        from hy_avatar.reference import fit
+
+        options = self.options
+        try:
+            track = driving.dancer(options.pose, options.pose_person, options.dwpose)
+        except UsageError as error:
+            raise self.error("pose_person", error.message) from None
+        if options.pose_fit:
+            picture = fit(self.picture(), request.width, request.height)
+            track = driving.fitted(track, picture, options.dwpose)
+        else:
+            track = driving.placed(track, request.width / request.height)
+        return driving.at_frames(track, span)
+
+    def hear(self, span: Span, cond: Condition, config: AvatarConfig) -> Tensor:
         """Features of the speech of all speakers [1, K, P, 10, layers, channels]."""
         import torch
         from hy_core.media import stream_sound
 
         from hy_avatar import presence, sound
-        from hy_avatar.speech import Listener, Span, features
+        from hy_avatar.speech import features, listener
 
         folder = self.options.whisper or (cond.folder / WHISPER if cond.folder else None)
-        if folder is None:
-            raise MissingError(
-                "no Whisper model to hear the speech with", "name its folder: --avatar-whisper DIR"
-            )
-        listener = Listener.load(folder)
-        span = Span(request.frames, request.fps, cond.start)
+        ears = listener(config.speech, folder)
         heard = []
         for path in self.options.speech:
-            track = features(stream_sound(path, sound.RATE), listener, span)
+            track = features(stream_sound(path, sound.RATE), ears, span)
             if self.options.hush != "off":
                 session = (
                     presence.detector() if self.options.hush == "auto" and presence.available() else None
@@ -263,8 +407,8 @@ class Avatar(Conditioner):
             heard.append(track)
         return torch.stack(heard)[None]
 
-    def masks(self, request: Request, cond: Condition) -> Tensor:
-        """Where each speaker's speech acts [1, K, F, S, 1]: no two in one place."""
+    def masks(self, request: Request, cond: Condition, track: PoseTrack | None) -> Tensor:
+        """Where each driven face is [1, K, F, S, 1]: no two in one place. One that dances is where its head is."""
         import numpy as np
         import torch
 
@@ -274,12 +418,18 @@ class Avatar(Conditioner):
 
         frames, size, high, wide = cond.frames, cond.size, request.height, request.width
         grid = size[0] // 2, size[1] // 2
+        area = self.config(cond.folder).area if self.options.area is None else self.options.area
         if self.options.mask:
             end = cond.start + request.frames
             drawn = [masks.read(path, end, high, wide)[cond.start :] for path in self.options.mask]
             found = torch.stack([masks.to_latent(one, *grid) for one in drawn])  # [K, F, h, w]
+        elif track is not None and not self.options.speaker and self.faces_driven() == 1:
+            from hy_avatar.driving import head_boxes
+
+            drawn = masks.from_boxes(head_boxes(track), high, wide, area)
+            found = masks.to_latent(drawn, *grid)[None]
         else:
-            drawn = [masks.from_boxes([box], high, wide, self.options.area) for box in self.faces(request)]
+            drawn = [masks.from_boxes([box], high, wide, area) for box in self.faces(request)]
             if self.as_released(cond):  # as its weights have seen them: to latents, then the nearest
                 small = torch.nn.functional.interpolate(
                     torch.from_numpy(np.stack(drawn)), size, mode="bilinear"
@@ -303,17 +453,17 @@ class Avatar(Conditioner):
         picture, shape = self.picture(), (request.width, request.height)
         choices = [Choice.read(text) for text in self.options.speaker]
         if not choices:
-            count = len(self.options.speech)
+            count = self.faces_driven()
             choices = [Choice()] if count == 1 else [Choice(index=index) for index in range(count)]
         if all(choice.box for choice in choices):
             return [cropped(choice.box, picture.size, shape) for choice in choices if choice.box]
         found = detector().detect(np.asarray(picture.convert("RGB")))
         boxes = sorted(tuple(float(side) for side in one[:4]) for one in found)
         if not boxes and len(choices) == 1:
-            log.warning("no face was found in %s: the speech acts on all of it", self.options.image)
+            log.warning("no face was found in %s: the driver acts on all of it", self.options.image)
             return [(0.0, 0.0, 1.0, 1.0)]
         if len(boxes) > 1 and not self.options.speaker and len(choices) == 1:
-            log.warning("%s shows %d faces; the largest one speaks", self.options.image, len(boxes))
+            log.warning("%s shows %d faces; the largest one is driven", self.options.image, len(boxes))
         chosen = [choice.pick(boxes) for choice in choices]
         if len(set(chosen)) < len(chosen):
             raise self.error("speaker", "two speeches are given to one face")

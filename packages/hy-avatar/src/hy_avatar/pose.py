@@ -152,6 +152,20 @@ def extract(
     return track
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file holds poses, by its name; anything else is taken for a video."""
+    return path.suffix.lower() in (".json", ".npz")
+
+
+def seconds(path: Path) -> float:
+    """How long a pose file or a video is."""
+    if is_file(path):
+        track = load(path)
+        return len(track) / track.fps
+    info = media.probe(path)
+    return (info.frames or sum(1 for _ in media.stream(path))) / info.fps
+
+
 def load(path: Path | str, detector: PoseDetector | None = None) -> PoseTrack:
     """Read a pose file (.json, .npz), or find the people of a video with a detector."""
     path = Path(path)

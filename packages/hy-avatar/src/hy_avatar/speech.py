@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+    from hy_avatar.network import Speech
+
 STEPS = 50
 """Hidden states a second: one for each 320 samples."""
 SECONDS = 30
@@ -68,6 +70,35 @@ class Listener:
         return torch.stack(states, 2)[0].float().cpu()
 
 
+class Bands:
+    """Hears the bands of Whisper's mel spectrogram: for adapters that were trained without an encoder.
+
+    It needs no weights. Levels are relative to the loudest of a window of 30 s, as Whisper takes them.
+    """
+
+    def __init__(self, bands: int = 80) -> None:
+        from transformers import WhisperFeatureExtractor
+
+        self.extractor = WhisperFeatureExtractor(feature_size=bands)
+        self.shape = 1, bands
+
+    def hear(self, samples: np.ndarray) -> Tensor:
+        """At most 30 s of sound [count] at 16 kHz to bands [1500, 1, bands], float32: two frames make a step."""
+        mel = self.extractor(samples, sampling_rate=RATE, return_tensors="pt").input_features[0]
+        return mel.unflatten(1, (-1, 2)).mean(2).mT[:, None].float()
+
+
+def listener(config: Speech, folder: Path | None) -> Listener | Bands:
+    """What hears speech for these weights: mel bands, or the Whisper model of a folder."""
+    if config.encoder == "mel":
+        return Bands(config.channels)
+    if folder is None:
+        raise MissingError(
+            "no Whisper model to hear the speech with", "name its folder: --avatar-whisper DIR"
+        )
+    return Listener.load(folder)
+
+
 @dataclass(frozen=True)
 class Span:
     """Which frames of a clip: `count` of them from frame `start` on, at `fps`."""
@@ -82,7 +113,7 @@ class Span:
         return np.round(frames * STEPS / self.fps).astype(np.int64) - BEFORE
 
 
-def features(blocks: Iterable[np.ndarray], listener: Listener, span: Span) -> Tensor:
+def features(blocks: Iterable[np.ndarray], listener: Listener | Bands, span: Span) -> Tensor:
     """The features of a span of frames: [count, 10, layers, channels], zeros for frames behind the sound.
 
     `blocks` is one channel of sound at 16 kHz, piece by piece. A frame takes the ten hidden states around its moment:
@@ -101,7 +132,7 @@ def features(blocks: Iterable[np.ndarray], listener: Listener, span: Span) -> Te
 
 
 def _states(
-    blocks: Iterable[np.ndarray], listener: Listener, begin: int, end: int
+    blocks: Iterable[np.ndarray], listener: Listener | Bands, begin: int, end: int
 ) -> Iterator[tuple[int, Tensor, int | None]]:
     """Hidden states from step `begin` to `end`, window by window: (first step, states, samples in all).
 

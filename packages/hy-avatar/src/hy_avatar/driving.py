@@ -1,0 +1,151 @@
+"""What drives body and face from files: poses as latents of a skeleton video, expressions as latents of the face.
+
+Both come from a video, or from a pose file (`pose.save`), of any rate; the clip's frames take what is there at their
+time, and the last of it is held.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from hy_core import media
+from hy_core.errors import HyError, MissingError, UsageError
+from torch import Tensor
+
+from hy_avatar import pose, pose_motion, skeleton
+from hy_avatar.expression_extract import LandmarkExtractor, TrainedExtractor, latent_of
+from hy_avatar.pose import FACE, PoseTrack
+
+if TYPE_CHECKING:
+    from hy_core.vae import VAE
+    from PIL import Image
+
+    from hy_avatar.network import Expression
+    from hy_avatar.pose import PoseDetector
+    from hy_avatar.speech import Span
+
+log = logging.getLogger(__name__)
+
+DWPOSE = "dw-ll_ucoco_384.onnx", "yolox_l.onnx"
+_HEAD = [0, 14, 15, 16, 17, *range(FACE.start, FACE.stop)]
+_AROUND = 1.25  # of the way from the head's middle to its farthest point: points lie inside of the outline
+
+
+def pose_detector(folder: Path | None) -> PoseDetector:
+    """DWPose from a folder with its ONNX files, or MediaPipe."""
+    from hy_avatar.pose_detectors import DWPose, MediaPipePose
+
+    if folder is None:
+        return MediaPipePose()
+    person = folder / DWPOSE[1]
+    return DWPose(folder / DWPOSE[0], person if person.is_file() else None)
+
+
+def dancer(path: Path, person: int = 0, folder: Path | None = None) -> PoseTrack:
+    """The poses of one person of a video or a pose file, people counted from the left; gaps filled, calmed."""
+    track = pose.load(path, None if pose.is_file(path) else pose_detector(folder))
+    if person >= track.people:
+        raise UsageError(f"there is no person {person} in {path}: {track.people} found, numbered from 0")
+    if track.people > 1:
+        log.warning("%s shows %d people; person %d is followed", path, track.people, person)
+    return pose_motion.smooth(pose_motion.fill(track.only(person)))
+
+
+def fitted(track: PoseTrack, picture: Image.Image, folder: Path | None = None) -> PoseTrack:
+    """The poses with the limb lengths and the place of who is in a picture; as they are if nobody is found there."""
+    aspect = picture.width / picture.height
+    try:
+        found = pose.extract([np.asarray(picture.convert("RGB"))], pose_detector(folder), 1.0, "the picture")
+        return pose_motion.retarget(track, found.points[0, 0], aspect=aspect)
+    except HyError as error:
+        log.warning("the pose keeps its own proportions: %s", error.message)
+        return placed(track, aspect)
+
+
+def placed(track: PoseTrack, aspect: float) -> PoseTrack:
+    """The poses for a picture of another shape: heights stay, the middle stays, nobody is stretched."""
+    points = track.points.copy()
+    points[..., 0] = (points[..., 0] - 0.5) * track.aspect / aspect + 0.5
+    return PoseTrack(points, track.scores, track.fps, aspect)
+
+
+def at_frames(track: PoseTrack, span: Span) -> PoseTrack:
+    """The poses of a clip's frames."""
+    whole = pose_motion.resample(track, span.start + span.count, span.fps)
+    return PoseTrack(whole.points[span.start :], whole.scores[span.start :], span.fps, whole.aspect)
+
+
+@torch.no_grad()
+def skeleton_latents(vae: VAE, track: PoseTrack, height: int, width: int) -> Tensor:
+    """Latents [1, C, F, h, w], in the model's scale, of a track drawn as a skeleton video.
+
+    Without points of the face: they would carry the driver's identity, and an expression drives the face.
+    """
+    drawn = skeleton.draw(track, height, width, skeleton.scale_for(height, width), face=False)
+    weight = next(vae.parameters())
+    video = torch.from_numpy(drawn).permute(3, 0, 1, 2)[None].to(weight) / 127.5 - 1
+    return vae.to_model(vae.encode(video).mode()).float()
+
+
+def head_boxes(track: PoseTrack) -> np.ndarray:
+    """Where the head of the first person is, [F, 4] in parts of the picture; HyError if none is ever seen.
+
+    Frames without a head take it from their neighbours in time.
+    """
+    points = track.points[:, 0, _HEAD] * [track.aspect, 1.0]
+    seen = np.isfinite(points).all(-1)
+    boxes = np.full((len(points), 4), np.nan)
+    for frame in np.flatnonzero(seen.sum(1) > 1):
+        there = points[frame, seen[frame]]
+        middle = (there.min(0) + there.max(0)) / 2
+        half = _AROUND * np.linalg.norm(there - middle, axis=1).max()
+        boxes[frame] = [*(middle - half), *(middle + half)]
+    known = np.flatnonzero(np.isfinite(boxes[:, 0]))
+    if not len(known):
+        raise HyError("the pose shows no head", "say where the face is: --avatar-mask or --avatar-speaker")
+    boxes = np.stack([np.interp(np.arange(len(boxes)), known, boxes[known, side]) for side in range(4)], 1)
+    return np.clip(boxes / [track.aspect, 1.0, track.aspect, 1.0], 0, 1)
+
+
+def expression_latents(path: Path, config: Expression, codec: Path | None, span: Span) -> Tensor:
+    """Expression latents [count, D_e] of a clip's frames, from a video of a face or a pose file with one."""
+    if config.extractor == "codec" and codec is None:
+        raise MissingError("these weights read a face codec", "name its file: --avatar-face-codec FILE")
+    if config.extractor == "points" and codec is not None:
+        raise UsageError("--avatar-face-codec: these weights read the points of a face, no codec")
+    if pose.is_file(path):
+        if codec is not None:
+            raise UsageError(f"{path} holds poses, and a face codec reads a video")
+        track = pose.load(path)
+        found = latent_of(track.points[:, 0, FACE] * [track.aspect, 1.0], config.features)
+        return resampled(found, track.fps, span)
+    clip = media.read(path)
+    if codec is None:
+        from hy_avatar.faces_mediapipe import MediaPipeLandmarks
+
+        return resampled(
+            LandmarkExtractor(MediaPipeLandmarks(), config.features).extract(clip.frames), clip.fps, span
+        )
+    from hy_avatar.faces import detector
+
+    extractor = TrainedExtractor.load(codec, detector())
+    if extractor.dimension != config.features:
+        raise UsageError(
+            f"{codec} gives {extractor.dimension} numbers a frame, these weights read {config.features}",
+            "use the face codec that they were trained with",
+        )
+    return resampled(extractor.extract(clip.frames), clip.fps, span)
+
+
+def resampled(values: Tensor, fps: float, span: Span) -> Tensor:
+    """Values [F, n] at `fps` for the frames of a clip: between two, a mean of both; the last is held."""
+    times = (span.start + torch.arange(span.count, dtype=torch.float64)) / span.fps * fps
+    times = times.clamp(max=len(values) - 1)
+    before = times.floor().long()
+    after = (before + 1).clamp(max=len(values) - 1)
+    share = (times - before)[:, None].to(values.dtype)
+    return values[before] + share * (values[after] - values[before])
