@@ -1,4 +1,4 @@
-"""The plugin `audio`: a soundtrack for every generated clip, and stages for data. Torch is imported only to run."""
+"""The plugin `audio`: a soundtrack for every generated clip, training, stages for data. Imports torch only to run."""
 
 from __future__ import annotations
 
@@ -85,6 +85,21 @@ class Audio(Conditioner):
 def register_conditioners(register: Callable[..., None]) -> None:
     """Offer sound to `hy generate`."""
     register(Audio)
+
+
+@hookimpl
+def register_objectives(register: Callable[..., None]) -> None:
+    """Offer what makes sound models to `hy train`."""
+    register("mel-vae", "hy_audio.training.mel_vae:MelVAEObjective")
+    register("vocoder", "hy_audio.training.vocoder:VocoderObjective")
+    register("audio-flow", "hy_audio.training.dit:AudioFlowObjective")
+
+
+@hookimpl
+def register_recipes(register: Callable[..., None]) -> None:
+    """Offer the recipes of the small models."""
+    for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):
+        register(path.stem, path)
 
 
 @hookimpl

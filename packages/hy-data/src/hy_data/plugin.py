@@ -1,4 +1,4 @@
-"""What hy-data adds to hy: the procedural world and its characters as datasets."""
+"""What hy-data adds to hy: the procedural world, its sound and its characters as datasets."""
 
 from __future__ import annotations
 
@@ -15,3 +15,4 @@ def register_datasets(register: Callable[..., None]) -> None:
     """Offer the world to `hy train`."""
     register("world", "hy_data.world.dataset:WorldDataset")
     register("characters", "hy_data.world.characters_dataset:CharacterDataset")
+    register("world-sound", "hy_data.world.sounding:SoundingWorld")

@@ -22,17 +22,24 @@ def flow_loss(network: Network, latents: Tensor, noise: Tensor, time: Tensor, pr
 
 
 def drop_conditions(
-    *conditions: Sequence[Tensor], rate: float = 0.1, generator: torch.Generator | None = None
+    *conditions: Sequence[Tensor],
+    rate: float = 0.1,
+    together: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> tuple[list[Tensor], ...]:
     """Leave each condition of each row out with probability `rate`, independently: it becomes a row of none.
 
-    Give lists of rows as `AudioDiT.prepare` takes them, each of as many rows.
+    With probability `together` a row loses all of them. Give lists of rows as `AudioDiT.prepare` takes them, each of
+    as many rows.
     """
-    dropped = []
-    for rows in conditions:
-        lost = torch.rand(len(rows), generator=generator) < rate
-        dropped.append([row[:0] if out else row for row, out in zip(rows, lost.tolist(), strict=True)])
-    return tuple(dropped)
+    chance = torch.rand(
+        len(conditions) + 1, len(conditions[0]), generator=generator, device=generator and generator.device
+    )
+    lost = (chance[:-1] < rate) | (chance[-1] < together)
+    return tuple(
+        [row[:0] if out else row for row, out in zip(rows, outs, strict=True)]
+        for rows, outs in zip(conditions, lost.tolist(), strict=True)
+    )
 
 
 class Alignment(nn.Module):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,9 @@ from torch import Tensor
 from hy_audio.codec.codec import Codec, MelCodec
 from hy_audio.dit.model import AudioDiT
 from hy_audio.dit.sampling import sample_audio
-from hy_audio.encoders.text import T5Encoder
-from hy_audio.encoders.vision import VisionEncoder
+from hy_audio.dit.senses import Eye, Stated, eyes, reader
 from hy_audio.reading import Sight
 from hy_audio.weights import load_network
-
-
-@dataclass(frozen=True)
-class Eye:
-    """How features come from pictures: frames a second, what is kept of one, and the features [n,D] of many."""
-
-    fps: float
-    prepare: Callable[[np.ndarray], Any]
-    encode: Callable[[Sequence[Any]], Tensor]
 
 
 class AudioMaker:
@@ -71,22 +60,24 @@ class AudioMaker:
         dtype: torch.dtype | None = None,
         **settings: float,
     ) -> AudioMaker:
-        """Read a model folder: `dit.safetensors`, `codec/`, `clip/` and `t5/`.
+        """Read a model folder: `dit.safetensors`, `codec/`, and what `hy_audio.dit.senses` looks for.
 
-        The codec runs in fp32; T5 is let go when it has read the prompts.
+        The codec runs in fp32; what reads the prompts is let go when it has read them.
         """
         folder = Path(folder)
+        stated = Stated.read(folder)
         dit = load_network(AudioDiT, folder / "dit.safetensors", device, dtype)
-        with T5Encoder.load(folder / "t5", device, dtype) as text:
+        with reader(folder, device, dtype) as text:
             wanted, unwanted = text.encode([prompt, negative])
-        vision = VisionEncoder.load(folder / "clip", device, dtype)
-        eye = Eye(
-            dit.config.visual_rate,
-            vision.preparation.fit_picture,
-            lambda pictures: vision.encode(np.stack(pictures)),
-        )
         codec = MelCodec.load(folder / "codec", device, torch.float32)
-        return cls(dit, codec, wanted, unwanted, eye, **settings)
+        return cls(
+            dit,
+            codec,
+            wanted,
+            unwanted,
+            **eyes(folder, dit.config, device, dtype),
+            **{"seconds": stated.seconds, "shift": stated.shift, **settings},
+        )
 
     @torch.no_grad()
     def make(self, seen: Mapping[str, Sequence[Any]], seconds: float, index: int) -> np.ndarray:

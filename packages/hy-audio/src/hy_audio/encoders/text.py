@@ -1,4 +1,4 @@
-"""Prompts to token states: T5 for the paper's model, CLAP's text half for Foley."""
+"""Prompts to token states: T5 for the paper's model, a decoder for small ones, CLAP's text half for Foley."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from hy_core.text.llm import load_strictly, load_tokenizer, read_config, same_length
+from hy_core.text.llm import Llm, load_strictly, load_tokenizer, read_config, same_length
+from hy_core.text.template import OFFICIAL, Templates
 from torch import Tensor, nn
 
 from hy_audio.encoders.loaded import Loaded
@@ -57,6 +58,36 @@ class T5Encoder(Loaded):
             for i, row in zip(chosen, found, strict=True):
                 states[i] = row.clone()
         return states
+
+
+class LlmEncoder(Loaded):
+    """A decoder as the core reads it, with its template: each prompt's states, without padding."""
+
+    def __init__(self, llm: Llm) -> None:
+        super().__init__(llm.model)
+        self.llm = llm
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> LlmEncoder:
+        """Read a folder with a decoder, its tokenizer and perhaps templates.json; `dtype` None keeps the files'."""
+        folder = Path(folder)
+        own = folder / "templates.json"
+        templates = Templates.load(own) if own.is_file() else OFFICIAL
+        return cls(Llm.load(folder, folder, templates, device, dtype))
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """States [L_i,D] of each prompt; an empty prompt has none, [0,D], which leaves the condition out."""
+        rows = [self.llm.tokens(prompt)[0] for prompt in prompts if prompt]
+        found = iter(self.llm.encode(rows))
+        none = torch.zeros(0, self.network.config.hidden_size, device=self.device, dtype=self.dtype)
+        return [next(found) if prompt else none for prompt in prompts]
+
+    def free(self) -> None:
+        """Let the network go and hand its memory back to the system or the device."""
+        self.llm = None
+        super().free()
 
 
 class ClapEncoder(Loaded):

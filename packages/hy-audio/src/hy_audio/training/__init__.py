@@ -1,0 +1,1 @@
+"""What `hy train` makes sound models with: the mel VAE, the vocoder and the tri-stream DiT."""

@@ -1,0 +1,217 @@
+"""Train the tri-stream DiT by flow matching: latents of clips' sounds, given their pictures and words."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hy_core import models
+from hy_core.errors import MissingError, UsageError
+from hy_core.flow.schedule import sample_times
+from hy_core.objective import Objective, Recipe, seeded
+from hy_core.tables import from_table
+from torch import Tensor, nn
+
+from hy_audio.codec.codec import MelCodec
+from hy_audio.codec.vae import MelVAE
+from hy_audio.codec.vocoder import load_vocoder
+from hy_audio.dit.config import AudioDiTConfig
+from hy_audio.dit.losses import Alignment, drop_conditions, flow_loss
+from hy_audio.dit.model import AudioDiT
+from hy_audio.dit.senses import Small, Stated, assemble, eyes, reader
+from hy_audio.plug import plugged
+from hy_audio.reading import Sight
+from hy_audio.training.sounds import ENDLESS, ClipData, open_clips, resampled
+from hy_audio.weights import load_network, save_network
+from hy_audio.windows import Window, views
+
+
+@dataclass(frozen=True)
+class AudioFlowData(ClipData):
+    """What latents, pictures and words come from.
+
+    `vae` and `vocoder` are the exports of their trainings. `clip` and `t5` are folders of encoders; without them
+    pictures are small ones (`pixels`), and words are read by the language model of `words`, a model of the core.
+    `seconds` is the longest window that the trained model makes at once.
+    """
+
+    vae: str = "runs/pocket-mel-vae/export"
+    vocoder: str = "runs/pocket-vocoder/export"
+    clip: str = ""
+    t5: str = ""
+    words: str = "pocket"
+    pixels: Small = field(default_factory=Small)
+    seconds: float = 4.0
+
+
+@dataclass(frozen=True)
+class AudioFlowLoss:
+    """How times are drawn, what is left out, and what else is learned.
+
+    Pictures and words are left out independently with probability `drop`, and both together with `drop_all`: for
+    classifier-free guidance. `teacher` ("module:attribute", with a `rate` and a call from mono samples to features
+    [S,D]) turns on representation alignment: the audio tokens after block `tap` learn, with weight `align`, to point
+    where the teacher's features do.
+    """
+
+    times: str = "logit-normal"
+    shift: float = 1.0
+    drop: float = 0.1
+    drop_all: float = 0.1
+    teacher: str = ""
+    align: float = 0.5
+    tap: int = 2
+
+
+class AudioFlowObjective(Objective):
+    """Velocity of noisy audio latents; `[model]` holds what differs from the size "pocket"."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        super().__init__(recipe, folder)
+        self.data = from_table(AudioFlowData, recipe.data, "data")
+        self.options = from_table(AudioFlowLoss, recipe.options, "options")
+        small = AudioDiTConfig.named["pocket"].to_json()
+        self.config = from_table(AudioDiTConfig, {**small, **recipe.model}, "model")
+        torch.manual_seed(recipe.seed)
+        self.model: nn.Module = AudioDiT(self.config)
+        self.teacher = self._teacher()
+        if self.teacher:
+            width = len(np.atleast_2d(self._taught(np.zeros(self.teacher.rate, np.float32)))[0])
+            self.model = nn.ModuleDict({"dit": self.model, "align": Alignment(self.config.width, width)})
+        self.clips = open_clips(recipe, self.data, block=recipe.batch)
+        self.heldout = open_clips(recipe, self.data, heldout=True, block=recipe.batch)
+
+    @property
+    def dit(self) -> AudioDiT:
+        """The network itself, with or without what is trained beside it."""
+        return self.model["dit"] if self.teacher else self.model
+
+    def prepare(self) -> None:
+        """Put the parts of the model's folder together, and load them from there, as `hy audio` will."""
+        parts, data = self.folder / "parts", self.data
+        shift = self.options.shift
+        stated = Stated(data.seconds, shift, None if data.clip else data.pixels)
+        words = Path(data.t5) if data.t5 else models.find(data.words).folder / "llm"
+        copied = {"t5" if data.t5 else "llm": words, **({"clip": Path(data.clip)} if data.clip else {})}
+        codec = self._codec()
+        if (codec.channels, codec.sample_rate / codec.hop) != (self.config.channels, self.config.rate):
+            raise UsageError(
+                f"the codec has {codec.channels} channels and {codec.sample_rate / codec.hop:g} latents a second, the "
+                f"network {self.config.channels} and {self.config.rate:g}",
+                "set model.channels and model.rate to the codec's",
+            )
+        assemble(parts, stated, copied)
+        codec.save(parts / "codec")
+        self.codec = codec.requires_grad_(False)
+        self.eyes, self.reader = eyes(parts, self.config), reader(parts, dtype=torch.float32)
+        self.sights = {name: Sight(eye.fps, eye.prepare) for name, eye in self.eyes.items()}
+
+    def _codec(self) -> MelCodec:
+        vae, vocoder = Path(self.data.vae) / MelCodec.VAE, Path(self.data.vocoder) / MelCodec.VOCODER
+        for path, name in ((vae, "pocket-mel-vae"), (vocoder, "pocket-vocoder")):
+            if not path.is_file():
+                raise MissingError(f"{path} is missing", f"train it first: hy train {name}")
+        return MelCodec(load_network(MelVAE, vae), load_vocoder(vocoder)).eval()
+
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+        """Latents [B,C,N], and for each row its features: `visual`, `at`, `sync` (or None) and `text`."""
+        rng = np.random.default_rng(seeded(self.recipe.seed, 0, step, rank))
+        block = int(rng.integers(ENDLESS // self.recipe.batch))
+        return self._batch(self.clips, block)
+
+    @torch.no_grad()
+    def _batch(self, clips: Any, block: int) -> dict[str, Any]:
+        items = [clips[block * self.recipe.batch + row] for row in range(self.recipe.batch)]
+        waves = [resampled(item, self.codec.sample_rate) for item in items]
+        shortest = min(len(wave) for wave in waves)
+        waves = [wave[:shortest] for wave in waves]
+        seen = [self._seen(item, shortest / self.codec.sample_rate) for item in items]
+        batch = {
+            "latents": self.codec.to_latents(torch.from_numpy(np.stack(waves))),
+            "visual": [row["visual"] for row in seen],
+            "at": [torch.arange(len(row["visual"])) / self.eyes["visual"].fps for row in seen],
+            "sync": [row["sync"] for row in seen] if "sync" in self.eyes else None,
+            "text": self.reader.encode([item["caption"] for item in items]),
+        }
+        if self.teacher:
+            heard = [resampled(item, self.teacher.rate) for item in items]
+            count = round(shortest / self.codec.sample_rate * self.teacher.rate)
+            batch["taught"] = torch.stack([torch.as_tensor(self._taught(one[:count])) for one in heard])
+        return batch
+
+    def _seen(self, item: Mapping[str, Any], seconds: float) -> dict[str, Tensor]:
+        """Features of a clip, looked at as `hy audio` looks at one."""
+        frames, window = item["pixels"](), Window(0.0, seconds)
+        timed = ((index / item["fps"], frame) for index, frame in enumerate(frames))
+        ((_, prepared),) = views(timed, [window], self.sights)
+        return {name: eye.encode(prepared[name]) for name, eye in self.eyes.items()}
+
+    def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        data, options, where = batch["latents"], self.options, batch["latents"].device
+        time = sample_times(len(data), options.times, options.shift, generator=generator).to(where)
+        noise = torch.randn(data.shape, generator=generator, device=generator.device).to(where)
+        visual, text = drop_conditions(
+            batch["visual"], batch["text"], rate=options.drop, together=options.drop_all, generator=generator
+        )
+        # Times and timing go with the pictures.
+        at = [row[: len(seen)] for row, seen in zip(batch["at"], visual, strict=True)]
+        sync = batch["sync"] and [
+            row if len(seen) else row[:0] for row, seen in zip(batch["sync"], visual, strict=True)
+        ]
+        prepared = self.dit.prepare(visual, text, data.shape[2], at, sync)
+        if not self.teacher:
+            return flow_loss(self.dit, data, noise, time, prepared), {}
+        tapped: list[Tensor] = []
+
+        def network(latents: Tensor, time: Tensor, prepared: Any) -> Tensor:
+            found, tokens = self.dit(latents, time, prepared, tap=options.tap)
+            tapped.append(tokens)
+            return found
+
+        flow = flow_loss(network, data, noise, time, prepared)
+        align = self.model["align"](tapped[0], batch["taught"])
+        return flow + options.align * align, {"flow": flow.item(), "align": align.item()}
+
+    def evaluate(self, batches: int = 2) -> dict[str, float]:
+        """Loss at fixed times on held-out clips, with their conditions and without."""
+        found: dict[str, list[float]] = {}
+        for number in range(batches):
+            batch = self._batch(self.heldout, number)
+            data, where = batch["latents"].to(self.dit.device), self.dit.device
+            noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(number)).to(where)
+            length = data.shape[2]
+            given = self.dit.prepare(batch["visual"], batch["text"], length, batch["at"], batch["sync"])
+            none = self.dit.prepare(
+                [row[:0] for row in batch["visual"]], [row[:0] for row in batch["text"]], length
+            )
+            for name, prepared in (("", given), ("_alone", none)):
+                for time in (0.2, 0.5, 0.8):
+                    times = torch.full((len(data),), time, device=where)
+                    loss = flow_loss(self.dit, data, noise, times, prepared).item()
+                    found.setdefault(f"loss{name}_{time}", []).append(loss)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def export(self, folder: Path) -> None:
+        """Write a whole model's folder, for `hy audio --model` and `hy generate -p audio --audio-model`."""
+        shutil.copytree(self.folder / "parts", folder, dirs_exist_ok=True)
+        save_network(self.dit, folder / "dit.safetensors")
+
+    def _teacher(self) -> Any:
+        if not self.options.teacher:
+            return None
+        depth = self.config.depth_triple + self.config.depth_single
+        if not 0 < self.options.tap <= depth:
+            raise UsageError(f"options.tap = {self.options.tap}: the network has {depth} blocks")
+        found = plugged(self.options.teacher)
+        found = found() if isinstance(found, type) else found
+        if not callable(found) or not isinstance(getattr(found, "rate", None), int):
+            raise UsageError(f"{self.options.teacher} is no teacher", "it needs a rate and takes samples")
+        return found
+
+    def _taught(self, samples: np.ndarray) -> np.ndarray:
+        return np.asarray(self.teacher(samples), np.float32)
