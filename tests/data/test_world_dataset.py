@@ -70,10 +70,14 @@ def test_plain_numpy_gives_scene_and_clip():
 
 def test_the_plugin_and_the_command_load_without_torch():
     code = (
-        "import sys, hy_data.plugin, hy_data.world.evaluate, hy_data.world.dataset\n"
+        "import importlib, sys, hy_data.plugin, hy_data.world.evaluate, hy_data.world.dataset\n"
         "assert 'torch' not in sys.modules and 'av' not in sys.modules\n"
         "names = {}\n"
         "hy_data.plugin.register_datasets(lambda name, target: names.setdefault(name, target))\n"
-        "assert names == {'world': 'hy_data.world.dataset:WorldDataset'}\n"
+        "assert names['world'] == 'hy_data.world.dataset:WorldDataset'\n"
+        "assert 'torch' not in sys.modules and 'av' not in sys.modules\n"
+        "for target in names.values():\n"
+        "    module, _, name = target.partition(':')\n"
+        "    assert callable(getattr(importlib.import_module(module), name)), target\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
