@@ -13,7 +13,7 @@ import click
 from hy_core.errors import UsageError
 
 from hy_data.world.scene import FPS, FRAMES
-from hy_data.world.tasks import TASKS, Advance, Asked, conditioner
+from hy_data.world.tasks import TASKS, Advance, Asked, conditioner, plugin_options
 from hy_data.world.text_to_video import GROUPS
 
 if TYPE_CHECKING:
@@ -50,6 +50,16 @@ class Size(click.ParamType):
 @click.option(
     "-p", "--plugin", metavar="NAME", help="What clips are made with, for a task that needs a plugin."
 )
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of that plugin, such as model=DIR; repeatable.",
+)
+@click.option(
+    "--generated", is_flag=True, help="Generated clips, for a task that otherwise takes real renders."
+)
 @click.option("--model", default="pocket", show_default=True, help="Name or folder of the model.")
 @click.option("--codec", is_flag=True, help="Judge the model's VAE: decoded encodings of real clips.")
 @click.option(
@@ -80,6 +90,8 @@ class Size(click.ParamType):
 def command(
     task: str,
     plugin: str | None,
+    options: tuple[str, ...],
+    generated: bool,
     model: str,
     codec: bool,
     vae: Path | None,
@@ -113,6 +125,10 @@ def command(
         raise UsageError(f"--task {task} --frames {frames}: at least {work.frames}")
     if plugin and not work.plugin:
         raise UsageError(f"--plugin: the task {task} uses none", "leave it out, or say which --task")
+    if options and not work.plugin:
+        raise UsageError(f"--option: the task {task} uses no plugin", "leave it out, or say which --task")
+    if generated and not work.renders:
+        raise UsageError(f"--generated: the task {task} takes no others", "leave it out")
     if codec and groups:
         raise UsageError("--codec takes no prompts", "leave --group out")
     if codec and work.plugin:
@@ -128,6 +144,8 @@ def command(
     width, height = size
     scene = {"frames": frames, "height": height, "width": width, "objects": objects}
     kind = conditioner(plugin or work.plugin) if work.plugin else None
+    said = plugin_options(kind, options) if kind else {}
+    renders = work.renders and not generated
     started = time.perf_counter()
     with _progress() as (say, expect, advance):
         if codec:
@@ -141,8 +159,9 @@ def command(
         else:
             from hy_core import models
 
-            say(f"loading {model}")
-            loaded = models.load(model, device, dtype)
+            if not renders:
+                say(f"loading {model}")
+            loaded = None if renders else models.load(model, device, dtype)
             chosen = groups or work.groups
             asked = Asked(
                 loaded,
@@ -154,6 +173,10 @@ def command(
                 seed=seed,
                 rows=batch_size,
                 conditioner=kind,
+                options=said,
+                generated=generated,
+                device=device,
+                dtype=dtype,
                 advance=advance,
             )
             say("making clips")
@@ -169,9 +192,9 @@ def command(
         if gif:
             media.write(gif, sheet.mosaic(reports), FPS)
     summary = {
-        "model": str(vae or model),
+        "model": None if renders else str(vae or model),
         **({} if codec else {"task": task, "steps": steps, "cfg": cfg}),
-        **({"plugin": plugin or work.plugin} if work.plugin else {}),
+        **({"plugin": plugin or work.plugin, "options": list(options)} if work.plugin else {}),
         **scene,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),

@@ -78,21 +78,47 @@ def listen(samples: np.ndarray, rate: int = RATE) -> Heard:
 def score_sound(
     scenes: Sequence[Scene],
     sounds: Sequence[np.ndarray],
-    frames: int = FRAMES,
-    fps: float = FPS,
+    frames: int | Sequence[int] = FRAMES,
+    fps: float | Sequence[float] = FPS,
     rate: int = RATE,
     seed: int = 0,
 ) -> list[Line]:
     """Count what can be heard of each scene in the sound that belongs to it, by chance, and in real sound.
 
-    Attributes: "impact", whose rate is the F1 of onsets within `TOLERANCE`, 2 hits / (2 hits + missed +
-    false); "size" and "shape", for each impact of a single thing whether pitch and timbre tell it (a missed
-    impact tells nothing); "silence" and "sound", whether silent scenes are silent and others not. By chance:
-    the same sounds dealt to other scenes. Real: `sound` of the same scenes, the ceiling.
+    `frames` and `fps` are those of all clips, or of each. By chance: the same sounds dealt to other scenes. Real:
+    `sound` of the same scenes, the ceiling. See `score_heard` for the attributes.
     """
     made = [listen(one, rate) for one in sounds]
-    real = [listen(sound(scene, frames, fps, seed + index)) for index, scene in enumerate(scenes)]
-    count, chance = len(scenes), {}
+    return score_heard(scenes, made, hear(scenes, frames, fps, seed), frames, fps)
+
+
+def hear(
+    scenes: Sequence[Scene],
+    frames: int | Sequence[int] = FRAMES,
+    fps: float | Sequence[float] = FPS,
+    seed: int = 0,
+) -> list[Heard]:
+    """Listen to the real sound of scenes."""
+    timed = zip(scenes, *_timing(len(scenes), frames, fps), strict=True)
+    return [
+        listen(sound(scene, count, rate, seed + index)) for index, (scene, count, rate) in enumerate(timed)
+    ]
+
+
+def score_heard(
+    scenes: Sequence[Scene],
+    made: Sequence[Heard],
+    real: Sequence[Heard],
+    frames: int | Sequence[int] = FRAMES,
+    fps: float | Sequence[float] = FPS,
+) -> list[Line]:
+    """Count what was heard of each scene.
+
+    Attributes: "impact", whose rate is the F1 of onsets within `TOLERANCE`, 2 hits / (2 hits + missed + false);
+    "size" and "shape", for each impact of a single thing whether pitch and timbre tell it (a missed impact tells
+    nothing); "silence" and "sound", whether silent scenes are silent and others not.
+    """
+    count, chance, made = len(scenes), {}, list(made)
     shifts = range(1, count) if count <= _SHIFTS else range(1, count, count // _SHIFTS)
     for shift in shifts:
         dealt = made[shift:] + made[:shift]
@@ -107,19 +133,35 @@ def score_sound(
     ]
 
 
-def _tally(heard: Sequence[Heard], scenes: Sequence[Scene], frames: int, fps: float) -> dict[str, Share]:
+def _timing(
+    count: int, frames: int | Sequence[int], fps: float | Sequence[float]
+) -> tuple[Sequence[int], Sequence[float]]:
+    """Frames and rate of each of so many clips."""
+    return (
+        [frames] * count if isinstance(frames, int) else frames,
+        [fps] * count if isinstance(fps, float | int) else fps,
+    )
+
+
+def _tally(
+    heard: Sequence[Heard],
+    scenes: Sequence[Scene],
+    frames: int | Sequence[int],
+    fps: float | Sequence[float],
+) -> dict[str, Share]:
     hits = wrong = sizes = shapes = single = quiet = still = loud = 0
-    for one, scene in zip(heard, scenes, strict=True):
-        true = impacts(scene, frames, fps)
+    timing = _timing(len(scenes), frames, fps)
+    for one, scene, count, rate in zip(heard, scenes, *timing, strict=True):
+        true = impacts(scene, count, rate)
         moments = [
             time for index, (time, _) in enumerate(true) if not index or time - true[index - 1][0] > _SAME
         ]
         pairs = match_moments([impact.time for impact in one.impacts], moments)
         hits += len(pairs)
         wrong += len(one.impacts) + len(moments) - 2 * len(pairs)
-        still += silent(scene, frames)
-        quiet += silent(scene, frames) and one.silent
-        loud += not silent(scene, frames) and not one.silent
+        still += silent(scene, count)
+        quiet += silent(scene, count) and one.silent
+        loud += not silent(scene, count) and not one.silent
         found = {right: one.impacts[left] for left, right in pairs}
         for index, moment in enumerate(moments):
             things = [thing for time, thing in true if abs(time - moment) <= _SAME]

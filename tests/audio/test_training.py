@@ -1,0 +1,266 @@
+"""The recipes of the small sound models train, go on after a stop, export, and together make a model's folder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hy_audio.codec import MelCodec, load_vocoder
+from hy_audio.dit.maker import AudioMaker
+from hy_audio.dit.senses import Stated
+from hy_audio.models import kind, open_maker
+from hy_audio.soundtrack import Settings, sound_of
+from hy_audio.training.dit import AudioFlowObjective
+from hy_audio.training.mel_vae import MelVAEObjective
+from hy_audio.training.sounds import waveforms
+from hy_audio.training.vocoder import VocoderObjective
+from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.plugins import installed
+from hy_train import recipe
+from hy_train.fit import run
+
+pytest.importorskip("librosa")
+SMALL = {
+    "pocket-mel-vae": {"model.width": 16, "data.seconds": 0.512},
+    "pocket-vocoder": {
+        "model.channels": 16,
+        "options.width": 0.0625,
+        "data.seconds": 0.128,
+    },
+    "pocket-audio-dit": {
+        "model.width": 32,
+        "model.heads": 2,
+        "model.depth_triple": 1,
+        "model.depth_single": 1,
+        "data.clips.seconds": [0.6, 0.9],
+    },
+}
+
+
+def small(name, **more):
+    """A recipe that ships, made tiny."""
+    sets = {"steps": 2, "batch": 2, "eval_every": 0, "optim.warmup": 0, **SMALL[name], **more}
+    return recipe.load(name, [f"{key}={json.dumps(value)}" for key, value in sets.items()])
+
+
+def train(objective, settings, folder):
+    return run(settings, objective(settings, folder), folder, quiet=True)
+
+
+def weights(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder with all three runs."""
+    home = tmp_path_factory.mktemp("runs")
+    train(MelVAEObjective, small("pocket-mel-vae"), home / "vae")
+    train(VocoderObjective, small("pocket-vocoder"), home / "vocoder")
+    settings = small("pocket-audio-dit", **parts(home))
+    train(AudioFlowObjective, settings, home / "dit")
+    return home
+
+
+def parts(home):
+    return {"data.vae": str(home / "vae/export"), "data.vocoder": str(home / "vocoder/export")}
+
+
+def test_hy_train_knows_the_recipes_and_their_objectives(hy):
+    listed = hy("train", "--list").stdout
+    assert {name for name in SMALL if name in listed} == set(SMALL)
+    done = hy("train", "pocket-vocoder", "--dry-run", "--json", "--set", "options.width=0.0625")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["parameters"] > 900_000
+
+
+def test_the_three_exports_are_a_model(trained, hy, tmp_path, tiny):
+    model = trained / "dit/export"
+    assert kind(model) == "own" and Stated.read(model).seconds == 4.0
+    report = json.loads((trained / "dit/report.json").read_text())
+    assert report["step"] == 2 and report["loss_0.5"] > 0
+    codec = MelCodec.load(model / "codec")
+    assert float(codec.vae.latent_std.min()) > 0 and float(codec.vae.latent_mean.abs().max()) > 0
+    frames = np.zeros((12, 32, 32, 3), np.uint8)
+    made = sound_of(frames, 12.0, open_maker(model, "a ball", steps=2), Settings(lufs=None))
+    assert made.samples.shape == (1, 16000) and made.rate == 16000
+    other = sound_of(frames, 12.0, open_maker(model, "", steps=2), Settings(lufs=None))
+    assert np.isfinite(made.samples).all() and not np.array_equal(made.samples, other.samples)
+
+
+def test_hy_audio_and_hy_generate_load_it(trained, hy, tmp_path):
+    from audio.clips import clip, lasts
+
+    model, source = str(trained / "dit/export"), clip(tmp_path / "a.mp4", 20, 10)
+    done = hy("audio", str(source), "--model", model, "--steps", "1", "-o", str(tmp_path / "b.mp4"))
+    assert done.exit_code == 0, done.stderr
+    assert abs(lasts(tmp_path / "b.mp4", "audio") - 2) < 0.1
+    asked = ("--size", "32x32", "--frames", "9", "--steps", "1", "-p", "audio", "--audio-model", model)
+    target = tmp_path / "c.mp4"
+    done = hy("generate", "a ball", *asked, "--audio-steps", "1", "-o", str(target))
+    assert done.exit_code == 0, done.stderr
+    assert abs(lasts(target, "audio") - 9 / 8) < 0.1
+
+
+def test_its_sound_is_measured_on_real_and_on_generated_clips(trained, hy):
+    asked = ("--task", "audio", "--count", "2", "--frames", "9", "--size", "32x32", "--steps", "1", "--json")
+    own = ("--option", f"model={trained / 'dit/export'}", "--option", "steps=1")
+    real, made = (
+        json.loads(hy("eval", "world", *asked, *own, *more).stdout) for more in ((), ("--generated",))
+    )
+    assert (real["model"], made["model"], real["plugin"]) == (None, "pocket", "audio")
+    for summary, generated in ((real, False), (made, True)):
+        (group,) = summary["groups"]
+        assert group["generated"] is generated and group["count"] == 2
+        assert {"silence", "sound"} & set(group["attributes"])
+
+
+def test_an_adversarial_run_in_two_parts_equals_one_run(tmp_path):
+    constant = {"optim.decay": "constant"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(VocoderObjective, small("pocket-vocoder", steps=4, **constant), whole)
+    train(VocoderObjective, small("pocket-vocoder", steps=2, **constant), parts)
+    half = weights(parts)
+    train(VocoderObjective, small("pocket-vocoder", steps=4, **constant), parts)
+    once, twice = weights(whole), weights(parts)
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+    for network in ("model.", "critic."):
+        assert any(not torch.equal(half[key], twice[key]) for key in half if key.startswith(network))
+    saved = torch.load(whole / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4 and len(saved["optimizer_states"]) == len(saved["lr_schedulers"]) == 2
+    assert not any(key.startswith("critic") for key in saved["callbacks"]["Average"]["average"])
+
+
+def test_each_half_of_an_adversarial_step_trains_its_own_network(tmp_path):
+    settings = small("pocket-vocoder")
+    objective = VocoderObjective(settings, tmp_path)
+    batch = objective.batch(0)
+    loss, _ = objective.critic_loss(batch, torch.Generator())
+    loss.backward()
+    assert all(p.grad is None for p in objective.model.parameters())
+    assert all(p.grad is not None for p in objective.critic.parameters())
+    first = next(objective.critic.parameters()).grad.clone()
+    objective.critic.requires_grad_(False)
+    loss, logs = objective.loss(batch, torch.Generator())
+    loss.backward()
+    assert all(p.grad is not None for n, p in objective.model.named_parameters() if p.requires_grad)
+    assert torch.equal(first, next(objective.critic.parameters()).grad)
+    assert set(logs) == {"mel", "features", "adversarial"} and logs["mel"] > logs["adversarial"]
+    assert loss.item() == pytest.approx(sum(logs.values()), rel=1e-4)
+
+
+def test_what_a_vocoder_exports_is_what_was_learned(trained):
+    average = torch.load(trained / "vocoder/last.ckpt", weights_only=True)["callbacks"]["Average"]["average"]
+    objective = VocoderObjective(small("pocket-vocoder"), trained / "vocoder")
+    objective.model.load_state_dict(average)
+    mel = torch.randn(1, 80, 7)
+    exported = load_vocoder(trained / "vocoder/export/vocoder.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(exported(mel), objective.model.eval()(mel), atol=1e-6, rtol=1e-4)
+
+
+def test_batches_come_from_seed_step_and_rank(trained):
+    settings = small("pocket-audio-dit", **parts(trained))
+    one, again = (AudioFlowObjective(settings, trained / "dit") for _ in range(2))
+    for objective in (one, again):
+        objective.prepare()
+    first, same = one.batch(3), again.batch(3)
+    assert torch.equal(first["latents"], same["latents"])
+    assert all(torch.equal(a, b) for a, b in zip(first["visual"], same["visual"], strict=True))
+    for other in (one.batch(4), one.batch(3, 1, 2)):
+        assert other["latents"].shape != first["latents"].shape or not torch.equal(
+            other["latents"], first["latents"]
+        )
+    seconds = first["latents"].shape[2] / one.config.rate
+    assert (
+        abs(len(first["sync"][0]) / 25 - seconds) < 0.1 and abs(len(first["visual"][0]) / 8 - seconds) < 0.2
+    )
+    sounds = VocoderObjective(small("pocket-vocoder"), trained)
+    assert torch.equal(sounds.batch(5)["real"], sounds.batch(5)["real"])
+    assert not torch.equal(sounds.batch(5)["real"], sounds.batch(5, 1, 2)["real"])
+
+
+def test_a_row_that_loses_its_pictures_loses_their_timing(trained):
+    settings = small("pocket-audio-dit", **parts(trained), **{"options.drop": 1.0})
+    objective = AudioFlowObjective(settings, trained / "dit")
+    objective.prepare()
+    batch = objective.batch(0)
+    for weight in objective.dit.parameters():  # no block is the identity any more
+        torch.nn.init.normal_(weight, std=0.2)
+    loss, _ = objective.loss(batch, torch.Generator().manual_seed(0))
+    loss.backward()
+    dit = objective.dit
+    assert all(
+        float(empty.grad.abs().sum()) > 0 for empty in (dit.empty_visual, dit.empty_text, dit.empty_sync)
+    )
+    assert not any(float(p.grad.abs().sum()) for p in dit.visual_in.parameters() if p.grad is not None)
+
+
+class Teacher:
+    """Loudness of pieces of 10 ms and its square."""
+
+    rate = 8000
+
+    def __call__(self, samples):
+        level = np.abs(samples[: len(samples) // 80 * 80]).reshape(-1, 80).mean(1)
+        return np.stack([level + 0.1, level**2], 1)
+
+
+def test_tokens_are_aligned_with_a_teacher(trained, tmp_path):
+    more = {"options.teacher": f"{__name__}:Teacher", "options.tap": 2}
+    settings = small("pocket-audio-dit", **parts(trained), **more)
+    train(AudioFlowObjective, settings, tmp_path)
+    state = weights(tmp_path)
+    assert any(key.startswith("model.align.") for key in state)
+    assert AudioMaker.load(tmp_path / "export", "a ball", steps=1).rate == 16000  # nothing of it is exported
+    with pytest.raises(UsageError, match=r"options.tap = 3"):
+        AudioFlowObjective(
+            small("pocket-audio-dit", **parts(trained), **{**more, "options.tap": 3}), tmp_path
+        )
+
+
+def test_what_does_not_fit_is_one_line(trained, tmp_path):
+    with pytest.raises(MissingError, match="vae.safetensors is missing"):
+        AudioFlowObjective(small("pocket-audio-dit", **{"data.vae": "/nowhere"}), tmp_path).prepare()
+    with pytest.raises(UsageError, match="20 channels"):
+        AudioFlowObjective(
+            small("pocket-audio-dit", **parts(trained), **{"model.channels": 8}), tmp_path
+        ).prepare()
+    with pytest.raises(UsageError, match="model.bins"):
+        MelVAEObjective(small("pocket-mel-vae", **{"model.bins": 40}), tmp_path)
+    with pytest.raises(UsageError, match="data.source"):
+        MelVAEObjective(small("pocket-mel-vae", **{"data.clips": {"colours": 3}}), tmp_path)
+    with pytest.raises(UsageError, match="did you mean"):
+        MelVAEObjective(small("pocket-mel-vae", **{"data.source": "world-sounds"}), tmp_path)
+    with pytest.raises(HyError, match="have no sound"):
+        waveforms([{"fps": 8}], 16000, 100, np.random.default_rng(0))
+    with pytest.raises(UsageError, match="bf16"):
+        train(VocoderObjective, small("pocket-vocoder", precision="16-mixed"), tmp_path)
+    (tmp_path / "audio.json").write_text('{"seconds": -1}')
+    with pytest.raises(HyError, match="windows of -1"):
+        Stated.read(tmp_path)
+
+
+def test_the_worlds_bounces_are_at_no_fixed_moment():
+    plugins = installed()
+    plugins.load("data")
+    clips = plugins.datasets().pick("world-sound")(100, seed=1, impacts=1.0, block=4)
+    from hy_data.world.sound import impacts
+
+    moments, lengths = set(), set()
+    for index in range(40):
+        item = clips[index]
+        assert len(item["sound"]) / item["rate"] == pytest.approx(
+            len(item["pixels"]()) / item["fps"], abs=1e-3
+        )
+        assert len(item["sound"]) == len(clips[index // 4 * 4]["sound"])
+        lengths.add(len(item["sound"]))
+        seconds = len(item["sound"]) / item["rate"]
+        for moment, _ in impacts(item["scene"], item["frames"], item["fps"]):
+            if 0 <= moment - item["start"] / item["fps"] < seconds:
+                moments.add(round((moment - item["start"] / item["fps"]) / seconds, 2))
+    assert len(lengths) == 10 and len(moments) > 15
+    one, same = clips[7], clips[7]
+    assert np.array_equal(one["sound"], same["sound"]) and np.array_equal(one["pixels"](), same["pixels"]())
