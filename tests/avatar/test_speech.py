@@ -256,9 +256,9 @@ def test_whisper_from_a_folder(released_folder):
 
 
 def test_features_of_another_whisper_are_one_line(tiny):
-    from hy_avatar.network import AvatarConfig, Reader
+    from hy_avatar.network import AvatarConfig, Reader, Speech
 
-    reader = Reader(AvatarConfig(), 48)
+    reader = Reader(AvatarConfig(speech=Speech()), 48)
     feed = {
         "frames": 1,
         "speech": {"features": torch.zeros(1, 1, 1, 10, 7, 512), "mask": torch.ones(1, 1, 1, 4, 1)},

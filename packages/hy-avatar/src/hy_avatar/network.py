@@ -79,7 +79,7 @@ class AvatarConfig:
     `controls` is how many numbers each motion takes, `area` the sides of the mask in those of the face.
     """
 
-    speech: Speech | None = Speech()
+    speech: Speech | None = None
     expression: Expression | None = None
     pose: str = "none"
     controls: int = 4

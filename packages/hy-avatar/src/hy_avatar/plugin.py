@@ -183,7 +183,7 @@ class Avatar(Conditioner):
 
     def faces_driven(self) -> int:
         """How many faces something drives: a face for each speech, or that of the expression."""
-        return len(self.options.speech) or (self.options.expression is not None)
+        return len(self.options.speech) or int(self.options.expression is not None)
 
     def picture(self) -> Image.Image:
         """The picture of the character."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hy_avatar.network import AvatarConfig, Speech, extend, part
 
-CONFIG = AvatarConfig()
+CONFIG = AvatarConfig(speech=Speech())
 
 #: In the first steps guidance goes against the negative prompt and silence, with weaker masks; then against
 #: silence alone.

@@ -27,8 +27,6 @@ def sources(
     known = Plugins()
     known.load("data", *plugins)
     names = list(dict.fromkeys(names))
-    if unused := sorted(set(options) - set(names)):
-        raise UsageError(f"[data.sources]: {unused[0]!r} is no source of this recipe's clips")
     for name in names:
         make = known.datasets().pick(name)
         if not hasattr(make, "clip"):
@@ -37,4 +35,6 @@ def sources(
             found[name] = make(**options.get(name, {}))
         except TypeError as error:
             raise UsageError(f"[data.sources.{name}]: {str(error).rpartition('() ')[2]}") from None
+    if unused := sorted(set(options) - set(names)):
+        raise UsageError(f"[data.sources]: {unused[0]!r} is no source of this recipe's clips")
     return found

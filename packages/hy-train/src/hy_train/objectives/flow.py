@@ -127,6 +127,10 @@ class FlowObjective(Objective):
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = key, self._draw(group, rank)
         bucket, indices, prompts = self._drawn[1][place]
+        return self._batch(bucket, indices, prompts)
+
+    def _batch(self, bucket: int, indices: np.ndarray, prompts: list[str]) -> dict[str, Any]:
+        """The clips of these numbers, with these words."""
         encoded = self.encoder.encode(prompts)
         return {
             "latents": self.latents.get(bucket, indices),
@@ -135,7 +139,7 @@ class FlowObjective(Objective):
             "prompts": prompts,
             "pixels": partial(self.latents.pixels, bucket, indices),
             "truth": lambda row: self.latents.clip(bucket, int(indices[row])).truth(),
-            "keys": [(bucket, int(index)) for index in indices],
+            "keys": [f"{bucket}-{index}" for index in indices],
         }
 
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
@@ -164,9 +168,7 @@ class FlowObjective(Objective):
         time = sample_times(rows, self.options.times, self.options.shift, generator=generator).to(data.device)
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(data, batch["text"], batch["pooled"])
-        for conditioner in self.conditioners:
-            settings = self.recipe.conditioning[conditioner.name]
-            conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
+        self._encode(self.conditioners, batch, cond, generator)
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
         free = [frame for frame in range(frames) if frame not in cond.pins]
         predicted, target = predicted[:, :, free], velocity(data, noise)[:, :, free]
@@ -174,6 +176,13 @@ class FlowObjective(Objective):
             return F.mse_loss(predicted, target), {}
         weight = cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
         return (weight * (predicted - target).square()).mean(), {}
+
+    def _encode(
+        self, who: list[Conditioner], batch: dict[str, Any], cond: Condition, generator: torch.Generator
+    ) -> None:
+        for conditioner in who:
+            settings = self.recipe.conditioning[conditioner.name]
+            conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
 
     def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
         """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
@@ -191,15 +200,21 @@ class FlowObjective(Objective):
         rng = np.random.default_rng(seeded(self.recipe.seed, 4))
         indices = rng.integers(self.buckets[0].clips, size=rows)
         prompts = [self.latents.caption(0, int(i), rng) for i in indices]
-        encoded = self.encoder.encode(prompts)
-        data = self.latents.get(0, indices)
-        noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
-        denoiser = Denoiser(self.model, self.condition(data, encoded.text, encoded.pooled))
+        batch = self._batch(0, indices, prompts)
+        data, generator = batch["latents"], torch.Generator().manual_seed(0)
+        noise = torch.randn(data.shape, generator=generator)
+        cond = self.condition(data, batch["text"], batch["pooled"])
+        owners = {port_owner(key) for key in self.model.state_dict()}  # their modules need to be fed
+        self._encode([one for one in self.conditioners if one.name in owners], batch, cond, generator)
+        free = [frame for frame in range(data.shape[2]) if frame not in cond.pins]
+        denoiser = Denoiser(self.model, cond)
         losses = {}
         for time in (0.2, 0.5, 0.8, 0.95):
             times = torch.full((rows,), time)
             predicted = denoiser(interpolate(data, noise, times), times)
-            losses[f"loss_{time}"] = F.mse_loss(predicted, velocity(data, noise)).item()
+            losses[f"loss_{time}"] = F.mse_loss(
+                predicted[:, :, free], velocity(data, noise)[:, :, free]
+            ).item()
         return losses
 
     def export(self, folder: Path) -> None:

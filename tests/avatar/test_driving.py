@@ -1,0 +1,280 @@
+"""Pose and expression from files: what the network is fed, where it acts, and what can't be done."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hy_avatar import driving, network, pose
+from hy_avatar.expression_extract import against_calm
+from hy_avatar.network import AvatarConfig, Expression, Speech
+from hy_avatar.plugin import Avatar
+from hy_avatar.speech import Span
+from hy_avatar.training import poses
+from hy_core import generate, media
+from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.flow.denoise import Denoiser
+from hy_core.testing.tiny import randomised
+from hy_core.weights import save_port_weights
+from hy_data.world.characters_dataset import CharacterDataset
+from PIL import Image
+
+CONFIG = AvatarConfig(
+    speech=Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1),
+    expression=Expression(features=12, hidden=8, tokens=3, inner=8, every_double=1, every_single=1),
+    pose="guided",
+    area=1.5,
+)
+
+
+def weights(tiny, path, config=CONFIG):
+    """A file with modules that do something."""
+    dit = copy.deepcopy(tiny.dit)
+    network.extend(dit, "avatar", config)
+    for module in (
+        dit.feed,
+        dit.embed,
+        dit.time,
+        *(b.after for b in (*dit.double_blocks, *dit.single_blocks)),
+    ):
+        randomised(module, 1)
+    save_port_weights(dit, "avatar", path, {"config": json.dumps(config.to_json())})
+    return path
+
+
+def actor(seed=0, frames=9, framing="full", size=64):
+    """A clip of a character with the truth about it."""
+    dataset = CharacterDataset(framings=(framing,), changing=0.0)
+    return dataset.clip(np.random.default_rng(seed), "train", frames, size, size)
+
+
+def pose_file(path, seed=0, size=64):
+    pose.save(path, poses(actor(seed, size=size).truth(), size, size))
+    return path
+
+
+@pytest.fixture
+def options(tiny, tmp_path, face):
+    return {"image": face, "weights": weights(tiny, tmp_path / "a.safetensors"), "pose_fit": False}
+
+
+@pytest.fixture
+def fed(tiny, options):
+    """The feed of a run with further options."""
+
+    def fed(request=tiny.request, negative=False, **more):
+        avatar = Avatar(**(options | more))
+        avatar.validate(request)
+        cond = tiny.condition(request)
+        cond.negative = negative
+        avatar.encode(request, cond)
+        return cond.feeds["avatar"]
+
+    return fed
+
+
+def test_body_and_face_follow_different_people(fed, tmp_path):
+    body, mime = pose_file(tmp_path / "body.json", 1), pose_file(tmp_path / "mime.npz", 2)
+    feed = fed(pose=body, expression=mime)
+    assert feed["pose"].shape == (1, 16, 3, 4, 4)
+    assert feed["expression"]["features"].shape == (1, 1, 9, 12)
+    mask, rest = feed["expression"]["mask"][:, 0], feed["pose_mask"]
+    assert torch.equal(mask + rest, torch.ones_like(mask)) and 0 < mask.mean() < 0.6
+    head = actor(1).truth()["faces"][0, 0] / 64
+    row, column = (int(4 * (head[side] + head[side + 2]) / 2 / 2) for side in (1, 0))
+    assert mask[0, 0].reshape(2, 2)[row, column] > 0  # the face is where the dancer's head is
+    assert torch.equal(fed(pose=body, expression=body)["pose"], feed["pose"])
+    other = fed(pose=body, expression=pose_file(tmp_path / "other.json", 3))
+    assert not torch.equal(other["expression"]["features"], feed["expression"]["features"])
+    assert "pose_mask" not in fed(pose=body) and "expression" not in fed(pose=body)
+
+
+def test_guidance_goes_against_nothing_that_drives(fed, tmp_path):
+    feed = fed(pose=pose_file(tmp_path / "a.json"), expression=pose_file(tmp_path / "b.json"), negative=True)
+    assert not feed["pose"].any() and not feed["expression"]["features"].any()
+    assert (feed["pose_mask"] == 1).all() and feed["reference"].any()
+
+
+def test_a_whole_clip(tiny, options, tmp_path, talk):
+    body, mime = pose_file(tmp_path / "body.json", 1), pose_file(tmp_path / "mime.json", 2)
+    request = replace(tiny.request, cfg=2.0, negative="noise")
+
+    def clip(**more):
+        avatar = Avatar(**options, speech=[talk], hush="off", **more)
+        avatar.validate(request)
+        return generate(request, [avatar], model=tiny.model).frames.astype(int)
+
+    both = clip(pose=body, expression=mime)
+    assert np.abs(both - clip(pose=body, expression=mime, pose_strength=0.0)).max() > 0
+    assert np.abs(both - clip(pose=body, expression=mime, expression_strength=0.0)).max() > 0
+    assert np.array_equal(both, clip(pose=body, expression=mime))
+
+
+def test_latents_that_are_added_to_the_noisy_ones(tiny):
+    """The paper's pose: the network sees z_t + z_pose, and no weight is new."""
+    config = AvatarConfig(speech=None, controls=0, reference="none", pose="paper")
+    dit = copy.deepcopy(tiny.dit)
+    network.extend(dit, "avatar", config)
+    dit = copy.deepcopy(dit)  # what it shares with the network it shares in a copy too
+    assert set(dit.state_dict()) == set(tiny.dit.state_dict())
+    assert dit.embed["avatar"].base[0] is dit.img_in
+    z, cond = tiny.latents(seed=8), tiny.condition()
+    cond.feed("avatar", {"frames": 3, "pose": z, "pose_strength": 0.5})
+    with torch.no_grad():
+        found = Denoiser(dit, cond)(tiny.latents(), 0.6)
+        wanted = Denoiser(tiny.dit, tiny.condition())(tiny.latents() + 0.5 * z, 0.6)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_video_of_a_dancer(fed, tiny, tmp_path, monkeypatch):
+    """Its rate is another than the clip's, a detector finds the joints, and nobody is stretched."""
+    clip = actor(4, frames=17)
+    truth = clip.truth()
+    media.write(tmp_path / "dance.mp4", clip.pixels(), 16.0)
+    track = poses(truth, 64, 64)
+    made = []
+
+    class Detector:
+        def detect(self, frame):
+            points, scores = np.zeros((1, 133, 2)), np.zeros((1, 133))
+            points[0, :17], scores[0, :17] = truth["joints"][0, len(made)], truth["visible"][0, len(made)]
+            made.append(frame.shape)
+            return points, scores
+
+    monkeypatch.setattr(driving, "pose_detector", lambda folder: Detector())
+    feed = fed(pose=tmp_path / "dance.mp4")
+    assert made == [(64, 64, 3)] * 17
+    pose.save(tmp_path / "dance.json", replace(track, fps=16.0))
+    again = fed(pose=tmp_path / "dance.json")
+    assert (feed["pose"] - again["pose"]).abs().mean() < 0.1 * again["pose"].abs().mean()
+    found = driving.at_frames(track, Span(5, 4.0, 2))  # at half the rate, from its third frame on
+    np.testing.assert_allclose(found.points[:, 0, :8], track.points[[4, 6, 8, 10, 12], 0, :8], atol=1e-9)
+
+
+def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
+    body = pose_file(tmp_path / "body.json", 1)
+    plain = fed(pose=body)["pose"]
+
+    class Nobody:
+        def detect(self, frame):
+            return np.zeros((0, 133, 2)), np.zeros((0, 133))
+
+    monkeypatch.setattr(driving, "pose_detector", lambda folder: Nobody())
+    assert torch.equal(fed(pose=body, pose_fit=True)["pose"], plain)
+    assert "keeps its own proportions" in caplog.text
+
+    class Small:
+        def detect(self, frame):
+            truth = actor(5).truth()
+            points, scores = np.zeros((1, 133, 2)), np.ones((1, 133))
+            points[0, :17] = truth["joints"][0, 0] / 64 * [frame.shape[1], frame.shape[0]] / 2
+            scores[0, 17:] = 0
+            return points, scores
+
+    monkeypatch.setattr(driving, "pose_detector", lambda folder: Small())
+    assert not torch.equal(fed(pose=body, pose_fit=True)["pose"], plain)
+
+
+def test_nobody_is_stretched_in_a_clip_of_another_shape():
+    track = poses(actor().truth(), 64, 64)
+    wide = driving.placed(track, 2.0)
+    limb = [np.linalg.norm(((p[:, 0, 2] - p[:, 0, 3]) * [a, 1.0]), axis=1)
+            for p, a in ((track.points, 1.0), (wide.points, 2.0))]  # fmt: skip
+    np.testing.assert_allclose(*limb)
+
+
+def test_heads_are_followed_where_they_are_seen():
+    track = poses(actor(6).truth(), 64, 64)
+    boxes = driving.head_boxes(track) * 64
+    for box, real in zip(boxes, actor(6).truth()["faces"][0], strict=True):
+        middle = (real[:2] + real[2:]) / 2
+        assert (box[:2] < middle).all() and (middle < box[2:]).all()
+        assert 0.6 < (box[2] - box[0]) / (real[2] - real[0]) < 1.8
+    points = track.points.copy()
+    points[2:5] = np.nan
+    held = driving.head_boxes(replace(track, points=points)) * 64
+    assert np.abs(held - boxes).max() < 6
+    points[:] = np.nan
+    with pytest.raises(HyError, match="no head"):
+        driving.head_boxes(replace(track, points=points))
+
+
+def test_a_mood_that_lasts_is_seen_whoever_wears_it():
+    """A face that smiles all the time isn't calm, and who it is matters less than what it shows."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for seed in range(400):
+        clip = actor(seed, frames=3, framing="face")
+        mood = clip.stage.characters[0].performance.expressions[0]
+        if len(found.setdefault(mood, [])) < 12:
+            values = against_calm(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
+            found[mood].append(values.mean(0).ravel())
+    middles = {mood: np.mean(values[:6], 0) for mood, values in found.items()}
+    right = [
+        min(middles, key=lambda other: np.linalg.norm(value - middles[other])) == mood
+        for mood, values in found.items()
+        for value in values[6:]
+    ]
+    assert len(right) == 30 and np.mean(right) > 0.75
+    points = actor(3, framing="face").truth()["landmarks"][0]
+    turned = 2 * points @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + rng.normal(size=2)
+    np.testing.assert_allclose(against_calm(points), against_calm(turned), atol=1e-6)
+
+
+def test_a_face_codec_must_be_the_one(tiny, fed, options, tmp_path):
+    mime = pose_file(tmp_path / "mime.json")
+    (tmp_path / "codec.safetensors").write_bytes(b"x")
+    with pytest.raises(UsageError, match="no codec"):
+        fed(expression=mime, face_codec=tmp_path / "codec.safetensors")
+    coded = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
+    with pytest.raises(MissingError, match="read a face codec"):
+        fed(expression=mime, weights=weights(tiny, tmp_path / "c.safetensors", coded))
+
+
+@pytest.mark.parametrize("driver", ["pose", "expression"])
+def test_weights_without_the_driver_say_so(tiny, options, tmp_path, driver):
+    file = weights(tiny, tmp_path / "speech.safetensors", replace(CONFIG, expression=None, pose="none"))
+    avatar = Avatar(**(options | {"weights": file, driver: pose_file(tmp_path / "a.json")}))
+    avatar.validate(tiny.request)
+    with pytest.raises(UsageError, match=f"--avatar-{driver}: this model's avatar follows no {driver}"):
+        generate(tiny.request, [avatar], model=tiny.model)
+
+
+def test_what_is_no_driver(options, tiny, tmp_path, face):
+    Image.new("RGB", (8, 8)).save(tmp_path / "nobody.png")
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    body = pose_file(tmp_path / "body.json")
+    for more, said in (
+        ({"pose": tmp_path / "bad.json"}, "--avatar-pose: .*no pose file"),
+        ({"expression": tmp_path / "bad.mp4"}, "--avatar-expression: "),
+        ({"pose": tmp_path / "none.mp4"}, "no such file"),
+        ({"expression": body, "mask": [face, face]}, "2 for 1 faces"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Avatar(**(options | more)).validate(tiny.request)
+    with pytest.raises(UsageError, match="no person 3"):
+        Avatar(**options, pose=body, pose_person=3).dance(tiny.request, Span(9, 8.0))
+    assert Avatar(**options, pose=body).defaults({"width": 64, "height": 64, "fps": 8.0})["frames"] == 9
+
+
+def test_the_contract_with_all_drivers(contract, options, tmp_path):
+    body = pose_file(tmp_path / "body.json")
+    contract(Avatar, **options, pose=body, expression=body)
+
+
+def test_a_long_clip_in_windows(tiny, options, tmp_path):
+    """Each window takes its part of every driver."""
+    request = replace(tiny.request, frames=17)
+    avatar = Avatar(**options, pose=pose_file(tmp_path / "a.json"), expression=pose_file(tmp_path / "b.json"))
+    cond = tiny.condition(request)
+    avatar.encode(request, cond)
+    window = cond.window([2, 3]).feeds["avatar"]
+    whole = cond.feeds["avatar"]
+    assert torch.equal(window["pose"], whole["pose"][:, :, 2:4])
+    assert torch.equal(window["pose_mask"], whole["pose_mask"][:, 2:4])
+    assert torch.equal(window["expression"]["features"], whole["expression"]["features"][:, :, 8:13])
