@@ -28,11 +28,11 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 DIT = DiTConfig(
-    width=80,
-    heads=2,
+    width=96,
+    heads=3,
     depth_double=3,
     depth_single=2,
-    rope_dims=(8, 16, 16),
+    rope_dims=(8, 12, 12),
     text_dim=32,
     pooled_dim=16,
     guidance=False,

@@ -17,7 +17,7 @@ from hy_core.weights.keys import COMFYUI, DIFFUSERS
 from hy_i2v.plugin import I2V
 
 TINY = DiTConfig(
-    width=40, heads=1, depth_double=1, depth_single=1, depth_refiner=1, rope_dims=(8, 16, 16), text_dim=32,
+    width=32, heads=1, depth_double=1, depth_single=1, depth_refiner=1, rope_dims=(8, 12, 12), text_dim=32,
     pooled_dim=16, guidance=False,
 )  # fmt: skip
 KINDS = {"held": replace(TINY, guidance=True), "beside": replace(TINY, in_channels=33)}

@@ -124,11 +124,11 @@ class DiTConfig:
 
 DiTConfig.named = {
     "pocket": DiTConfig(
-        width=160,
+        width=128,
         heads=4,
         depth_double=2,
-        depth_single=6,
-        rope_dims=(8, 16, 16),
+        depth_single=4,
+        rope_dims=(8, 12, 12),
         text_dim=128,
         pooled_dim=64,
         guidance=False,

@@ -130,5 +130,5 @@ class VAEConfig:
 
 VAEConfig.named = {
     "884-16c-hy": VAEConfig(),
-    "pocket": VAEConfig(channels=(8, 16, 48, 96), layers=1, groups=1),
+    "pocket": VAEConfig(channels=(16, 32, 64), layers=1, groups=1, space=4),
 }
