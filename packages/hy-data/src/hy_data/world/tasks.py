@@ -66,6 +66,13 @@ TASKS: dict[str, Task] = {
         clips=2,
         frames=9,
     ),
+    "avatar": Task(
+        "characters that follow speech, faces and poses",
+        "hy_data.world.avatar:measure",
+        plugin="avatar",
+        clips=5,
+        frames=9,
+    ),
     "audio": Task(
         "sound made for clips",
         "hy_data.world.audio:measure",
@@ -184,6 +191,7 @@ class Each(Conditioner):
         self.clips[request.seed].finish(request, result)
 
     def weights(self) -> str | None:
+        self.first.home = self.home
         return self.first.weights()
 
 
