@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -133,6 +136,46 @@ def test_an_adversarial_run_in_two_parts_equals_one_run(tmp_path):
     assert not any(key.startswith("critic") for key in saved["callbacks"]["Average"]["average"])
 
 
+def flags(folder, **more):
+    """The command line of a tiny vocoder's run."""
+    sets = {"batch": 2, "eval_every": 0, "save_every": 1, **SMALL["pocket-vocoder"], **more}
+    command = [
+        sys.executable,
+        "-m",
+        "hy_core",
+        "train",
+        "pocket-vocoder",
+        "-q",
+        "--json",
+        "--out",
+        str(folder),
+    ]
+    return command + [part for key, value in sets.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.mark.slow
+def test_a_killed_adversarial_run_goes_on(tmp_path):
+    first = subprocess.Popen(flags(tmp_path, steps=30), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert 0 < torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] < 30
+    subprocess.run(flags(tmp_path, steps=30), check=True, stdout=subprocess.DEVNULL)
+    train(VocoderObjective, small("pocket-vocoder", steps=30, save_every=1), tmp_path / "whole")
+    once, twice = weights(tmp_path / "whole"), weights(tmp_path)
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+@pytest.mark.slow
+def test_two_processes_train_against_one_critic(tmp_path):
+    done = subprocess.run(flags(tmp_path, steps=3, devices=2), check=True, capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["step"] == 3
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
 def test_each_half_of_an_adversarial_step_trains_its_own_network(tmp_path):
     settings = small("pocket-vocoder")
     objective = VocoderObjective(settings, tmp_path)
@@ -231,12 +274,12 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
     with pytest.raises(UsageError, match="model.bins"):
         MelVAEObjective(small("pocket-mel-vae", **{"model.bins": 40}), tmp_path)
     with pytest.raises(UsageError, match="data.source"):
-        MelVAEObjective(small("pocket-mel-vae", **{"data.clips": {"colours": 3}}), tmp_path)
-    with pytest.raises(UsageError, match="did you mean"):
+        MelVAEObjective(small("pocket-mel-vae", **{"data.clips.colours": 3}), tmp_path)
+    with pytest.raises(UsageError, match="no dataset .world-sounds."):
         MelVAEObjective(small("pocket-mel-vae", **{"data.source": "world-sounds"}), tmp_path)
     with pytest.raises(HyError, match="have no sound"):
         waveforms([{"fps": 8}], 16000, 100, np.random.default_rng(0))
-    with pytest.raises(UsageError, match="bf16"):
+    with pytest.raises(UsageError, match="adversarial"):
         train(VocoderObjective, small("pocket-vocoder", precision="16-mixed"), tmp_path)
     (tmp_path / "audio.json").write_text('{"seconds": -1}')
     with pytest.raises(HyError, match="windows of -1"):
@@ -261,6 +304,6 @@ def test_the_worlds_bounces_are_at_no_fixed_moment():
         for moment, _ in impacts(item["scene"], item["frames"], item["fps"]):
             if 0 <= moment - item["start"] / item["fps"] < seconds:
                 moments.add(round((moment - item["start"] / item["fps"]) / seconds, 2))
-    assert len(lengths) == 10 and len(moments) > 15
+    assert len(lengths) >= 8 and len(moments) > 15
     one, same = clips[7], clips[7]
     assert np.array_equal(one["sound"], same["sound"]) and np.array_equal(one["pixels"](), same["pixels"]())
