@@ -191,7 +191,8 @@ class Run:
             )
             result = Result(frames, request.fps, provenance=record, request=request)
             self.tell("finish", group[row])
-            for conditioner in self.conditioners:
+            # By name, as all that adds up: sound is made and speech put over it in whatever order plugins are given.
+            for conditioner in sorted(self.conditioners, key=lambda one: one.name):
                 conditioner.finish(request, result)  # 6
             results.append(result)
             self.end(result)
