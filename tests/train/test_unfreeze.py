@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from hy_core.errors import UsageError
+from hy_core.objective import Objective
 from hy_train import recipe
 from hy_train.fit import run
-from hy_core.objective import Objective
 from hy_train.recipe import Unfreeze
 from hy_train.unfreeze import Unfreezing, schedule
 from torch import nn
