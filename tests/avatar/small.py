@@ -87,6 +87,7 @@ def llava() -> LlavaForConditionalGeneration:
 
 def state() -> dict[str, torch.Tensor]:
     """The checkpoint of the network, under the released names."""
+    torch.manual_seed(3)  # biases keep their start values
     dit = DiT(DIT)
     network.extend(dit, "avatar", AVATAR)
     own = randomised(dit, 3).state_dict()
@@ -101,6 +102,7 @@ def folder(root: Path) -> Path:
         part.mkdir(parents=True)
     torch.save({"module": state()}, base / "transformers" / "mp_rank_00_model_states.pt")
     (base / "transformers" / "config.json").write_text(json.dumps(DIT.to_json()))
+    torch.manual_seed(4)
     vae = randomised(VAE(SMALL_VAE), 1)
     torch.save(
         {"state_dict": {f"vae.{k}": v for k, v in vae.state_dict().items()}},

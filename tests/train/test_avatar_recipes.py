@@ -137,7 +137,9 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
         expression=tmp_path / "pose.npz", pose_fit=False, pose_strength=1.0,
     )  # fmt: skip
     request = Request("x", width=32, height=32, frames=9, fps=8.0)
-    cond = Condition(batch["text"][:1], batch["pooled"][:1], 3, (4, 4), 8.0, vae=objective.vae, folder=folder)
+    cond = Condition(
+        batch["text"][:1], batch["pooled"][:1], 3, given.size, 8.0, vae=objective.vae, folder=folder
+    )
     avatar.encode(request, cond)
     feed = cond.feeds["avatar"]
     spoken = (feed["speech"]["features"][0, 0] - row["speech"][0]).abs()
