@@ -23,6 +23,7 @@ from hy_core.weights import (
     save_port_weights,
     save_safetensors,
 )
+from hy_core.weights.files import metadata as notes_of
 from hy_core.weights.keys import COMFYUI, DIFFUSERS
 from hy_core.weights.strict import finite
 from safetensors.torch import save_file
@@ -390,3 +391,13 @@ def test_saving_is_whole_or_nothing(tmp_path: Path) -> None:
 def save(state: dict[str, torch.Tensor], path: Path) -> Path:
     save_safetensors(path, state)
     return path
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50], ids=["like a pickle", "like a zip"])
+def test_a_header_whose_length_looks_like_another_format(tmp_path: Path, length: int) -> None:
+    """safetensors begins with a length: 128 is the first byte of a pickle, 19280 the first two of a zip."""
+    head = b'{"__metadata__":{"note":"x"},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(struct.pack("<Q", length) + head.ljust(length) + struct.pack("<f", 3.0))
+    assert load_state(file)["w"].tolist() == [3.0]
+    assert notes_of(file) == {"note": "x"}

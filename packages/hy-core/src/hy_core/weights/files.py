@@ -98,6 +98,7 @@ def _kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(16)
+            size = path.stat().st_size
     except OSError as error:
         raise HyError(f"can't read {path}: {error.strerror}") from None
     if not head:
@@ -106,10 +107,12 @@ def _kind(path: Path) -> str:
         return "a GGUF file, which isn't supported yet"
     if head.startswith(b"version https://"):
         return "a Git LFS pointer and not the file itself"
-    if head.startswith(b"PK") or head[:1] == b"\x80":
-        return "torch"
-    if len(head) > 8 and head[8:9] == b"{":
+    torch_like = head.startswith(b"PK") or head[:1] == b"\x80"
+    # safetensors begins with the length of its header, whose bytes may happen to be torch's first ones.
+    if head[8:9] == b"{" and (not torch_like or int.from_bytes(head[:8], "little") <= size - 8):
         return "safetensors"
+    if torch_like:
+        return "torch"
     return "not a weight file that hy knows"
 
 
