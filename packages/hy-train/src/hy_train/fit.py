@@ -103,9 +103,11 @@ def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
     """How several processes work together; "auto" for one."""
     if recipe.devices == 1:
         return "auto"
-    # In each half of an adversarial step the other half's network has no gradients.
+    # In each half of an adversarial step the other half's network has no gradients, nor have a plugin's modules in a
+    # batch that the plugin doesn't condition.
     backend = None if torch.cuda.is_available() else "gloo"
-    return DDPStrategy(process_group_backend=backend, find_unused_parameters=objective.critic is not None)
+    partly = objective.critic is not None or bool(recipe.conditioning)
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=partly)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ class Bucket:
 
     None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then
     clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows; 0 leaves it to the
-    source. `source` names the dataset that the clips come from.
+    source. `source` names the dataset that the clips come from, `conditioning` those of the recipe's plugins that
+    condition its batches; all of them if it isn't given.
     """
 
     frames: int
@@ -45,6 +46,7 @@ class Bucket:
     begin: float = 0.0
     objects: int = 0
     source: str = ""  # that of the recipe if not given
+    conditioning: tuple[str, ...] | None = None
 
     @property
     def file(self) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import UsageError
 from torch import Tensor, nn
 
@@ -20,11 +21,17 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = _QUINTIC
     wide = update.shape[0] <= update.shape[1]
     x = update if wide else update.T
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(_precision(x.device))
     for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.T
+    return (x if wide else x.T).to(update.dtype)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """What the iteration is computed in: it needs no more than bfloat16, where that is fast."""
+    fast = CPU_HAS_BF16 if device.type == "cpu" else device.type == "cuda"
+    return torch.bfloat16 if fast else torch.float32
 
 
 # Parts of a DiT that work on vectors rather than tokens, by their names in it.

@@ -72,7 +72,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
 
     `lengths` are the rows' token counts, in order. The kernel is the one of `set_attention`.
     """
-    name = _chosen if _chosen != "auto" else _best(q)
+    name = _chosen if _chosen != "auto" else _best(q, lengths)
     return BACKENDS[name](q, k, v, lengths)
 
 
@@ -121,12 +121,16 @@ def problem(name: str) -> str:
     return "" if same else "it gives wrong numbers"
 
 
-def _best(q: Tensor) -> str:
+#: Tokens of a row up to which a CPU that trains in bfloat16 keeps the scores: they take less than the MLPs then.
+SHORT = 512
+
+
+def _best(q: Tensor, lengths: Sequence[int]) -> str:
     """The fastest kernel that works for such queries, as measured (docs/dit.md)."""
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return next((name for name in ("flash3", "flash2") if not problem(name)), "sdpa")
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and CPU_HAS_BF16 and not q.requires_grad:
-        return "matmul"
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and CPU_HAS_BF16:
+        return "matmul" if not q.requires_grad or max(lengths) <= SHORT else "sdpa"
     return "sdpa"
 
 

@@ -17,7 +17,8 @@ class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
     Modules are called in the order of attachment as `module(x, feeds[name])` and return a tensor of x's shape
-    and dtype. Their parameters are saved under the port's key and the plugin's name.
+    and dtype; those of a plugin that feeds nothing are left out. Their parameters are saved under the port's key and
+    the plugin's name.
     """
 
     def attach(self, name: str, module: nn.Module) -> None:
@@ -37,7 +38,8 @@ class Port(nn.ModuleDict):
 
     def forward(self, x: Tensor, feeds: Mapping[str, Any]) -> Tensor:
         for name, module in self.items():
-            x = module(x, feeds[name])
+            if name in feeds:
+                x = module(x, feeds[name])
         return x
 
 

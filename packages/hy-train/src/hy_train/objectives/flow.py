@@ -84,6 +84,11 @@ class FlowObjective(Objective):
         plugins = Plugins()
         plugins.load(*recipe.conditioning)
         self.conditioners = [plugins.conditioners().pick(name)() for name in recipe.conditioning]
+        for name in (name for one in self.buckets for name in one.conditioning or ()):
+            if name not in recipe.conditioning:
+                raise UsageError(
+                    f"data.buckets: conditioning {name!r} has no table", f"add [conditioning.{name}]"
+                )
         self.notes = {one.name: self._attach(one) for one in self.conditioners}
 
     def _attach(self, conditioner: Conditioner) -> dict[str, str]:
@@ -139,8 +144,15 @@ class FlowObjective(Objective):
             "prompts": prompts,
             "pixels": partial(self.latents.pixels, bucket, indices),
             "truth": lambda row: self.latents.clip(bucket, int(indices[row])).truth(),
-            "keys": [f"{bucket}-{index}" for index in indices],
+            "keys": [f"{self.buckets[bucket].file}-{index}" for index in indices],
+            "folder": self.folder,
+            "conditioners": self._acting(bucket),
         }
+
+    def _acting(self, bucket: int) -> list[Conditioner]:
+        """The plugins that condition the batches of a bucket."""
+        names = self.buckets[bucket].conditioning
+        return [one for one in self.conditioners if names is None or one.name in names]
 
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
         """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded."""
@@ -168,7 +180,7 @@ class FlowObjective(Objective):
         time = sample_times(rows, self.options.times, self.options.shift, generator=generator).to(data.device)
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(data, batch["text"], batch["pooled"])
-        self._encode(self.conditioners, batch, cond, generator)
+        self._encode(batch, cond, generator)
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
         free = [frame for frame in range(frames) if frame not in cond.pins]
         predicted, target = predicted[:, :, free], velocity(data, noise)[:, :, free]
@@ -177,10 +189,8 @@ class FlowObjective(Objective):
         weight = cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
         return (weight * (predicted - target).square()).mean(), {}
 
-    def _encode(
-        self, who: list[Conditioner], batch: dict[str, Any], cond: Condition, generator: torch.Generator
-    ) -> None:
-        for conditioner in who:
+    def _encode(self, batch: dict[str, Any], cond: Condition, generator: torch.Generator) -> None:
+        for conditioner in batch["conditioners"]:
             settings = self.recipe.conditioning[conditioner.name]
             conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
 
@@ -204,8 +214,11 @@ class FlowObjective(Objective):
         data, generator = batch["latents"], torch.Generator().manual_seed(0)
         noise = torch.randn(data.shape, generator=generator)
         cond = self.condition(data, batch["text"], batch["pooled"])
-        owners = {port_owner(key) for key in self.model.state_dict()}  # their modules need to be fed
-        self._encode([one for one in self.conditioners if one.name in owners], batch, cond, generator)
+        owners = {
+            port_owner(key) for key in self.model.state_dict()
+        }  # those without modules only give frames
+        batch["conditioners"] = [one for one in batch["conditioners"] if one.name in owners]
+        self._encode(batch, cond, generator)
         free = [frame for frame in range(data.shape[2]) if frame not in cond.pins]
         denoiser = Denoiser(self.model, cond)
         losses = {}

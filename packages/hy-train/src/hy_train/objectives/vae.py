@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hy_core.errors import MissingError
+from hy_core.errors import MissingError, UsageError
 from hy_core.objective import Objective, seeded
 from hy_core.tables import from_table
 from hy_core.vae import VAE, VAEConfig
@@ -23,7 +23,9 @@ from hy_train.recipe import Recipe
 from hy_train.source import WORLD, sources
 
 if TYPE_CHECKING:
-    from hy_data.world.clips import Source
+    from collections.abc import Sequence
+
+    from hy_data.world.clips import Clip, Source
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,28 @@ class VAEObjective(Objective):
         self.sources = list(sources(names, self.data.sources, recipe.plugins).values())
         torch.manual_seed(recipe.seed)
         if self.data.start:
-            self.model = read_vae(Path(self.data.start)).requires_grad_(True)
-            self.config = self.model.config
+            self.model = self._started().requires_grad_(True)
         else:
-            self.config = from_table(VAEConfig, recipe.model, "model")
-            self.model = VAE(self.config)
+            self.model = VAE(from_table(VAEConfig, recipe.model, "model"))
             start(self.model, self.weights.logvar)
+        self.config = self.model.config
         if self.weights.decoder_only:
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
+
+    def _started(self) -> VAE:
+        """The codec of `data.start`, with fewer latent channels if [model] says so."""
+        model, wanted = read_vae(Path(self.data.start)), self.recipe.model
+        if sorted(wanted) not in ([], ["latent_channels"]):
+            raise UsageError(
+                f"[model] is given, but data.start = {self.data.start!r} says what the codec is",
+                "leave [model] out, or give latent_channels alone",
+            )
+        if not wanted:
+            return model
+        rng, size = np.random.default_rng(seeded(self.recipe.seed, 6)), self.data.size
+        clips = [self._source(rng).clip(rng, "train", self.data.frames, size, size) for _ in range(48)]
+        return narrowed(model, wanted["latent_channels"], clips, self.weights.logvar)
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
         """Clips [B, 3, T, H, W] in [-1, 1]; all of a batch have one length."""
@@ -174,6 +189,44 @@ def start(model: VAE, logvar: float) -> None:
     channels = model.config.latent_channels
     model.quant_conv.weight[channels:] = 0
     model.quant_conv.bias[channels:] = logvar
+
+
+@torch.no_grad()
+def narrowed(model: VAE, channels: int, clips: Sequence[Clip], logvar: float) -> VAE:
+    """The same codec with fewer latent channels: the principal components of its latents on `clips`.
+
+    Exact but for what the components leave out: changes of basis are folded into the convolutions beside the latents.
+    The components' spreads are brought closer to each other (square roots, 2 on average), and the log-variance begins
+    at `logvar`. UsageError unless there are fewer channels than before.
+    """
+    before = model.config.latent_channels
+    if not 0 < channels < before:
+        raise UsageError(f"model.latent_channels = {channels}: not fewer than data.start's {before}")
+    latents = torch.cat([model.encode(pixels(clip.pixels())[None]).mode() for clip in clips])
+    flat = latents.transpose(0, 1).flatten(1)
+    mean, (spread, axes) = flat.mean(1), torch.linalg.eigh(torch.cov(flat))
+    spread, axes = spread.flip(0)[:channels], axes.flip(1)[:, :channels]
+    gain = 2 * (spread.mean() / spread) ** 0.25 / spread.sqrt().mean()
+    there, back = (axes * gain).T, axes / gain  # [channels, before], [before, channels]
+
+    small = VAE(replace(model.config, latent_channels=channels))
+    beside = ("quant_conv.", "post_quant_conv.", "encoder.conv_out.", "decoder.conv_in.")
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith(beside)}
+    small.load_state_dict(kept, strict=False)
+    quant = model.quant_conv.weight[:before, :, 0, 0, 0]  # what makes the mean
+    out, new = model.encoder.conv_out.conv, small.encoder.conv_out.conv
+    new.weight.zero_()
+    new.weight[:channels] = torch.einsum("ij,jk,k...->i...", there, quant, out.weight)
+    new.bias.fill_(logvar)
+    new.bias[:channels] = there @ (quant @ out.bias + model.quant_conv.bias[:before] - mean)
+    post, bias = model.post_quant_conv.weight[:, :, 0, 0, 0], model.post_quant_conv.bias
+    into, new = model.decoder.conv_in.conv, small.decoder.conv_in.conv
+    new.weight.copy_(torch.einsum("oi...,ij,jk->ok...", into.weight, post, back))
+    new.bias.copy_(into.bias + into.weight.sum((2, 3, 4)) @ (post @ mean + bias))
+    for conv in (small.quant_conv, small.post_quant_conv):
+        conv.weight.copy_(torch.eye(len(conv.weight))[:, :, None, None, None])
+        conv.bias.zero_()
+    return small
 
 
 def read_vae(folder: Path) -> VAE:
