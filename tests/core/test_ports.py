@@ -38,6 +38,14 @@ def answer(dit: DiT, feeds=None, frames: int = 3) -> torch.Tensor:
     return dit(latents, time, prepared, feeds or {})
 
 
+def test_a_plugin_that_feeds_nothing_changes_nothing(dit: DiT) -> None:
+    extended = copy.deepcopy(dit)
+    extended.embed.attach("one", Additive(5, 24))
+    wake(extended.embed["one"])
+    assert torch.equal(answer(extended), answer(dit))
+    assert not torch.equal(answer(extended, {"one": torch.randn(2, 3, 5)}), answer(dit))
+
+
 class Nothing(torch.nn.Module):
     def forward(self, x, feeds):
         return x

@@ -74,6 +74,26 @@ def test_a_bucket_can_be_of_clips_with_one_thing(tmp_path):
 
 
 @needs_pocket
+def test_a_bucket_chooses_the_plugins_that_condition_it(tmp_path):
+    free = TINY["data"]["buckets"][0]
+    all_of_it = {"first": 1.0, "ends": 0.0, "start": 0.0, "noise": 0.0}
+    buckets = [{**free, "frames": 9}, {**free, "conditioning": []}]
+    table = {**TINY, "conditioning": {"i2v": all_of_it}, "data": {"buckets": buckets}}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    given = {}
+    for step in range(16):
+        batch = objective.batch(step)
+        cond = objective.condition(batch["latents"], batch["text"], batch["pooled"])
+        objective._encode(batch, cond, torch.Generator().manual_seed(0))
+        given.setdefault(batch["latents"].shape[2], set()).add(tuple(cond.pins))
+    assert given == {3: {(0,)}, 2: {()}}
+    buckets[1]["conditioning"] = ["avatar"]
+    with pytest.raises(UsageError, match="avatar"):
+        FlowObjective(recipe.parse(table), tmp_path)
+
+
+@needs_pocket
 def test_latents_are_kept_and_made_once(objective):
     files = sorted(objective.latents.folder.iterdir())
     times = [file.stat().st_mtime_ns for file in files]

@@ -15,6 +15,15 @@ def test_orthogonalise_brings_singular_values_near_one(shape):
     assert 0.5 < values.min() and values.max() < 1.4
 
 
+def test_orthogonalise_gives_what_it_got_whatever_it_computes_in():
+    torch.manual_seed(0)
+    update = torch.randn(16, 48)
+    found = optim.orthogonalise(update)
+    assert found.dtype == update.dtype
+    wanted = torch.linalg.svd(update, full_matrices=False)
+    assert torch.cosine_similarity(found.flatten(), (wanted.U @ wanted.Vh).flatten(), dim=0) > 0.95
+
+
 def test_adamw_equals_torchs():
     torch.manual_seed(0)
     ours = nn.Linear(5, 3, bias=False)

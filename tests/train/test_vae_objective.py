@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hy_core.errors import UsageError
+from hy_core.vae import VAE, VAEConfig
+from hy_data.world.dataset import WorldDataset
+from hy_train import recipe
+from hy_train.objectives.vae import VAEObjective, narrowed, pixels, start
+
+SMALL = VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=1, space=4)
+
+
+def codec() -> VAE:
+    """A small codec; its last two latent channels are the same, so that three say it all."""
+    torch.manual_seed(0)
+    vae = VAE(SMALL)
+    start(vae, -4.0)
+    with torch.no_grad():
+        vae.quant_conv.weight[3], vae.quant_conv.bias[3] = vae.quant_conv.weight[2], 0.7
+        for conv in (vae.quant_conv, vae.post_quant_conv, vae.decoder.conv_in.conv):
+            conv.bias += torch.linspace(-0.5, 0.5, len(conv.bias))
+    return vae.eval()
+
+
+def clips(count: int = 4) -> list:
+    rng, source = np.random.default_rng(0), WorldDataset()
+    return [source.clip(rng, "train", 5, 32, 32) for _ in range(count)]
+
+
+@torch.no_grad()
+def test_a_narrowed_codec_keeps_what_its_components_hold():
+    vae = codec()
+    small = narrowed(vae, 3, clips(), logvar=-4.0)
+    video = pixels(clips(1)[0].pixels())[None]
+    torch.testing.assert_close(
+        small.decode(small.encode(video).mode()), vae.decode(vae.encode(video).mode()), atol=1e-4, rtol=1e-4
+    )
+    less = narrowed(vae, 1, clips(), logvar=-4.0)
+    assert not torch.allclose(
+        less.decode(less.encode(video).mode()), vae.decode(vae.encode(video).mode()), atol=1e-2
+    )
+
+
+@torch.no_grad()
+def test_narrowed_latents_are_uncorrelated_and_two_wide_with_little_noise():
+    vae = codec()
+    small = narrowed(vae, 3, clips(), logvar=-4.0)
+    found = [small.encode(pixels(clip.pixels())[None]) for clip in clips()]
+    flat = torch.cat([one.mode() for one in found]).transpose(0, 1).flatten(1)
+    spread = torch.cov(flat)
+    assert spread.diagonal().sqrt().mean() == pytest.approx(2.0, rel=0.35)
+    assert (spread - spread.diagonal().diag()).abs().max() < 1e-2
+    assert flat.mean(1).abs().max() < 1e-2
+    assert all(torch.equal(one.logvar, torch.full_like(one.logvar, -4.0)) for one in found)
+
+
+@pytest.mark.parametrize("channels", [0, 4, 5])
+def test_a_codec_can_only_be_narrowed(channels):
+    with pytest.raises(UsageError, match="latent_channels"):
+        narrowed(codec(), channels, clips(), logvar=-4.0)
+
+
+def test_training_goes_on_from_a_narrowed_codec(tmp_path):
+    table = {
+        "objective": "vae",
+        "steps": 2,
+        "batch": 1,
+        "model": {"latent_channels": 3},
+        "data": {"size": 32, "frames": 5, "start": str(tmp_path / "export")},
+    }
+    (tmp_path / "first").mkdir()
+    wide = VAEObjective(
+        recipe.parse({**table, "model": {**SMALL.to_json()}, "data": {"size": 32, "frames": 5}}), tmp_path
+    )
+    with torch.no_grad():
+        wide.export(tmp_path / "export")
+    narrow = VAEObjective(recipe.parse(table), tmp_path)
+    assert narrow.config.latent_channels == 3
+    loss, _ = narrow.loss(torch.zeros(1, 3, 5, 32, 32), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(weight.grad is not None for weight in narrow.model.parameters())
+    with pytest.raises(UsageError, match="leave \\[model\\] out|says what the codec is"):
+        VAEObjective(recipe.parse({**table, "model": {"layers": 2}}), tmp_path)
