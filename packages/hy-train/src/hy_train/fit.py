@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from hy_core.dit import Port
 from hy_core.errors import HyError, UsageError
 from hy_core.objective import Objective
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -106,7 +107,9 @@ def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
     # In each half of an adversarial step the other half's network has no gradients, nor have a plugin's modules in a
     # batch that the plugin doesn't condition.
     backend = None if torch.cuda.is_available() else "gloo"
-    partly = objective.critic is not None or bool(recipe.conditioning)
+    partly = objective.critic is not None or any(
+        isinstance(module, Port) and len(module) for module in objective.model.modules()
+    )
     return DDPStrategy(process_group_backend=backend, find_unused_parameters=partly)
 
 

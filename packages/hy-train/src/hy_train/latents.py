@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.objective import seeded
 from rich.console import Console
 from rich.progress import track
@@ -35,7 +36,8 @@ class Bucket:
     None are drawn before the share `begin` of the run's steps is done: pictures first, which cost a fraction, then
     clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows; 0 leaves it to the
     source. `source` names the dataset that the clips come from, `conditioning` those of the recipe's plugins that
-    condition its batches; all of them if it isn't given.
+    condition its batches (all of them if it isn't given), `batch` the rows of these (the recipe's if 0): of pictures
+    more fit into the time of a step than of clips.
     """
 
     frames: int
@@ -47,6 +49,7 @@ class Bucket:
     objects: int = 0
     source: str = ""  # that of the recipe if not given
     conditioning: tuple[str, ...] | None = None
+    batch: int = 0
 
     @property
     def file(self) -> str:
@@ -106,7 +109,9 @@ class Latents:
             last, rows = min(first + _SHARD, b.clips), []
             for start in range(first, last, _ROWS):
                 videos = self.pixels(number, range(start, min(start + _ROWS, last)))
-                rows.append(vae.to_model(vae.encode(videos).mode()).half())
+                with torch.autocast("cpu", torch.bfloat16, enabled=CPU_HAS_BF16):  # half the time
+                    found = vae.encode(videos).mode()
+                rows.append(vae.to_model(found).half())
             save_atomic({"latents": torch.cat(rows)}, path)
         self._held = [
             torch.cat([load_file(path)["latents"] for number, _, path in shards if number == wanted])

@@ -155,24 +155,29 @@ class FlowObjective(Objective):
         return [one for one in self.conditioners if names is None or one.name in names]
 
     def _draw(self, group: int, rank: int) -> list[tuple[int, np.ndarray, list[str]]]:
-        """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded."""
-        rng = np.random.default_rng(seeded(self.recipe.seed, 3, group, rank))
+        """Several batches at once: rows of nearly one caption length stand together, for then nothing is padded.
+
+        All ranks take a step's batch from one bucket, so that none waits for another.
+        """
         done = group * _TOGETHER / self.recipe.steps
         shares = np.array([bucket.share * (done >= bucket.begin) for bucket in self.buckets])
-        chosen = rng.choice(len(self.buckets), _TOGETHER, p=shares / shares.sum())
-        batches = []
+        alike = np.random.default_rng(seeded(self.recipe.seed, 3, group))
+        chosen = alike.choice(len(self.buckets), _TOGETHER, p=shares / shares.sum())
+        rng = np.random.default_rng(seeded(self.recipe.seed, 3, group, rank))
+        batches: list[Any] = [None] * _TOGETHER
         for bucket in np.unique(chosen):
-            count = int((chosen == bucket).sum())
-            indices = rng.integers(self.buckets[bucket].clips, size=count * self.recipe.batch)
+            places = rng.permutation(np.flatnonzero(chosen == bucket))
+            rows = self.buckets[bucket].batch or self.recipe.batch
+            indices = rng.integers(self.buckets[bucket].clips, size=len(places) * rows)
             prompts = [
                 "" if rng.random() < self.options.drop else self.latents.caption(int(bucket), int(i), rng)
                 for i in indices
             ]
             lengths = [len(self.encoder.llm.tokens(prompt)[0]) for prompt in prompts]
             order = np.argsort(lengths, kind="stable")
-            for rows in np.array_split(order, count):
-                batches.append((int(bucket), indices[rows], [prompts[i] for i in rows]))
-        return [batches[i] for i in rng.permutation(len(batches))]
+            for place, chunk in zip(places, np.array_split(order, len(places)), strict=True):
+                batches[place] = int(bucket), indices[chunk], [prompts[i] for i in chunk]
+        return batches
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         data = batch["latents"]
@@ -201,6 +206,7 @@ class FlowObjective(Objective):
             pooled=pooled,
             frames=data.shape[2],
             size=tuple(data.shape[3:]),
+            patch=tuple(self.config.patch[1:]),
             vae=self.vae,
             folder=self.source.folder,
         )
