@@ -9,7 +9,7 @@ import pytest
 import torch
 from hy_avatar.network import AvatarConfig
 from hy_avatar.plugin import Avatar
-from hy_avatar.training import Teacher, poses
+from hy_avatar.training import poses
 from hy_core import generate, models
 from hy_core.errors import UsageError
 from hy_core.request import Request
@@ -126,7 +126,7 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
     truth = objective.latents.clip(0, 1).truth()
     batch = {**objective.batch(0), "generator": torch.Generator().manual_seed(0)}
     given = objective.condition(batch["latents"][:1], batch["text"][:1], batch["pooled"][:1])
-    row = objective.conditioners[0].teacher.read(truth, given)
+    (row,) = objective.conditioners[0].teacher.read([truth], given)
     with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
         file.setparams((1, 2, truth["rate"], 0, "NONE", ""))
         file.writeframes((truth["speech"][0] * 32767).astype("<i2").tobytes())
@@ -171,15 +171,6 @@ def test_what_a_recipe_says_wrongly(tmp_path):
     world.prepare()
     with pytest.raises(UsageError, match="the source of the clips doesn't tell"):
         world.loss(world.batch(0), torch.Generator().manual_seed(0))
-
-
-def test_the_truth_of_a_clip_is_read_once(monkeypatch):
-    teacher = Teacher("avatar", AvatarConfig(), __import__("hy_avatar.training").training.Settings())
-    reads = []
-    monkeypatch.setattr(teacher, "read", lambda truth, cond: reads.append(truth) or {"mask": torch.ones(1)})
-    for key in (1, 2, 1, 1):
-        teacher.row(key, 0, lambda row: {}, None)
-    assert len(reads) == 2
 
 
 def test_a_codec_can_learn_the_world_and_its_people(tmp_path):

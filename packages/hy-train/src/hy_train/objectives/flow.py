@@ -28,6 +28,7 @@ from hy_core.text import TextEncoder
 from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
 from torch import Tensor
 
+from hy_train.align import NAME, Align, attach, find_teacher, taught
 from hy_train.latents import Bucket, Latents
 from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
 from hy_train.recipe import Recipe
@@ -52,21 +53,29 @@ class FlowData:
 
 @dataclass(frozen=True)
 class FlowLoss:
-    """How times are drawn and how often the prompt is dropped, for classifier-free guidance."""
+    """How times are drawn and how often the prompt is dropped, for classifier-free guidance.
+
+    `teacher` ("module:function", see `hy_train.align`) turns on representation alignment: the tokens after block `tap`
+    learn, with weight `align`, to know what it says of their places.
+    """
 
     times: str = "logit-normal"  # see hy_core.flow.schedule.sample_times
     shift: float = 1.0
     drop: float = 0.1
+    teacher: str = ""
+    align: float = 0.5
+    tap: int = 1
 
 
 class FlowObjective(Objective):
     """Velocity of noisy latents, given a caption and what the plugins of `[conditioning]` add to it.
 
     A plugin's `encode_batch(batch, cond)` fills the Condition of a batch, as `encode` does of a clip. `batch` holds the
-    clean `latents` [B, C, F, h, w], `pixels()` which draws the clips [B, 3, T, H, W] in [-1, 1], `truth(row)` which
-    tells what the source of the clips knows of one, `keys` that are equal for equal clips, the `prompts`, the
-    `generator` that all chance comes from, and `settings`, the plugin's own table of the recipe. Pinned frames are left
-    out of the loss, the rest counts as the condition's `weight` says.
+    clean `latents` [B, C, F, h, w] of clips of `shape` (B, 3, T, H, W), `pixels()` which draws these in [-1, 1],
+    `truth(row)` which tells what the source of the clips knows of one, `keys` that are equal for equal clips, the
+    `prompts`, the `generator` that all chance comes from, `folder` for what is worth keeping, and `settings`, the
+    plugin's own table of the recipe. Pinned frames are left out of the loss, the rest counts as the condition's
+    `weight` says.
     """
 
     def __init__(self, recipe: Recipe, folder: Path):
@@ -90,6 +99,8 @@ class FlowObjective(Objective):
                     f"data.buckets: conditioning {name!r} has no table", f"add [conditioning.{name}]"
                 )
         self.notes = {one.name: self._attach(one) for one in self.conditioners}
+        self.teacher = find_teacher(self.options.teacher) if self.options.teacher else None
+        self.align: Align | None = None
 
     def _attach(self, conditioner: Conditioner) -> dict[str, str]:
         """Attach a plugin's modules, with the weights that training goes on from; what its file is to say."""
@@ -119,6 +130,9 @@ class FlowObjective(Objective):
         self.latents.fill()
         self.encoder = TextEncoder.load(self.source.folder, "cpu", torch.float32)
         self.vae = self._vae().eval().requires_grad_(False) if self.conditioners else None
+        if self.teacher:
+            told = taught(self.teacher, self._batch(0, np.zeros(1, int), [""]), self.model)
+            self.align = attach(self.model, self.options.tap, told.shape[-1])
 
     def _vae(self):
         if not self.data.vae:
@@ -136,15 +150,17 @@ class FlowObjective(Objective):
 
     def _batch(self, bucket: int, indices: np.ndarray, prompts: list[str]) -> dict[str, Any]:
         """The clips of these numbers, with these words."""
+        one = self.buckets[bucket]
         encoded = self.encoder.encode(prompts)
         return {
             "latents": self.latents.get(bucket, indices),
             "text": encoded.text,
             "pooled": encoded.pooled,
+            "shape": (len(indices), 3, one.frames, one.height, one.width),
             "prompts": prompts,
             "pixels": partial(self.latents.pixels, bucket, indices),
             "truth": lambda row: self.latents.clip(bucket, int(indices[row])).truth(),
-            "keys": [f"{self.buckets[bucket].file}-{index}" for index in indices],
+            "keys": [f"{one.file}-{index}" for index in indices],
             "folder": self.folder,
             "conditioners": self._acting(bucket),
         }
@@ -186,13 +202,19 @@ class FlowObjective(Objective):
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(data, batch["text"], batch["pooled"])
         self._encode(batch, cond, generator)
+        if self.align:
+            cond.feed(NAME, taught(self.teacher, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
         free = [frame for frame in range(frames) if frame not in cond.pins]
         predicted, target = predicted[:, :, free], velocity(data, noise)[:, :, free]
-        if cond.weight is None:
-            return F.mse_loss(predicted, target), {}
-        weight = cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
-        return (weight * (predicted - target).square()).mean(), {}
+        flow = (predicted - target).square()
+        if cond.weight is not None:
+            flow = flow * cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
+        flow = flow.mean()
+        if self.align is None:
+            return flow, {}
+        align = self.align.loss
+        return flow + self.options.align * align, {"flow": flow.item(), "align": align.item()}
 
     def _encode(self, batch: dict[str, Any], cond: Condition, generator: torch.Generator) -> None:
         for conditioner in batch["conditioners"]:
@@ -246,7 +268,7 @@ class FlowObjective(Objective):
         own = {k: v for k, v in self.model.state_dict().items() if port_owner(k) is None}
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in own.items()}
         save_atomic(state, folder / "dit.safetensors")
-        for name in {port_owner(k) for k in self.model.state_dict()} - {None}:
+        for name in self.notes.keys() & {port_owner(k) for k in self.model.state_dict()}:
             save_port_weights(self.model, name, folder / f"{name}.safetensors", self.notes[name])
         config = {**source.config, "name": self.recipe.name, "dit": self.config.to_json()}
         if self.data.vae:

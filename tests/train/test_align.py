@@ -1,0 +1,64 @@
+"""Representation alignment: a teacher's features are told from inside the DiT, and no file keeps what tells them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hy_core.dit import DiT, DiTConfig
+from hy_core.errors import UsageError
+from hy_train import recipe
+from hy_train.align import NAME, Align, attach, find_teacher
+from hy_train.objectives.flow import FlowObjective
+from safetensors.torch import load_file
+from train.test_flow_objective import TINY, needs_pocket
+
+
+def bright(batch, grid):
+    """A teacher: the mean brightness of each clip, everywhere."""
+    frames, rows, columns = grid
+    mean = batch["pixels"]().mean((1, 2, 3, 4))
+    return mean[:, None, None, None].expand(-1, frames, rows * columns, 1)
+
+
+def test_align_leaves_tokens_alone_and_context_frames_out():
+    torch.manual_seed(0)
+    align = Align(8, 3)
+    x = torch.randn(2, 3, 4, 8)
+    assert align(x, torch.zeros(2, 2, 4, 3)) is x
+    first = align.loss
+    align(torch.cat([torch.randn(2, 1, 4, 8), x[:, 1:]], 1), torch.zeros(2, 2, 4, 3))
+    torch.testing.assert_close(align.loss, first)
+    align(x, torch.ones(2, 2, 4, 3))
+    assert not torch.isclose(align.loss, first)
+
+
+def test_unknown_teachers_and_blocks_are_errors():
+    for name in ("nowhere:thing", "hy_train.align:thing", "nothing"):
+        with pytest.raises(UsageError, match="teacher"):
+            find_teacher(name)
+    dit = DiT(
+        DiTConfig(
+            width=24, heads=2, depth_double=1, depth_single=1, rope_dims=(4, 4, 4), text_dim=8, pooled_dim=8
+        )
+    )
+    for block in (0, 3):
+        with pytest.raises(UsageError, match="tap"):
+            attach(dit, block, 3)
+    attach(dit, 2, 3)
+    assert NAME in dit.single_blocks[0].after
+
+
+@needs_pocket
+def test_the_loss_has_the_teachers_share_and_the_export_has_no_head(tmp_path):
+    table = {**TINY, "options": {"teacher": f"{__name__}:bright", "align": 0.5, "tap": 1}}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    loss, logged = objective.loss(objective.batch(0), torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(logged["flow"] + 0.5 * logged["align"], rel=1e-5)
+    loss.backward()
+    assert objective.model.double_blocks[0].after[NAME].head[1].weight.grad.any()
+    with torch.no_grad():
+        objective.evaluate(2)
+        objective.export(tmp_path / "export")
+    assert not any(NAME in key for key in load_file(tmp_path / "export" / "dit.safetensors"))
+    assert not (tmp_path / "export" / f"{NAME}.safetensors").exists()
