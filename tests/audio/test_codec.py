@@ -302,7 +302,7 @@ def test_losses_are_the_papers() -> None:
         torch.testing.assert_close(discriminator_loss(r, m), expected)
         assert feature_loss(r, r).item() == 0 and feature_loss(r, m).item() > 0
     first, second = torch.randn(1, 4, 5), torch.randn(1, 4, 5)
-    parts = vocoder_loss(first, second, *zip(*heard, strict=True))
+    parts = vocoder_loss([first], [second], *zip(*heard, strict=True))
     torch.testing.assert_close(parts["mel"], 45 * (first - second).abs().mean())
     torch.testing.assert_close(parts["features"], 2 * sum(feature_loss(r, m) for r, m in heard))
     torch.testing.assert_close(parts["adversarial"], sum(adversarial_loss(m) for _, m in heard))
@@ -346,7 +346,7 @@ def test_a_vocoder_and_its_judges_train_together() -> None:
         found.backward()
         judge.step()
         heard = [(j(wave[:, None]), j(made[:, None])) for j in judges]
-        parts = vocoder_loss(whole(wave), whole(made), *zip(*heard, strict=True))
+        parts = vocoder_loss([whole(wave)], [whole(made)], *zip(*heard, strict=True))
         play.zero_grad()
         parts["total"].backward()
         play.step()

@@ -99,7 +99,6 @@ def test_hy_audio_gives_a_clip_its_sound(hy, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["{clip}"], 2, "--model"),
         (["{clip}", "--model", "/nowhere"], 3, "no such folder"),
         (["{clip}", "--model", "{empty}"], 3, "no audio model"),
         (["/nowhere.mp4", "--model", "{model}"], 3, "no such file"),
@@ -130,9 +129,7 @@ def test_a_generated_clip_has_sound_that_its_seed_repeats(model, tiny):
     assert np.array_equal(plain.frames, one.frames)  # sound changes no picture
 
 
-def test_without_a_model_it_says_so(tiny, tmp_path):
-    with pytest.raises(MissingError, match="no model"):
-        Audio().validate(tiny.request)
+def test_a_folder_without_a_model_is_refused(tiny, tmp_path):
     with pytest.raises(UsageError, match="--audio-model"):
         Audio(model=tmp_path).validate(tiny.request)
 

@@ -10,17 +10,22 @@ import time
 import numpy as np
 import pytest
 import torch
-from hy_audio.codec import MelCodec, load_vocoder
+from audio.test_pocket import core_model
+from hy_audio.codec import LogMel, MelCodec, MelConfig, VocoderConfig, load_vocoder
 from hy_audio.dit.maker import AudioMaker
-from hy_audio.dit.senses import Stated
+from hy_audio.dit.senses import Stated, language_model
 from hy_audio.models import kind, open_maker
 from hy_audio.soundtrack import Settings, sound_of
 from hy_audio.training.dit import AudioFlowObjective
 from hy_audio.training.mel_vae import MelVAEObjective
 from hy_audio.training.sounds import waveforms
 from hy_audio.training.vocoder import VocoderObjective
+from hy_audio.weights import narrowed
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.models import fingerprint
 from hy_core.plugins import installed
+from hy_core.tables import from_table
+from hy_core.weights.files import load_state
 from hy_train import recipe
 from hy_train.fit import run
 
@@ -76,12 +81,25 @@ def test_hy_train_knows_the_recipes_and_their_objectives(hy):
     assert {name for name in SMALL if name in listed} == set(SMALL)
     done = hy("train", "pocket-vocoder", "--dry-run", "--json", "--set", "options.width=0.0625")
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["parameters"] > 900_000
+    assert json.loads(done.stdout)["parameters"] > 400_000
+    stated = from_table(VocoderConfig, recipe.load("pocket-vocoder").model, "model")
+    assert stated == VocoderConfig.named["pocket"]
 
 
 def test_the_three_exports_are_a_model(trained, hy, tmp_path, tiny):
     model = trained / "dit/export"
-    assert kind(model) == "own" and Stated.read(model).seconds == 4.0
+    stated = Stated.read(model)
+    assert kind(model) == "own" and stated.seconds == 4.0
+    assert (stated.words, stated.words_hash) == ("pocket", fingerprint(language_model("pocket")))
+    assert sorted(path.name for path in model.iterdir()) == ["audio.json", "codec", "dit.safetensors"]
+    formats = {
+        path.name: {one.dtype for one in load_state(path).values()} for path in model.rglob("*.safetensors")
+    }
+    assert formats == {
+        "dit.safetensors": {torch.bfloat16},
+        "vae.safetensors": {torch.float16},
+        "vocoder.safetensors": {torch.float16},
+    }
     report = json.loads((trained / "dit/report.json").read_text())
     assert report["step"] == 2 and report["loss_0.5"] > 0
     codec = MelCodec.load(model / "codec")
@@ -199,9 +217,80 @@ def test_what_a_vocoder_exports_is_what_was_learned(trained):
     objective = VocoderObjective(small("pocket-vocoder"), trained / "vocoder")
     objective.model.load_state_dict(average)
     mel = torch.randn(1, 80, 7)
-    exported = load_vocoder(trained / "vocoder/export/vocoder.safetensors")
+    exported = load_vocoder(trained / "vocoder/export/vocoder.safetensors", dtype=torch.float32)
+    with torch.no_grad():  # fp16 in the file
+        torch.testing.assert_close(exported(mel), objective.model.eval()(mel), atol=1e-4, rtol=1e-2)
+
+
+def test_a_model_of_the_core_that_is_a_folder_is_copied(trained, tmp_path):
+    more = {"data.words": str(core_model(tmp_path / "core")), "data.steps": 3, "data.scale": 1.5}
+    settings = small("pocket-audio-dit", **parts(trained), **more)
+    objective = AudioFlowObjective(settings, tmp_path)
+    objective.prepare()
+    objective.export(tmp_path / "export")
+    assert Stated.read(tmp_path / "export").words is None and (tmp_path / "export/llm").is_dir()
+    moved = (tmp_path / "export").rename(tmp_path / "moved")
+    made = open_maker(moved, "a ball", device="cpu")
+    assert len(made.text) and (made.steps, made.scale) == (3, 1.5)
+    with pytest.raises(HyError, match="but the network of .* takes 8"):
+        AudioFlowObjective(
+            small("pocket-audio-dit", **parts(trained), **{**more, "model.text_dim": 8}), tmp_path / "other"
+        ).prepare()
+
+
+def test_what_fp16_cannot_hold_is_written_as_it_is(tmp_path):
+    state = {"a": torch.tensor([1.0, 7e4]), "b": torch.tensor([0.1])}
+    assert {one.dtype for one in narrowed(state, torch.float16).values()} == {torch.float32}
+    assert {one.dtype for one in narrowed(state, torch.bfloat16).values()} == {torch.bfloat16}
+    assert narrowed(state, None) is state
+
+
+def test_log_mels_are_fp32_in_mixed_precision():
+    mel, wave = LogMel(MelConfig()), 0.1 * torch.randn(1, 4096)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mel(wave), mel(wave.double())) and mel(wave).dtype == torch.float32
+        found = mel(wave)
+    assert torch.equal(found, mel(wave))
+
+
+def test_a_vocoder_without_discriminators_learns_to_be_silent_and_goes_on(tmp_path):
+    """The published losses but for the discriminators; and a second run from the first one's export."""
+    more = {"options.width": 0, "options.windows": [256], "options.floor": 1e-4, "data.batches": 3}
+    settings = small("pocket-vocoder", steps=3, **more)
+    objective = VocoderObjective(settings, tmp_path)
+    assert objective.critic is None
+    loss, logs = objective.loss(objective.batch(0), torch.Generator())
+    assert loss.item() == pytest.approx(logs["mel"]) and logs["features"] == logs["adversarial"] == 0
+    real = objective.batch(0)["real"]
+    one, other = objective._compared(real), objective._compared(torch.zeros_like(real))
+    assert [mel.shape[1] for mel in one] == [80, 32] and min(float(mel.min()) for mel in other) > -9.3
+    assert all(float((mel - mel[0, 0, 0]).abs().max()) == 0 for mel in other)
+    train(VocoderObjective, settings, tmp_path / "first")
+    start = {**more, "options.width": 0.0625, "data.start": str(tmp_path / "first/export")}
+    second = VocoderObjective(small("pocket-vocoder", **start), tmp_path / "second")
+    mel, first = torch.randn(1, 80, 5), load_vocoder(tmp_path / "first/export/vocoder.safetensors")
     with torch.no_grad():
-        torch.testing.assert_close(exported(mel), objective.model.eval()(mel), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(second.model(mel), first.float()(mel), atol=1e-5, rtol=1e-4)
+    second.critic_loss(second.batch(0), torch.Generator())[0].backward()
+    with pytest.raises(UsageError, match="another vocoder"):
+        VocoderObjective(small("pocket-vocoder", **{**start, "model.channels": 32}), tmp_path)
+    with pytest.raises(MissingError, match=r"vocoder.safetensors is missing"):
+        VocoderObjective(small("pocket-vocoder", **{**start, "data.start": "/nowhere"}), tmp_path)
+    with pytest.raises(UsageError, match="a floor of"):
+        VocoderObjective(small("pocket-vocoder", **{"options.floor": 2.0}), tmp_path)
+
+
+def test_so_many_batches_are_drawn_and_come_again(trained):
+    more = {"data.batches": 2}
+    sounds = MelVAEObjective(small("pocket-mel-vae", **more), trained)
+    drawn = {sounds.batch(step).numpy().tobytes() for step in range(12)}
+    assert len(drawn) == 2 and len(sounds.kept) == 2
+    clips = AudioFlowObjective(small("pocket-audio-dit", **parts(trained), **more), trained / "dit")
+    clips.prepare()
+    assert len({id(clips.batch(step)) for step in range(12)}) == 2
+    again = AudioFlowObjective(small("pocket-audio-dit", **parts(trained), **more), trained / "dit")
+    again.prepare()
+    assert torch.equal(clips.batch(7)["latents"], again.batch(7)["latents"])
 
 
 def test_batches_come_from_seed_step_and_rank(trained):

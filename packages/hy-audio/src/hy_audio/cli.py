@@ -7,24 +7,23 @@ from pathlib import Path
 
 import click
 
-from hy_audio.models import SCALE, STEPS
-
 
 @click.command("audio")
 @click.argument("clip", type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Folder of the audio model.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder of the audio model; pocket, which comes along, if not given.",
+)  # fmt: skip
 @click.option("--prompt", default="", help="What to hear; without one the pictures alone decide.")
 @click.option("--negative", help="What not to hear; the model's own if not given.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path),
     help=".mp4, .mov, .mkv or .webm; .wav or .flac for the sound alone. CLIP-sound.mp4 if not given.",
 )  # fmt: skip
+@click.option("--steps", type=click.IntRange(1, 1000), help="Sampling steps; the model's own if not given.")
 @click.option(
-    "--steps", default=STEPS, show_default=True, type=click.IntRange(1, 1000), help="Sampling steps."
-)
-@click.option(
-    "--scale", default=SCALE, show_default=True, type=click.FloatRange(0, 1000),
-    help="How closely to follow prompt and pictures.",
+    "--scale", type=click.FloatRange(0, 1000),
+    help="How closely to follow prompt and pictures; the model's own if not given.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the noise.")
 @click.option("--lufs", default=-16.0, show_default=True, type=click.FloatRange(-60, 0), help="Loudness.")
@@ -49,12 +48,12 @@ from hy_audio.models import SCALE, STEPS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     clip: Path,
-    model: Path,
+    model: Path | None,
     prompt: str,
     negative: str | None,
     out: Path | None,
-    steps: int,
-    scale: float,
+    steps: int | None,
+    scale: float | None,
     seed: int,
     lufs: float,
     as_made: bool,
@@ -71,12 +70,13 @@ def command(
     """Make sound for CLIP, of any length; its pictures are copied bit for bit.
 
     \b
+    $ hy audio clip.mp4 --prompt "a ball bounces" -o with-sound.mp4
     $ hy audio clip.mp4 --model HunyuanVideo-Foley --prompt "rain on a tin roof" -o with-sound.mp4
     """
     from hy_core.cli import output
 
     from hy_audio import mux, reading
-    from hy_audio.models import kind, open_maker
+    from hy_audio.models import POCKET, kind, open_maker
     from hy_audio.soundtrack import Settings, add_sound
 
     settings = Settings(
@@ -88,7 +88,7 @@ def command(
     extent = reading.measure(clip)
     target = out or default_name(clip)
     mux.check_target(target, clip)
-    output.note(f"loading {model}")
+    output.note(f"loading {model or POCKET.name}")
     maker = open_maker(model, prompt, negative, steps, scale, seed, device, dtype)
 
     def advance(done: int, count: int) -> None:

@@ -12,16 +12,25 @@ if TYPE_CHECKING:
 
 FOLEY = ("hunyuanvideo_foley.pth", "hunyuanvideo_foley_xl.pth")
 OWN = "dit.safetensors"
-STEPS, SCALE = 50, 4.5
-"""Of the released Foley's sampler."""
+POCKET = Path(__file__).with_name("pocket")
+"""The model that comes along: an own one, which is taken where none is named."""
 
 _SEEDS = 1 << 40  # makers draw from seeds beyond this one's, which have 64 bits
 
 
-def kind(folder: Path) -> str:
-    """Return "foley" for a folder with the released Foley, "own" for a tri-stream DiT; imports no torch."""
+def kind(model: Path | None) -> str:
+    """Return "foley" for a folder with the released Foley, "own" for a tri-stream DiT; imports no torch.
+
+    None is `POCKET`. MissingError if there is no model.
+    """
+    if model is None and not (POCKET / OWN).is_file():
+        raise MissingError(
+            "this hy-audio was installed without its model",
+            "install the wheel of hy-audio again, or give the folder of a model",
+        )
+    folder = model or POCKET
     if not folder.is_dir():
-        raise MissingError(f"no such folder: {folder}", "a folder with an audio model")
+        raise MissingError(f"no such folder: {folder}", "give one with an audio model, or none for pocket")
     if (folder / OWN).is_file():
         return "own"
     if any((folder / name).is_file() for name in FOLEY):
@@ -30,23 +39,30 @@ def kind(folder: Path) -> str:
 
 
 def open_maker(
-    folder: Path,
+    model: Path | None,
     prompt: str,
     negative: str | None = None,
-    steps: int = STEPS,
-    scale: float = SCALE,
+    steps: int | None = None,
+    scale: float | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
 ) -> Maker:
-    """Load the model of a folder for one prompt; `negative` None takes the model's own."""
-    found = kind(folder)
-    if steps < 1 or not 0 <= scale <= 1000:
-        raise UsageError(f"{steps} steps at a guidance of {scale:g}", "at least one step, and 0 to 1000")
+    """Load the model of a folder, or `POCKET`, for one prompt.
+
+    `negative`, `steps` and `scale` (guidance) None are the model's own.
+    """
+    found, folder = kind(model), model or POCKET
+    if steps is not None and steps < 1:
+        raise UsageError(f"{steps} steps", "at least one")
+    if scale is not None and not 0 <= scale <= 1000:
+        raise UsageError(f"a guidance of {scale:g}", "0 to 1000")
     from hy_core.device import pick_device, pick_dtype
 
     where = pick_device(device)
-    form, settings = pick_dtype(dtype, where), {"steps": steps, "scale": scale, "seed": seed % _SEEDS}
+    form = pick_dtype(dtype, where)
+    given = {"steps": steps, "scale": scale, "seed": seed % _SEEDS}
+    settings = {name: value for name, value in given.items() if value is not None}
     if found == "foley":
         from hy_audio.foley.maker import NEGATIVE, FoleyMaker
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hy_core import Conditioner, hookimpl, option
-from hy_core.errors import HyError, MissingError
+from hy_core.errors import HyError
 
 if TYPE_CHECKING:
     from hy_core.request import Request, Result
@@ -24,11 +24,18 @@ class Audio(Conditioner):
 
     @dataclass(frozen=True)
     class Options:
-        model: Path | None = option(None, metavar="DIR", help="Folder of the audio model; needed.")
+        model: Path | None = option(
+            None, metavar="DIR", help="Folder of the audio model; pocket, which comes along, if not given."
+        )
         prompt: str | None = option(None, help="What to hear; the clip's prompt if not given.")
         negative: str | None = option(None, help="What not to hear; the model's own if not given.")
-        steps: int = option(50, minimum=1, maximum=1000, help="Sampling steps.")
-        scale: float = option(4.5, minimum=0, maximum=1000, help="How closely to follow prompt and pictures.")
+        steps: int | None = option(
+            None, minimum=1, maximum=1000, help="Sampling steps; the model's own if not given."
+        )
+        scale: float | None = option(
+            None, minimum=0, maximum=1000,
+            help="How closely to follow prompt and pictures; the model's own if not given.",
+        )  # fmt: skip
         seed: int | None = option(None, minimum=0, help="Of the noise; the clip's seed if not given.")
         lufs: float = option(-16.0, minimum=-60, maximum=0, help="Loudness, in LUFS.")
         peak: float = option(-1.0, minimum=-20, maximum=0, help="Highest true peak, in dBTP.")
@@ -37,20 +44,21 @@ class Audio(Conditioner):
     loaded: tuple[tuple[object, ...], Maker] | None = None
 
     def validate(self, request: Request) -> None:
-        """Look whether the folder holds a model."""
+        """Look whether there is a model, in the folder or the one that comes along."""
         from hy_audio.models import kind
 
-        if self.options.model is None:
-            raise MissingError("audio: no model to make sound with", "--audio-model DIR")
         try:
             kind(self.options.model)
         except HyError as error:
+            if self.options.model is None:
+                raise
             raise self.error("model", error.message) from None
 
     def finish(self, request: Request, result: Result) -> None:
         """Set the sound of the clip."""
         import numpy as np
 
+        from hy_audio.models import POCKET
         from hy_audio.soundtrack import Settings, sound_of
 
         options = self.options
@@ -63,7 +71,9 @@ class Audio(Conditioner):
         result.sound = sound_of(
             np.asarray(result.frames), result.fps, self.maker(prompt, seed, request), settings
         )
-        result.provenance["sound"] = {"model": str(options.model), "prompt": prompt, "seed": seed}
+        result.provenance["sound"] = {
+            "model": str(options.model or POCKET.name), "prompt": prompt, "seed": seed
+        }  # fmt: skip
 
     def maker(self, prompt: str, seed: int, request: Request) -> Maker:
         """The model for a prompt; the last one is kept, for clips that share it."""

@@ -11,14 +11,22 @@ from hy_core.errors import HyError
 from hy_core.weights import save_safetensors
 from hy_core.weights.files import find, load_state, metadata
 from hy_core.weights.strict import fill
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def save_network(network: nn.Module, path: str | Path) -> None:
-    """Write a network with its `config`, whole or not at all."""
-    save_safetensors(path, network.state_dict(), {"config": json.dumps(network.config.to_json())})
+def save_network(network: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write a network with its `config`, whole or not at all; see `narrowed` for `dtype`."""
+    state = narrowed(network.state_dict(), dtype)
+    save_safetensors(path, state, {"config": json.dumps(network.config.to_json())})
+
+
+def narrowed(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors in a shorter format, for files; as they are if it can't hold all of their values, or for None."""
+    if dtype is None or any(float(one.abs().max()) > torch.finfo(dtype).max for one in state.values()):
+        return state
+    return {name: one.to(dtype) for name, one in state.items()}
 
 
 def load_network(

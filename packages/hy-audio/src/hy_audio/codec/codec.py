@@ -74,10 +74,10 @@ class MelCodec(nn.Module):
     def to_waveform(self, latents: Tensor) -> Tensor:
         return self.vocoder(self.vae.decode(self.vae.from_model(latents)))
 
-    def save(self, folder: str | Path) -> None:
-        """Write both networks with their configurations into a folder."""
-        save_network(self.vae, Path(folder) / self.VAE)
-        save_vocoder(self.vocoder, Path(folder) / self.VOCODER)
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write both networks with their configurations into a folder; see `narrowed` for `dtype`."""
+        save_network(self.vae, Path(folder) / self.VAE, dtype)
+        save_vocoder(self.vocoder, Path(folder) / self.VOCODER, dtype)
 
     @classmethod
     def load(

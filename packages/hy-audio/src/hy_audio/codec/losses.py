@@ -36,17 +36,22 @@ def feature_loss(real: Sequence[Heard], made: Sequence[Heard]) -> Tensor:
 
 
 def vocoder_loss(
-    real_mel: Tensor, made_mel: Tensor, real: Sequence[Sequence[Heard]], made: Sequence[Sequence[Heard]]
+    real_mels: Sequence[Tensor],
+    made_mels: Sequence[Tensor],
+    real: Sequence[Sequence[Heard]] = (),
+    made: Sequence[Sequence[Heard]] = (),
 ) -> dict[str, Tensor]:
     """HiFi-GAN's generator loss, "total" and its parts, weighted: mel x 45, features x 2, adversarial x 1.
 
-    The spectrograms [B,M,N] are those of `MelConfig.whole_band`; `real` and `made` hold what each discriminator
-    heard.
+    The spectrograms [B,M,N], one published or several, of which the mean counts, are those of `MelConfig.whole_band`;
+    `real` and `made` hold what each discriminator heard. A part without any discriminator is 0.
     """
+    distances = [(one - other).abs().mean() for one, other in zip(real_mels, made_mels, strict=True)]
+    none = torch.zeros((), device=distances[0].device)
     parts = {
-        "mel": MEL_WEIGHT * (real_mel - made_mel).abs().mean(),
-        "features": FEATURE_WEIGHT * sum(feature_loss(r, m) for r, m in zip(real, made, strict=True)),
-        "adversarial": sum(adversarial_loss(m) for m in made),
+        "mel": MEL_WEIGHT * sum(distances) / len(distances),
+        "features": FEATURE_WEIGHT * sum((feature_loss(r, m) for r, m in zip(real, made, strict=True)), none),
+        "adversarial": sum((adversarial_loss(m) for m in made), none),
     }
     return {"total": sum(parts.values()), **parts}
 

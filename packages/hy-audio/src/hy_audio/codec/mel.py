@@ -95,18 +95,19 @@ class LogMel(nn.Module):
         edge = (config.n_fft - config.hop) // 2
         if waveform.shape[-1] <= edge:
             raise ValueError(f"a spectrogram needs more than {edge} samples, not {waveform.shape[-1]}")
-        padded = F.pad(waveform.float()[:, None], (edge, edge), mode="reflect")[:, 0]
-        spectrum = torch.stft(
-            padded,
-            config.n_fft,
-            hop_length=config.hop,
-            win_length=config.window,
-            window=self.window.float(),
-            center=False,
-            return_complex=True,
-        )
-        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-        return (self.filters.float() @ magnitude).clamp(min=1e-5).log()
+        with torch.autocast(waveform.device.type, enabled=False):
+            padded = F.pad(waveform.float()[:, None], (edge, edge), mode="reflect")[:, 0]
+            spectrum = torch.stft(
+                padded,
+                config.n_fft,
+                hop_length=config.hop,
+                win_length=config.window,
+                window=self.window.float(),
+                center=False,
+                return_complex=True,
+            )
+            magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+            return (self.filters.float() @ magnitude).clamp(min=1e-5).log()
 
 
 def filterbank(config: MelConfig) -> Tensor:

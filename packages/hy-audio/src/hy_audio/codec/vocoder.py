@@ -25,6 +25,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from hy_audio.codec.mel import MelConfig
 from hy_audio.codec.weight_norm import folding
+from hy_audio.weights import narrowed
 
 SLOPE = 0.1
 
@@ -83,18 +84,19 @@ class VocoderConfig:
         )
 
 
+_V3 = VocoderConfig(
+    kind=2,
+    channels=256,
+    rates=(8, 8, 4),
+    kernels=(16, 16, 8),
+    block_kernels=(3, 5, 7),
+    dilations=((1, 2), (2, 6), (3, 12)),
+)
 VocoderConfig.named = {
     "V1": VocoderConfig(),
     "V2": VocoderConfig(channels=128),
-    "V3": VocoderConfig(
-        kind=2,
-        channels=256,
-        rates=(8, 8, 4),
-        kernels=(16, 16, 8),
-        block_kernels=(3, 5, 7),
-        dilations=((1, 2), (2, 6), (3, 12)),
-    ),
-    "pocket": VocoderConfig(mel=MelConfig.named["16k"], channels=128),
+    "V3": _V3,
+    "pocket": dataclasses.replace(_V3, mel=MelConfig.named["16k"], channels=128),
     "16k": VocoderConfig(mel=MelConfig.named["16k"]),
     "44k": VocoderConfig(mel=MelConfig.named["44k"], rates=(8, 8, 2, 2, 2), kernels=(16, 16, 4, 4, 4)),
     "48k": VocoderConfig(mel=MelConfig.named["48k"], rates=(8, 8, 2, 2, 2), kernels=(16, 16, 4, 4, 4)),
@@ -190,15 +192,18 @@ def fill_vocoder(
     return vocoder
 
 
-def save_vocoder(vocoder: Vocoder, path: str | Path) -> None:
-    """Write a generator folded, in jik876/hifi-gan's names, with its configuration; whole or not at all."""
+def save_vocoder(vocoder: Vocoder, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write a generator folded, in jik876/hifi-gan's names, with its configuration; whole or not at all.
+
+    See `hy_audio.weights.narrowed` for `dtype`.
+    """
     with torch.no_grad():
         state = {}
         for name, module in vocoder.network.named_modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 state[_theirs(f"{name}.weight")] = module.weight.detach()
                 state[_theirs(f"{name}.bias")] = module.bias.detach()
-    save_safetensors(path, state, {"config": json.dumps(vocoder.config.to_json())})
+    save_safetensors(path, narrowed(state, dtype), {"config": json.dumps(vocoder.config.to_json())})
 
 
 def vocoder_config(shapes: Mapping[str, tuple[int, ...]]) -> VocoderConfig:

@@ -57,17 +57,18 @@ class AudioMaker:
         prompt: str = "",
         negative: str = "",
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype = torch.float32,
         **settings: float,
     ) -> AudioMaker:
         """Read a model folder: `dit.safetensors`, `codec/`, and what `hy_audio.dit.senses` looks for.
 
-        The codec runs in fp32; what reads the prompts is let go when it has read them.
+        The network runs in `dtype` and the codec in fp32; what reads the prompts is let go when it has read them.
+        Without `settings` the model's own count.
         """
         folder = Path(folder)
         stated = Stated.read(folder)
         dit = load_network(AudioDiT, folder / "dit.safetensors", device, dtype)
-        with reader(folder, device, dtype) as text:
+        with reader(folder, dit.config, device, dtype) as text:
             wanted, unwanted = text.encode([prompt, negative])
         codec = MelCodec.load(folder / "codec", device, torch.float32)
         return cls(
@@ -76,7 +77,7 @@ class AudioMaker:
             wanted,
             unwanted,
             **eyes(folder, dit.config, device, dtype),
-            **{"seconds": stated.seconds, "shift": stated.shift, **settings},
+            **{name: getattr(stated, name) for name in ("seconds", "shift", "steps", "scale")} | settings,
         )
 
     @torch.no_grad()

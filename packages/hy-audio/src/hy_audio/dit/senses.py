@@ -1,7 +1,8 @@
 """How a model sees and reads: the encoders in its folder, or small features that need none.
 
-A folder holds `t5/` or `llm/` (a language model of the core's pocket layout) for words, and for pictures `clip/`, or
-an `audio.json` that says what the small features are.
+A folder holds `t5/` or `llm/` (a language model of the core's pocket layout) for words, or an `audio.json` that says
+which of the core's models has that language model; for pictures `clip/`, or an `audio.json` that says what the small
+features are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hy_core import models
 from hy_core.errors import HyError, MissingError
 from hy_core.tables import from_table
 from torch import Tensor
@@ -47,11 +49,20 @@ class Small:
 
 @dataclass(frozen=True)
 class Stated:
-    """What `audio.json` says of a model: its longest window in seconds, its schedule's shift, its pictures."""
+    """What `audio.json` says of a model.
+
+    Its longest window in seconds, its schedule's shift, and the steps and the guidance that it is sampled with where
+    the user asks for none. `pixels` are its pictures without an encoder. `words` names the core's model whose language
+    model reads for it, and `words_hash` is the fingerprint of the one that it learned with.
+    """
 
     seconds: float = 8.0
     shift: float = 1.0
+    steps: int = 50
+    scale: float = 4.5
     pixels: Small | None = None
+    words: str | None = None
+    words_hash: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Stated:
@@ -69,6 +80,11 @@ class Stated:
         if not 0 < stated.seconds <= 600 or not 0 < stated.shift <= 1000:
             raise HyError(
                 f"{path}: no model has windows of {stated.seconds:g} s and a shift of {stated.shift:g}"
+            )
+        if not 0 < stated.steps <= 1000 or not 0 <= stated.scale <= 1000:
+            raise HyError(
+                f"{path}: {stated.steps} steps at a guidance of {stated.scale:g}",
+                "1 to 1000 steps, a guidance of 0 to 1000",
             )
         if (small := stated.pixels) and not (
             0 < small.colours <= 256 and 0 < small.motion <= 256 and 0 < small.sync_rate <= 240
@@ -108,17 +124,47 @@ def eyes(
 
 
 def reader(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    folder: Path, config: AudioDiTConfig, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> T5Encoder | LlmEncoder:
-    """What the model of a folder reads with; MissingError if there is nothing."""
-    for name, kind in (("t5", T5Encoder), ("llm", LlmEncoder)):
-        if (folder / name).is_dir():
-            return kind.load(folder / name, device, dtype)
-    raise MissingError(f"no text encoder in {folder}", "it needs t5/ or llm/")
+    """What the model of a folder reads with; HyError if it isn't what it learned with, or there is nothing."""
+    name = next((name for name in ("t5", "llm") if (folder / name).is_dir()), None)
+    words = folder / name if name else _words(folder)
+    found = (T5Encoder if name == "t5" else LlmEncoder).load(words, device, dtype)
+    if found.width != config.text_dim:
+        raise HyError(
+            f"{words} reads words as {found.width} numbers, but the network of {folder} takes {config.text_dim}",
+            "set text_dim to what they have",
+        )
+    return found
+
+
+def _words(folder: Path) -> Path:
+    """The language model of the core's model that `audio.json` names."""
+    stated = Stated.read(folder)
+    if not stated.words:
+        raise MissingError(f"no text encoder in {folder}", f"it needs t5/, llm/, or words in {STATED}")
+    try:
+        found = language_model(stated.words)
+    except MissingError as error:
+        raise MissingError(f"what {folder / STATED} reads words with: {error.message}", error.hint) from None
+    if stated.words_hash not in (None, models.fingerprint(found)):
+        raise HyError(
+            f"the language model of {stated.words!r} is another than {folder} learned with",
+            "take the version of hy-core that belongs to it",
+        )
+    return found
+
+
+def language_model(name: str) -> Path:
+    """The folder of the language model of one of the core's models, in the pocket layout; MissingError if none."""
+    found = models.find(name).folder / "llm"
+    if not found.is_dir():
+        raise MissingError(f"the model {name!r} has no llm/", "take one of the pocket layout")
+    return found
 
 
 def assemble(folder: Path, stated: Stated, parts: dict[str, Path]) -> None:
-    """Put a model's folder together, but for its network: `parts` are the folders to copy, by their new names."""
+    """Put a model's folder together, but for network and codec: `parts` are the folders to copy, by their new names."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in parts.items():
         if not source.is_dir():

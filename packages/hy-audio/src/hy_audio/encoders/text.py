@@ -41,6 +41,11 @@ class T5Encoder(Loaded):
         folder = Path(folder)
         return cls(load_strictly(T5EncoderModel, folder, device, dtype), load_tokenizer(folder))
 
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return self.network.config.d_model
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """States [L_i,D] of each prompt; an empty prompt has none, [0,D], which leaves the condition out."""
@@ -48,8 +53,7 @@ class T5Encoder(Loaded):
             self.tokenizer(prompt, truncation=True, max_length=self.budget)["input_ids"] if prompt else []
             for prompt in prompts
         ]
-        width = self.network.config.d_model
-        states = [torch.zeros(0, width, device=self.device, dtype=self.dtype) for _ in rows]
+        states = [torch.zeros(0, self.width, device=self.device, dtype=self.dtype) for _ in rows]
         for chosen in same_length(rows):
             if not rows[chosen[0]]:
                 continue
@@ -77,11 +81,16 @@ class LlmEncoder(Loaded):
         templates = Templates.load(own) if own.is_file() else OFFICIAL
         return cls(Llm.load(folder, folder, templates, device, dtype))
 
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return self.network.config.hidden_size
+
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """States [L_i,D] of each prompt; an empty prompt has none, [0,D], which leaves the condition out."""
         rows = [self.llm.tokens(prompt)[0] for prompt in prompts if prompt]
         found = iter(self.llm.encode(rows))
-        none = torch.zeros(0, self.network.config.hidden_size, device=self.device, dtype=self.dtype)
+        none = torch.zeros(0, self.width, device=self.device, dtype=self.dtype)
         return [next(found) if prompt else none for prompt in prompts]
 
     def free(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from hy_core import models
 from hy_core.errors import MissingError, UsageError
 from hy_core.flow.schedule import sample_times
-from hy_core.objective import Objective, Recipe, seeded
+from hy_core.objective import Recipe
 from hy_core.tables import from_table
 from torch import Tensor, nn
 
@@ -23,21 +23,22 @@ from hy_audio.codec.vocoder import load_vocoder
 from hy_audio.dit.config import AudioDiTConfig
 from hy_audio.dit.losses import Alignment, drop_conditions, flow_loss
 from hy_audio.dit.model import AudioDiT
-from hy_audio.dit.senses import Small, Stated, assemble, eyes, reader
+from hy_audio.dit.senses import Small, Stated, assemble, eyes, language_model, reader
 from hy_audio.plug import plugged
 from hy_audio.reading import Sight
-from hy_audio.training.sounds import ENDLESS, ClipData, open_clips, resampled
+from hy_audio.training.sounds import ENDLESS, ClipData, ClipObjective, open_clips, resampled
 from hy_audio.weights import load_network, save_network
 from hy_audio.windows import Window, views
 
 
 @dataclass(frozen=True)
 class AudioFlowData(ClipData):
-    """What latents, pictures and words come from.
+    """What latents, pictures and words come from, and what the model's folder states of itself.
 
     `vae` and `vocoder` are the exports of their trainings. `clip` and `t5` are folders of encoders; without them
-    pictures are small ones (`pixels`), and words are read by the language model of `words`, a model of the core.
-    `seconds` is the longest window that the trained model makes at once.
+    pictures are small ones (`pixels`), and words are read by the language model of `words`, a model of the core by
+    its name, which the model's folder then names too, or by its folder, of which it gets a copy. `seconds` is the
+    longest window that the trained model makes at once; `steps` and `scale` are what it is sampled with.
     """
 
     vae: str = "runs/pocket-mel-vae/export"
@@ -47,6 +48,8 @@ class AudioFlowData(ClipData):
     words: str = "pocket"
     pixels: Small = field(default_factory=Small)
     seconds: float = 4.0
+    steps: int = Stated.steps
+    scale: float = Stated.scale
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class AudioFlowLoss:
     tap: int = 2
 
 
-class AudioFlowObjective(Objective):
+class AudioFlowObjective(ClipObjective):
     """Velocity of noisy audio latents; `[model]` holds what differs from the size "pocket"."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -94,10 +97,20 @@ class AudioFlowObjective(Objective):
     def prepare(self) -> None:
         """Put the parts of the model's folder together, and load them from there, as `hy audio` will."""
         parts, data = self.folder / "parts", self.data
-        shift = self.options.shift
-        stated = Stated(data.seconds, shift, None if data.clip else data.pixels)
-        words = Path(data.t5) if data.t5 else models.find(data.words).folder / "llm"
-        copied = {"t5" if data.t5 else "llm": words, **({"clip": Path(data.clip)} if data.clip else {})}
+        stated = Stated(
+            data.seconds,
+            self.options.shift,
+            data.steps,
+            data.scale,
+            pixels=None if data.clip else data.pixels,
+        )
+        copied = {name: Path(source) for name, source in (("clip", data.clip), ("t5", data.t5)) if source}
+        if not data.t5:
+            words = language_model(data.words)
+            if words.parent == Path(data.words).expanduser():
+                copied["llm"] = words
+            else:
+                stated = replace(stated, words=data.words, words_hash=models.fingerprint(words))
         codec = self._codec()
         if (codec.channels, codec.sample_rate / codec.hop) != (self.config.channels, self.config.rate):
             raise UsageError(
@@ -106,9 +119,9 @@ class AudioFlowObjective(Objective):
                 "set model.channels and model.rate to the codec's",
             )
         assemble(parts, stated, copied)
-        codec.save(parts / "codec")
-        self.codec = codec.requires_grad_(False)
-        self.eyes, self.reader = eyes(parts, self.config), reader(parts, dtype=torch.float32)
+        codec.save(parts / "codec", torch.float16)
+        self.codec = MelCodec.load(parts / "codec", dtype=torch.float32).requires_grad_(False)
+        self.eyes, self.reader = eyes(parts, self.config), reader(parts, self.config, dtype=torch.float32)
         self.sights = {name: Sight(eye.fps, eye.prepare) for name, eye in self.eyes.items()}
 
     def _codec(self) -> MelCodec:
@@ -118,11 +131,9 @@ class AudioFlowObjective(Objective):
                 raise MissingError(f"{path} is missing", f"train it first: hy train {name}")
         return MelCodec(load_network(MelVAE, vae), load_vocoder(vocoder)).eval()
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Any]:
+    def draw(self, number: int) -> dict[str, Any]:
         """Latents [B,C,N], and for each row its features: `visual`, `at`, `sync` (or None) and `text`."""
-        rng = np.random.default_rng(seeded(self.recipe.seed, 0, step, rank))
-        block = int(rng.integers(ENDLESS // self.recipe.batch))
-        return self._batch(self.clips, block)
+        return self._batch(self.clips, number % (ENDLESS // self.recipe.batch))
 
     @torch.no_grad()
     def _batch(self, clips: Any, block: int) -> dict[str, Any]:
@@ -197,9 +208,12 @@ class AudioFlowObjective(Objective):
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def export(self, folder: Path) -> None:
-        """Write a whole model's folder, for `hy audio --model` and `hy generate -p audio --audio-model`."""
+        """Write a whole model's folder, for `hy audio --model` and `hy generate -p audio --audio-model`.
+
+        The DiT is in bf16, the codec in fp16.
+        """
         shutil.copytree(self.folder / "parts", folder, dirs_exist_ok=True)
-        save_network(self.dit, folder / "dit.safetensors")
+        save_network(self.dit, folder / "dit.safetensors", torch.bfloat16)
 
     def _teacher(self) -> Any:
         if not self.options.teacher:

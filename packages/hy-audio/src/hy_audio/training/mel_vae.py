@@ -67,11 +67,11 @@ class MelVAEObjective(SoundObjective):
         return {"mel": log_mel_distance(mel, self.model.decode(self.model.encode(mel).mean))}
 
     def export(self, folder: Path) -> None:
-        """Write the VAE; its latents are normalised by what training clips have."""
+        """Write the VAE in fp16; its latents are normalised by what training clips have."""
         batches = [self.batch(step, rank=MEASURING) for step in range(_MEASURED)]
         self.model.measure(torch.cat([self.model.encode(self._mel(one)).mean for one in batches]))
         folder.mkdir(parents=True, exist_ok=True)
-        save_network(self.model, folder / MelCodec.VAE)
+        save_network(self.model, folder / MelCodec.VAE, torch.float16)
 
     def _mel(self, waveform: Tensor) -> Tensor:
         where = next(self.model.parameters()).device

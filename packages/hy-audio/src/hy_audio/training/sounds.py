@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,10 +34,14 @@ class Clips(Protocol):
 
 @dataclass(frozen=True)
 class ClipData:
-    """Where clips come from: a dataset by its name, of a plugin of the recipe, with a table of its own."""
+    """Where clips come from: a dataset by its name, of a plugin of the recipe, with a table of its own.
+
+    `batches` is how many different ones are drawn, and kept in memory to come again; 0 is a new one at each step.
+    """
 
     source: str = "world-sound"
     clips: dict[str, Any] = field(default_factory=dict)
+    batches: int = 0
 
 
 def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, block: int = 1) -> Clips:
@@ -79,7 +84,30 @@ def resampled(item: Mapping[str, Any], rate: int) -> np.ndarray:
     return soxr.resample(wave, item["rate"], rate)
 
 
-class SoundObjective(Objective):
+class ClipObjective(Objective):
+    """An objective that learns from batches of clips: a subclass says how one is drawn, and sets `data`."""
+
+    data: ClipData
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        super().__init__(recipe, folder)
+        self.kept: dict[int, Any] = {}
+
+    def draw(self, number: int) -> Any:
+        """Make the batch of this number, up to 63 bits."""
+        raise NotImplementedError
+
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Any:
+        number = seeded(self.recipe.seed, 0, step, rank)
+        if not self.data.batches:
+            return self.draw(number)
+        number %= self.data.batches
+        if number not in self.kept:
+            self.kept[number] = self.draw(number)
+        return self.kept[number]
+
+
+class SoundObjective(ClipObjective):
     """An objective that learns from waveforms alone: batches [B,T], and held-out ones."""
 
     def listen(self, data: ClipData, rate: int, seconds: float) -> None:
@@ -87,9 +115,9 @@ class SoundObjective(Objective):
         self.clips, self.heldout = (open_clips(self.recipe, data, heldout) for heldout in (False, True))
         self.rate, self.count = rate, round(seconds * rate)
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
+    def draw(self, number: int) -> Tensor:
         """Waveforms [B,T]."""
-        rng = np.random.default_rng(seeded(self.recipe.seed, 0, step, rank))
+        rng = np.random.default_rng((self.recipe.seed, number))
         items = (self.clips[int(i)] for i in rng.integers(ENDLESS, size=self.recipe.batch))
         return waveforms(items, self.rate, self.count, rng)
 

@@ -1,12 +1,14 @@
-"""Train HiFi-GAN as published: log-mel L1, feature matching, least squares, two kinds of discriminators."""
+"""Train HiFi-GAN: as published against two kinds of discriminators, or by log-mels alone, which is faster."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from hy_core.errors import MissingError, UsageError
 from hy_core.objective import Recipe
 from hy_core.tables import from_table
 from torch import Tensor, nn
@@ -15,26 +17,37 @@ from hy_audio.codec.codec import MelCodec
 from hy_audio.codec.discriminators import MultiPeriod, MultiScale
 from hy_audio.codec.losses import discriminator_loss, log_mel_distance, vocoder_loss
 from hy_audio.codec.mel import LogMel
-from hy_audio.codec.vocoder import Vocoder, VocoderConfig, save_vocoder
+from hy_audio.codec.vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder
 from hy_audio.training.sounds import ClipData, SoundObjective
 
 
 @dataclass(frozen=True)
 class VocoderData(ClipData):
-    """`seconds` of each clip are heard; 8192 samples at 16 kHz as published."""
+    """`seconds` of each clip are heard; 8192 samples at 16 kHz as published.
+
+    `start` is the export of an earlier run to begin with, in place of random weights.
+    """
 
     seconds: float = 0.512
+    start: str = ""
 
 
 @dataclass(frozen=True)
 class VocoderLoss:
-    """`width` multiplies the discriminators' channels; 1 is the published size, 71 M parameters."""
+    """What the generator is told by: the published losses, if nothing is said.
+
+    `width` multiplies the discriminators' channels; 1 is the published size, 71 M parameters, and 0 is none at all.
+    `windows`, in samples, are those of more log-mels to compare, beside the one that the generator reads: short ones
+    hear when, long ones what. Magnitudes below `floor` are not told apart.
+    """
 
     width: float = 1.0
+    windows: tuple[int, ...] = ()
+    floor: float = 1e-5
 
 
 class VocoderObjective(SoundObjective):
-    """Waveforms from their log-mels, against discriminators.
+    """Waveforms from their log-mels.
 
     The weights are normed while they learn and written folded. `[model]` holds fields of `VocoderConfig`, `[model.mel]`
     of `MelConfig`.
@@ -43,13 +56,33 @@ class VocoderObjective(SoundObjective):
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
         self.data = from_table(VocoderData, recipe.data, "data")
-        options = from_table(VocoderLoss, recipe.options, "options")
+        self.options = options = from_table(VocoderLoss, recipe.options, "options")
         config = from_table(VocoderConfig, recipe.model, "model")
+        if options.width < 0 or not 1e-5 <= options.floor < 1:
+            raise UsageError(
+                f"options: no loss has a width of {options.width:g} and a floor of {options.floor:g}",
+                "a width of 0 and more, a floor from 1e-5 to 1",
+            )
         torch.manual_seed(recipe.seed)
-        self.model = Vocoder(config).normalise_weights()
-        self.critic = nn.ModuleList([MultiPeriod(scale=options.width), MultiScale(scale=options.width)])
-        self.mel, self.whole = LogMel(config.mel), LogMel(config.mel.whole_band())
+        self.model = (self._started(config) if self.data.start else Vocoder(config)).normalise_weights()
+        if options.width:
+            self.critic = nn.ModuleList([MultiPeriod(scale=options.width), MultiScale(scale=options.width)])
+        self.mel, whole = LogMel(config.mel), config.mel.whole_band()
+        others = [
+            replace(whole, n_fft=size, window=size, hop=size // 4, bins=min(whole.bins, size // 8))
+            for size in options.windows
+        ]
+        self.compared = nn.ModuleList(LogMel(one) for one in (whole, *others))
         self.listen(self.data, config.mel.sample_rate, self.data.seconds)
+
+    def _started(self, config: VocoderConfig) -> Vocoder:
+        file = Path(self.data.start) / MelCodec.VOCODER
+        if not file.is_file():
+            raise MissingError(f"{file} is missing", "data.start is the export of a vocoder's training")
+        found = load_vocoder(file, dtype=torch.float32)
+        if found.config != config:
+            raise UsageError(f"{file} is another vocoder than [model] says", "give its [model]")
+        return found.train()
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Tensor]:
         """`real` [B,T]; `critic_loss` adds what the generator makes of it, which `loss` goes on with."""
@@ -59,25 +92,34 @@ class VocoderObjective(SoundObjective):
         self, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         real = batch["real"]
-        batch["made"] = self.model(self.mel.to(real.device)(real))
+        batch["made"] = self._made(real)
         made = batch["made"].detach()[:, None]
         return sum(discriminator_loss(part(real[:, None]), part(made)) for part in self.critic), {}
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        real, made = batch["real"], batch.pop("made")
+        real, critic = batch["real"], self.critic or []
+        made = batch.pop("made") if critic else self._made(real)
         with torch.no_grad():
-            heard = [part(real[:, None]) for part in self.critic]
-        whole = self.whole.to(real.device)
-        parts = vocoder_loss(whole(real), whole(made), heard, [part(made[:, None]) for part in self.critic])
+            heard = [part(real[:, None]) for part in critic]
+        parts = vocoder_loss(
+            self._compared(real), self._compared(made), heard, [part(made[:, None]) for part in critic]
+        )
         return parts["total"], {name: value.item() for name, value in parts.items() if name != "total"}
+
+    def _made(self, real: Tensor) -> Tensor:
+        return self.model(self.mel.to(real.device)(real))
+
+    def _compared(self, wave: Tensor) -> list[Tensor]:
+        lowest = math.log(self.options.floor)
+        return [mel(wave).clamp(min=lowest) for mel in self.compared.to(wave.device)]
 
     def evaluate(self, clips: int = 16) -> dict[str, float]:
         """L1 of the log-mels of held-out sounds and of what is made of them."""
         real = self.unheard(clips).to(next(self.model.parameters()).device)
         mel = self.mel.to(real.device)
-        return {"mel": log_mel_distance(mel(real), mel(self.model(mel(real))))}
+        return {"mel": log_mel_distance(mel(real), mel(self._made(real)))}
 
     def export(self, folder: Path) -> None:
-        """Write the generator, folded."""
+        """Write the generator, folded, in fp16."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_vocoder(self.model, folder / MelCodec.VOCODER)
+        save_vocoder(self.model, folder / MelCodec.VOCODER, torch.float16)
