@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from avatar.driven import CONFIG, actor, pose_file, weights
 from hy_avatar import driving, network, pose
 from hy_avatar.expression_extract import against_calm
-from hy_avatar.network import AvatarConfig, Expression, Speech
+from hy_avatar.network import AvatarConfig
 from hy_avatar.plugin import Avatar
 from hy_avatar.speech import Span
 from hy_avatar.training import poses
 from hy_core import generate, media
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.flow.denoise import Denoiser
-from hy_core.testing.tiny import randomised
-from hy_core.weights import save_port_weights
-from hy_data.world.characters_dataset import CharacterDataset
 from PIL import Image
-
-CONFIG = AvatarConfig(
-    speech=Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1),
-    expression=Expression(features=12, hidden=8, tokens=3, inner=8, every_double=1, every_single=1),
-    pose="guided",
-    area=1.5,
-)
-
-
-def weights(tiny, path, config=CONFIG):
-    """A file with modules that do something."""
-    dit = copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", config)
-    for module in (
-        dit.feed,
-        dit.embed,
-        dit.time,
-        *(b.after for b in (*dit.double_blocks, *dit.single_blocks)),
-    ):
-        randomised(module, 1)
-    save_port_weights(dit, "avatar", path, {"config": json.dumps(config.to_json())})
-    return path
-
-
-def actor(seed=0, frames=9, framing="full", size=64):
-    """A clip of a character with the truth about it."""
-    dataset = CharacterDataset(framings=(framing,), changing=0.0)
-    return dataset.clip(np.random.default_rng(seed), "train", frames, size, size)
-
-
-def pose_file(path, seed=0, size=64):
-    pose.save(path, poses(actor(seed, size=size).truth(), size, size))
-    return path
 
 
 @pytest.fixture
@@ -77,16 +41,18 @@ def fed(tiny, options):
     return fed
 
 
-def test_body_and_face_follow_different_people(fed, tmp_path):
+def test_body_and_face_follow_different_people(tiny, fed, tmp_path):
     body, mime = pose_file(tmp_path / "body.json", 1), pose_file(tmp_path / "mime.npz", 2)
     feed = fed(pose=body, expression=mime)
     assert feed["pose"].shape == (1, 16, 3, 4, 4)
     assert feed["expression"]["features"].shape == (1, 1, 9, 12)
-    mask, rest = feed["expression"]["mask"][:, 0], feed["pose_mask"]
-    assert torch.equal(mask + rest, torch.ones_like(mask)) and 0 < mask.mean() < 0.6
+    large = fed(replace(tiny.request, width=64, height=64), pose=body, expression=mime, area=1.0)
+    mask, rest = large["expression"]["mask"][:, 0], large["pose_mask"]
+    assert mask.shape == rest.shape == (1, 3, 16, 1)
+    assert 0 < mask.mean() < 0.6 and (rest == 1).all()  # no token is all face: each has room for a body
     head = actor(1).truth()["faces"][0, 0] / 64
-    row, column = (int(4 * (head[side] + head[side + 2]) / 2 / 2) for side in (1, 0))
-    assert mask[0, 0].reshape(2, 2)[row, column] > 0  # the face is where the dancer's head is
+    row, column = (int(4 * (head[side] + head[side + 2]) / 2) for side in (1, 0))
+    assert mask[0, 0].reshape(4, 4)[row, column] == 1  # the face is where the dancer's head is
     assert torch.equal(fed(pose=body, expression=body)["pose"], feed["pose"])
     other = fed(pose=body, expression=pose_file(tmp_path / "other.json", 3))
     assert not torch.equal(other["expression"]["features"], feed["expression"]["features"])

@@ -44,10 +44,44 @@ def test_latent_time_takes_the_greatest_of_each_group():
     assert torch.equal(latent, expected)
     assert masks.to_latent(values[None], 2, 2).shape == (1, 3, 2, 2)
     assert masks.to_latent(values, 2, 2)[1, 0, 0] == 0.25
+    assert masks.to_latent(values, 2, 2, most=True)[1, 0, 0] == 1
     with pytest.raises(UsageError, match="8 frames"):
         masks.to_latent(values[:8], 4, 4)
     with pytest.raises(UsageError, match="no numbers"):
         masks.to_latent(np.full((1, 4, 4), np.nan), 4, 4)
+
+
+def test_a_token_is_as_open_as_its_most_open_place():
+    """However little of it a small face covers, and whatever else is in it is the body's as well."""
+    small = masks.from_boxes(np.tile([[0.3, 0.3, 0.4, 0.4]], (5, 1)), 64, 64)
+    open_, rest = masks.to_tokens(small[None], (4, 4))
+    assert open_.shape == (1, 2, 16, 1) and rest.shape == (2, 16, 1)
+    assert open_[0, 0, :, 0].tolist() == [float(place == 5) for place in range(16)]
+    assert (rest == 1).all()
+    large = masks.from_boxes(np.tile([[0.2, 0.2, 0.8, 0.8]], (5, 1)), 64, 64)
+    open_, rest = masks.to_tokens(large[None], (4, 4))
+    assert (open_ == 1).all()
+    inner = [place in (5, 6, 9, 10) for place in range(16)]
+    assert rest[0, :, 0].tolist() == [float(not one) for one in inner]
+    assert torch.equal(masks.to_tokens(large[None], (1, 1))[0], torch.ones(1, 2, 1, 1))
+
+
+def test_a_token_of_two_faces_is_the_larger_part_s():
+    left = masks.from_boxes(np.array([[0.0, 0.0, 0.4, 1.0]]), 64, 64)
+    right = masks.from_boxes(np.array([[0.45, 0.0, 1.0, 1.0]]), 64, 64)
+    open_, rest = masks.to_tokens(np.stack([left, right]), (1, 4))
+    assert open_[:, 0, :, 0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert rest[0, :, 0].tolist() == [0, 1, 0, 0]
+
+
+def test_the_latents_of_a_face_are_not_those_it_only_touches():
+    face = masks.from_boxes(np.array([[0.1875, 0.25, 0.8125, 0.875]]), 16, 16)  # 3 to 13 across, 4 to 14 down
+    wanted = torch.zeros(4, 4)
+    wanted[1:4, 1:3] = 1  # a quarter of the columns at its sides, half of the row below
+    assert torch.equal(masks.inner(face, (4, 4))[0], wanted)
+    speck = masks.from_boxes(np.array([[0.3, 0.3, 0.4, 0.4]]), 16, 16)  # less than half of any
+    assert masks.inner(speck, (4, 4)).sum() == 1
+    assert not masks.inner(np.zeros((1, 16, 16), np.float32), (4, 4)).any()
 
 
 def test_soft_edges_stay_inside():

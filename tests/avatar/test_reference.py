@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from avatar import small
+from avatar.driven import CONFIG, weights
 from hy_avatar import look, reference, sizes
 from hy_avatar.plugin import Avatar
 from hy_core import Request, generate
@@ -45,11 +46,12 @@ def test_the_picture_fills_the_clip(face):
 
 
 def test_latents_of_a_picture_that_stands_still(tiny):
-    shown = torch.rand(1, 3, 1, 16, 16) * 2 - 1
-    latents = reference.still(tiny.vae, shown, 3)
-    moving = tiny.vae.to_model(tiny.vae.encode(shown.expand(-1, -1, 9, -1, -1)).mode())
-    assert torch.allclose(latents, moving, atol=1e-5)
-    assert reference.still(tiny.vae, shown[..., :8, :8], 40).shape[2] == 33
+    """One frame's are those of each frame of a clip of it, however long."""
+    shown = torch.rand(2, 3, 1, 16, 16) * 2 - 1
+    latents = reference.latents(tiny.vae, shown)
+    assert latents.shape == (2, 16, 1, 2, 2)
+    still = tiny.vae.to_model(tiny.vae.encode(shown.expand(-1, -1, 9, -1, -1)).mode())
+    assert torch.allclose(latents.expand_as(still), still, atol=1e-5)
 
 
 def test_the_first_frame_is_the_picture(released_folder, face):
@@ -59,13 +61,24 @@ def test_the_first_frame_is_the_picture(released_folder, face):
     )
     free = generate(request, [Avatar(image=face)]).frames
     held = generate(request, [Avatar(image=face, hold=True)]).frames
-    picture = np.asarray(reference.fit(Image.open(face), 32, 32)).astype(float)
     assert not np.array_equal(free, held)
     cond = Condition([torch.zeros(1, 4)], torch.zeros(1, 4), 2, (4, 4))
     cond.pin("i2v", [0], torch.zeros(1, 16, 1, 4, 4))
     with pytest.raises(ConflictError, match="i2v and avatar both set latent frame 0"):
         cond.pin("avatar", [0], torch.zeros(1, 16, 1, 4, 4))
-    assert picture.shape == (32, 32, 3)
+
+
+def test_a_clip_begins_as_the_weights_were_trained(tiny, face, tmp_path):
+    """With the picture itself if they were, unless told otherwise."""
+
+    def begins(trained, **options):
+        file = weights(tiny, tmp_path / "a.safetensors", replace(CONFIG, hold=trained))
+        cond = tiny.condition()
+        Avatar(image=face, weights=file, **options).encode(tiny.request, cond)
+        return sorted(cond.pins)
+
+    assert begins(False) == [] and begins(True) == [0]
+    assert begins(False, hold=True) == [0] and begins(True, hold=False) == []
 
 
 # -- read by the language model --------------------------------------------------------------------------

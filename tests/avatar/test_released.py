@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from avatar import small
-from hy_avatar import network, released
+from hy_avatar import network, plugin, released
 from hy_avatar.plugin import Avatar
 from hy_core import Request, generate, models
 from hy_core.dit import DiT
@@ -172,7 +172,8 @@ def test_the_command(hy, released_folder, face, talk, tmp_path):
     assert clip.frames.shape == (9, 32, 32, 3) and clip.sound is not None and clip.fps == 25
 
 
-def test_weights_of_another_model_are_one_line(hy, face, tmp_path):
+def test_weights_of_another_model_are_one_line(hy, face, tmp_path, monkeypatch):
+    monkeypatch.setattr(plugin, "SHIPPED", tmp_path / "none.safetensors")
     run = hy("generate", "a person", "-p", "avatar", "--avatar-image", face, "-o", tmp_path / "x.mp4")
     assert run.exit_code == 3
     assert "Error: this model has no avatar in it, and no --avatar-weights are given" in run.stderr

@@ -16,7 +16,7 @@ from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 from torch import Tensor
 
-from hy_avatar import pose, pose_motion, skeleton
+from hy_avatar import pose, pose_motion, reference, skeleton
 from hy_avatar.expression_extract import LandmarkExtractor, TrainedExtractor, latent_of
 from hy_avatar.pose import FACE, PoseTrack
 
@@ -79,16 +79,18 @@ def at_frames(track: PoseTrack, span: Span) -> PoseTrack:
     return PoseTrack(whole.points[span.start :], whole.scores[span.start :], span.fps, whole.aspect)
 
 
-@torch.no_grad()
-def skeleton_latents(vae: VAE, track: PoseTrack, height: int, width: int) -> Tensor:
-    """Latents [1, C, F, h, w], in the model's scale, of a track drawn as a skeleton video.
+def skeleton_video(track: PoseTrack, height: int, width: int) -> Tensor:
+    """A track drawn as a skeleton, in -1..1 [1, 3, F, H, W].
 
     Without points of the face: they would carry the driver's identity, and an expression drives the face.
     """
     drawn = skeleton.draw(track, height, width, skeleton.scale_for(height, width), face=False)
-    weight = next(vae.parameters())
-    video = torch.from_numpy(drawn).permute(3, 0, 1, 2)[None].to(weight) / 127.5 - 1
-    return vae.to_model(vae.encode(video).mode()).float()
+    return torch.from_numpy(drawn).permute(3, 0, 1, 2)[None] / 127.5 - 1
+
+
+def skeleton_latents(vae: VAE, track: PoseTrack, height: int, width: int) -> Tensor:
+    """Latents [1, C, F, h, w], in the model's scale, of a track drawn as a skeleton."""
+    return reference.latents(vae, skeleton_video(track, height, width))
 
 
 def head_boxes(track: PoseTrack) -> np.ndarray:

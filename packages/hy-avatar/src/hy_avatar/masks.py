@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hy_avatar.faces import FaceTrack, smooth
+from hy_avatar.speakers import disjoint
 
 SHAPES = ("box", "ellipse")
 _MOST_BYTES = 4 << 30
@@ -116,10 +117,11 @@ def latent_frames(frames: int) -> int:
     return (frames - 1) // 4 + 1
 
 
-def to_latent(masks: np.ndarray | Tensor, height: int, width: int) -> Tensor:
-    """Bring masks [..., F, H, W] to latent frames of height x width tokens: [..., T, h, w].
+def to_latent(masks: np.ndarray | Tensor, height: int, width: int, most: bool = False) -> Tensor:
+    """Bring masks [..., F, H, W] to latent frames of height x width places: [..., T, h, w].
 
-    In time the greatest of each group, frame 0 alone and then four by four; in space the mean over each token's area.
+    In time the greatest of each group, frame 0 alone and then four by four; in space the mean over each place's area,
+    or the greatest there too with `most`.
     """
     values = torch.as_tensor(masks).float()
     if not torch.isfinite(values).all():
@@ -131,7 +133,29 @@ def to_latent(masks: np.ndarray | Tensor, height: int, width: int) -> Tensor:
         rest = rest.reshape(*lead, groups - 1, 4, rows, columns).amax(-3)
         first = torch.cat([first, rest], dim=-3)
     flat = first.reshape(1, -1, rows, columns)
-    return functional.interpolate(flat, (height, width), mode="area").reshape(*lead, groups, height, width)
+    reduce = functional.adaptive_max_pool2d if most else functional.adaptive_avg_pool2d
+    return reduce(flat, (height, width)).reshape(*lead, groups, height, width)
+
+
+def to_tokens(faces: np.ndarray, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where each of K faces is, masks [K, F, H, W], on a grid of tokens: [K, T, S, 1]; and where more than faces is.
+
+    A token is as open as the most open place in it: tokens may be as large as a face, and a driver that acts by the
+    part of them that is covered would be weak. So one that holds a face and something else is in both results, the
+    second of which is [T, S, 1]. A token with parts of two faces is that one's which has more of it.
+    """
+    open_ = disjoint(to_latent(faces, *grid, most=True), to_latent(faces, *grid))
+    rest = to_latent(1 - faces.max(0), *grid, most=True)
+    return open_.flatten(2).unsqueeze(-1), rest.flatten(1).unsqueeze(-1)
+
+
+def inner(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Which of the latents [T, h, w] a mask [F, H, W] is about, 0 or 1: those that it covers half as much as any.
+
+    Those that it only touches lie across its edge, and what is changed there shows outside.
+    """
+    share = to_latent(mask, *size)
+    return ((share > 0) & (share >= share.amax((-2, -1), keepdim=True) / 2)).float()
 
 
 def read(path: Path | str, frames: int, height: int, width: int) -> np.ndarray:

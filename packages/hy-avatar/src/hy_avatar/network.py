@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from hy_avatar.adapters import Adapters, Attend, Bottleneck
 from hy_avatar.controls import Controls
 
+ASKED = ("area", "hold", "confine")
+"""Fields of `AvatarConfig` that no weight depends on: what a run is asked for where nobody says otherwise."""
 GROUP = 4
 """Pixel frames of a latent frame; the first latent frame is the first pixel frame alone."""
 
@@ -76,7 +78,10 @@ class AvatarConfig:
     `reference`: "add" (the released model: own patch embedding and a linear map, added to the video's tokens),
     "channel" (the paper: as further input channels) or "none". `pose`: "guided" (a patch embedding of its own, zero at
     first), "paper" (the network's own, so that the skeleton's latents are added to the noisy ones) or "none".
-    `controls` is how many numbers each motion takes, `area` the sides of the mask in those of the face.
+    `controls` is how many numbers each motion takes.
+
+    The rest says how a run is asked for, where nobody says otherwise: `area` are the sides of the mask in those of the
+    face, `hold` begins a clip with the picture itself, `confine` lets speech and expression change the face alone.
     """
 
     speech: Speech | None = None
@@ -86,6 +91,8 @@ class AvatarConfig:
     reference: str = "add"
     area: float = 3.0
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
+    hold: bool = False
+    confine: bool = False
 
     def __post_init__(self) -> None:
         if self.reference not in ("add", "channel", "none"):
@@ -100,6 +107,10 @@ class AvatarConfig:
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, with plain JSON types only."""
         return dataclasses.asdict(self)
+
+    def modules(self) -> dict[str, Any]:
+        """What of it the weights depend on, as JSON: all but `ASKED`."""
+        return {name: value for name, value in self.to_json().items() if name not in ASKED}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AvatarConfig:
@@ -236,17 +247,14 @@ class Pictures(nn.Module):
         return add_to_video(x, change, change.new_ones(1, feed["frames"], 1, 1) if mask is None else mask)
 
 
-def token_mask(mask: Tensor, frames: int, size: tuple[int, int], soft: bool = False) -> Tensor:
-    """Masks [B, 1, F or 1, H, W] on the grid of patches: [B, F, S, 1], for latents of `size` (height, width).
+def token_mask(mask: Tensor, frames: int, size: tuple[int, int], patch: tuple[int, int] = (2, 2)) -> Tensor:
+    """Masks [B, 1, F or 1, H, W] on the grid of tokens: [B, F, S, 1], for latents of `size` (height, width).
 
-    Nearest, as the released network takes them; `soft` takes the mean of what a patch covers.
+    The nearest value, as the released network takes them; `masks.to_tokens` loses no small face.
     """
-    grid = (size[0] // 2, size[1] // 2)
+    grid = (size[0] // patch[0], size[1] // patch[1])
     mask = mask.float().expand(-1, -1, frames, -1, -1)
-    if soft:
-        small = F.adaptive_avg_pool3d(mask, (frames, *grid))
-    else:
-        small = F.interpolate(mask, (frames, *grid), mode="nearest")
+    small = F.interpolate(mask, (frames, *grid), mode="nearest")
     return small[:, 0].flatten(2).unsqueeze(-1)
 
 

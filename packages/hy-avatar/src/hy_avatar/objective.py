@@ -80,7 +80,8 @@ def rows_of(rows: Tensor, value: Tensor) -> Tensor:
     return rows.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))
 
 
-def undriven(feed: Mapping[str, Any]) -> dict[str, Any]:
-    """The feed of guidance's other side: nothing drives, who it is stays."""
-    all_rows = torch.ones(1, dtype=torch.bool)
-    return left_out(feed, {"speech": all_rows, "expression": all_rows, "pose": all_rows})
+def undriven(
+    feed: Mapping[str, Any], drivers: Sequence[str] = ("speech", "expression", "pose")
+) -> dict[str, Any]:
+    """The feed without drivers, in the same form: who it is stays. Of all of them it is guidance's other side."""
+    return left_out(feed, dict.fromkeys(drivers, torch.ones(1, dtype=torch.bool)))

@@ -73,7 +73,15 @@ class Options:
         "auto",
         help="Keep the mouth shut in silence and, with silero-vad, in music; silence: by loudness only.",
     )
-    hold: bool = option(False, help="Begin with the picture itself as the first frame.")
+    hold: bool | None = option(
+        None,
+        help="Begin with the picture itself as the first frame; as the weights were trained if not given.",
+    )
+    confine: bool | None = option(
+        None,
+        help="Let speech and actor change the face alone: all else is as it would be without them (twice the work); "
+        "as the weights were trained if not given.",
+    )
     look: Literal["beside", "instead", "off"] = option(
         "beside",
         help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hy_core import Conditioner, hookimpl
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.models import POCKET
 
 from hy_avatar import sizes
 from hy_avatar.options import Options
 
 if TYPE_CHECKING:
+    import numpy as np
     from hy_core.condition import Condition
     from hy_core.dit import DiT
     from hy_core.flow.guidance import Branch
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHIPPED = Path(__file__).with_name("pocket") / "avatar.safetensors"
+"""Weights of ours for the built-in model."""
 WHISPER = "whisper-tiny"
 """The folder of the speech encoder inside a released model's."""
 RELEASED = "llava_llama_image"
@@ -43,6 +47,8 @@ class Avatar(Conditioner):
 
     teacher: Teacher
     """What `encode_batch` learns by; there once `learn` was called."""
+
+    _learns = False
 
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """The picture's shape, for models of large pictures; frames for all of the speech, or of other drivers."""
@@ -124,9 +130,15 @@ class Avatar(Conditioner):
     # -- the network -------------------------------------------------------------------------------------
 
     def file(self, folder: Path | None) -> Path | None:
-        """The file with the modules' weights: that of --avatar-weights, or one that lies in the model's folder."""
-        beside = folder / f"{self.name}.safetensors" if folder else None
-        return self.options.weights or (beside if beside and beside.is_file() else None)
+        """The file with the modules' weights: that of --avatar-weights, one in the model's folder, or the shipped one.
+
+        The shipped one belongs to the built-in model. Training doesn't go on from it: a recipe that begins with the
+        built-in model says itself what is attached.
+        """
+        places = [folder / f"{self.name}.safetensors"] if folder else []
+        if folder == POCKET and not self._learns:
+            places.append(SHIPPED)
+        return self.options.weights or next((place for place in places if place.is_file()), None)
 
     def weights(self) -> str | None:
         """The file of --avatar-weights, or of the model."""
@@ -174,9 +186,12 @@ class Avatar(Conditioner):
 
     def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
         """Attach what the recipe's table says, or what the weights are for that training goes on from."""
-        from hy_avatar.network import AvatarConfig, extend
+        from dataclasses import replace
+
+        from hy_avatar.network import ASKED, AvatarConfig, extend
         from hy_avatar.training import Settings, Teacher
 
+        self._learns = True
         settings = Settings.read(table)
         given = AvatarConfig.from_json(settings.config) if settings.config else None
         if given is None and self.file(self.home) is None:
@@ -185,10 +200,14 @@ class Avatar(Conditioner):
                 "add a table config to it, see docs/train.md",
             )
         config = self.config(self.home) if self.file(self.home) else given
-        if given not in (None, config):
+        if given is not None and given.modules() != config.modules():
             raise UsageError(
                 "[conditioning.avatar.config]: other modules than those of the weights training goes on from",
                 "leave the table out",
+            )
+        if given is not None:  # the rest of it may be said anew
+            config = replace(
+                config, **{name: getattr(given, name) for name in ASKED if name in settings.config}
             )
         extend(dit, self.name, config)
         self.teacher = Teacher(self.name, config, settings)
@@ -214,21 +233,24 @@ class Avatar(Conditioner):
         from hy_avatar import controls, released
         from hy_avatar.objective import undriven
 
-        config = self.config(cond.folder)
-        drivers = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
+        options, config = self.options, self.config(cond.folder)
+        drivers, faces = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
         cond.add_context(self.name, drivers["reference"][:, :, :1], [-1], "video")
-        if self.options.hold:
+        if config.hold if options.hold is None else options.hold:
             cond.pin(self.name, [0], drivers["reference"][:, :, :1])
-        feed = drivers | controls.feed(self.options.head, self.options.lively, request.fps, config.controls)
+        feed = drivers | controls.feed(options.head, options.lively, request.fps, config.controls)
+        confine = config.confine if options.confine is None else options.confine
+        if confine and faces is not None and not cond.negative:
+            cond.confine(self.name, faces, undriven(feed, ("speech", "expression")))
         if self.as_released(cond):
-            released.feed(cond, self.name, feed, request.cfg, self.options.cache)
+            released.feed(cond, self.name, feed, request.cfg, options.cache)
         else:
             from hy_avatar.network import part
 
             cond.feed(self.name, undriven(feed) if cond.negative else feed, part)
             if not cond.negative:
                 cond.sample(self.name, windows=released.WINDOWS)
-        if self.options.look != "off":
+        if options.look != "off":
             self.see(request, cond)
 
     def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
@@ -258,17 +280,22 @@ class Avatar(Conditioner):
         self._made = made | {what: (key, make())}
         return self._made[what][1]
 
-    def drivers(self, request: Request, cond: Condition) -> dict[str, Any]:
-        """The feed of the clip: the reference's latents, and what drives mouth, face and body, with its masks."""
-        from hy_avatar.reference import pixels, still
+    def drivers(self, request: Request, cond: Condition) -> tuple[dict[str, Any], Tensor | None]:
+        """The feed of the clip: the reference's latents, and what drives mouth, face and body, with its masks.
+
+        Beside it which latents are of a driven face [1, 1, F, h, w], if one is driven.
+        """
+        from hy_avatar.reference import latents, pixels
         from hy_avatar.speech import Span
 
         options, config = self.options, self.config(cond.folder)
         span = Span(request.frames, request.fps, cond.start)
         shown = pixels(self.picture(), request.width, request.height)
-        feed: dict[str, Any] = {"frames": cond.frames, "reference": still(cond.vae, shown, cond.frames)}
+        feed: dict[str, Any] = {"frames": cond.frames, "reference": latents(cond.vae, shown)}
         track = self.dance(request, span) if options.pose else None
-        mask = self.masks(request, cond, track) if self.faces_driven() else None  # [1, K, F, S, 1]
+        mask = rest = faces = None
+        if self.faces_driven():
+            mask, rest, faces = self.masks(request, cond, track)
         if options.speech:
             feed["speech"] = {
                 "features": self.hear(span, cond, config),
@@ -277,9 +304,9 @@ class Avatar(Conditioner):
         if options.expression:
             from hy_avatar.driving import expression_latents
 
-            latents = expression_latents(options.expression, config.expression, options.face_codec, span)
+            shown = expression_latents(options.expression, config.expression, options.face_codec, span)
             feed["expression"] = {
-                "features": latents[None, None],
+                "features": shown[None, None],
                 "mask": mask[:, :1],
                 "strength": options.expression_strength,
             }
@@ -289,8 +316,8 @@ class Avatar(Conditioner):
             feed["pose"] = skeleton_latents(cond.vae, track, request.height, request.width)
             feed["pose_strength"] = options.pose_strength
             if options.expression:  # the face is the actor's, all else the dancer's
-                feed["pose_mask"] = 1 - mask[:, 0]
-        return feed
+                feed["pose_mask"] = rest
+        return feed, faces
 
     def dance(self, request: Request, span: Span) -> PoseTrack:
         """The dancer's poses for the frames of the clip."""
@@ -332,8 +359,13 @@ class Avatar(Conditioner):
             heard.append(track)
         return torch.stack(heard)[None]
 
-    def masks(self, request: Request, cond: Condition, track: PoseTrack | None) -> Tensor:
-        """Where each driven face is [1, K, F, S, 1]: no two in one place. One that dances is where its head is."""
+    def masks(
+        self, request: Request, cond: Condition, track: PoseTrack | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each driven face is [1, K, F, S, 1], no two in one place; where else a body may be [1, F, S, 1].
+
+        At last which latents are of a driven face [1, 1, F, h, w].
+        """
         import numpy as np
         import torch
 
@@ -341,28 +373,36 @@ class Avatar(Conditioner):
         from hy_avatar.network import token_mask
         from hy_avatar.speakers import disjoint
 
-        frames, size, high, wide = cond.frames, cond.size, request.height, request.width
-        grid = size[0] // 2, size[1] // 2
+        drawn, found = self.drawn(request, cond, track)
+        shown = np.stack(drawn)
+        faces = masks.inner(shown.max(0), cond.size).expand(cond.frames, -1, -1)[None, None]
+        if found and self.as_released(cond):  # as its weights have seen them: to latents, then the nearest
+            small = torch.nn.functional.interpolate(torch.from_numpy(shown), cond.size, mode="bilinear")
+            each = [token_mask(one[None, :, None], cond.frames, cond.size, cond.patch) for one in small]
+            mask = disjoint(torch.cat(each))[None]
+            return mask, 1 - mask.amax(1), faces
+        mask, rest = masks.to_tokens(shown, cond.grid)
+        return mask.expand(-1, cond.frames, -1, -1)[None], rest.expand(cond.frames, -1, -1)[None], faces
+
+    def drawn(
+        self, request: Request, cond: Condition, track: PoseTrack | None
+    ) -> tuple[list[np.ndarray], bool]:
+        """A mask [F or 1, H, W] of each driven face, and whether the face was found in the picture.
+
+        A face that dances is where its head is.
+        """
+        from hy_avatar import masks
+
+        high, wide = request.height, request.width
         area = self.config(cond.folder).area if self.options.area is None else self.options.area
         if self.options.mask:
             end = cond.start + request.frames
-            drawn = [masks.read(path, end, high, wide)[cond.start :] for path in self.options.mask]
-            found = torch.stack([masks.to_latent(one, *grid) for one in drawn])  # [K, F, h, w]
-        elif track is not None and not self.options.speaker and self.faces_driven() == 1:
+            return [masks.read(path, end, high, wide)[cond.start :] for path in self.options.mask], False
+        if track is not None and not self.options.speaker and self.faces_driven() == 1:
             from hy_avatar.driving import head_boxes
 
-            drawn = masks.from_boxes(head_boxes(track), high, wide, area)
-            found = masks.to_latent(drawn, *grid)[None]
-        else:
-            drawn = [masks.from_boxes([box], high, wide, area) for box in self.faces(request)]
-            if self.as_released(cond):  # as its weights have seen them: to latents, then the nearest
-                small = torch.nn.functional.interpolate(
-                    torch.from_numpy(np.stack(drawn)), size, mode="bilinear"
-                )
-                found = torch.cat([token_mask(one[None, :, None], frames, size) for one in small])
-                return disjoint(found)[None]
-            found = torch.stack([masks.to_latent(one, *grid) for one in drawn]).expand(-1, frames, -1, -1)
-        return disjoint(found).flatten(2)[None, ..., None]
+            return [masks.from_boxes(head_boxes(track), high, wide, area)], False
+        return [masks.from_boxes([box], high, wide, area) for box in self.faces(request)], True
 
     def faces(self, request: Request) -> list[Box]:
         """The face of each speaker, in parts of the picture as it is cut for the clip.
@@ -382,11 +422,18 @@ class Avatar(Conditioner):
             choices = [Choice()] if count == 1 else [Choice(index=index) for index in range(count)]
         if all(choice.box for choice in choices):
             return [cropped(choice.box, picture.size, shape) for choice in choices if choice.box]
-        found = detector().detect(np.asarray(picture.convert("RGB")))
+        whole = (0.0, 0.0, 1.0, 1.0)
+        try:
+            found = detector().detect(np.asarray(picture.convert("RGB")))
+        except MissingError as error:
+            if self.options.speaker or len(choices) > 1:
+                raise
+            log.warning("the driver acts on all of the picture: %s (%s)", error.message, error.hint)
+            return [whole]
         boxes = sorted(tuple(float(side) for side in one[:4]) for one in found)
         if not boxes and len(choices) == 1:
             log.warning("no face was found in %s: the driver acts on all of it", self.options.image)
-            return [(0.0, 0.0, 1.0, 1.0)]
+            return [whole]
         if len(boxes) > 1 and not self.options.speaker and len(choices) == 1:
             log.warning("%s shows %d faces; the largest one is driven", self.options.image, len(boxes))
         chosen = [choice.pick(boxes) for choice in choices]

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hy_avatar.released import WINDOWS
-
 if TYPE_CHECKING:
     from hy_core.vae import VAE
     from PIL import Image
@@ -29,13 +27,10 @@ def pixels(picture: Image.Image, width: int, height: int) -> Tensor:
 
 
 @torch.no_grad()
-def still(vae: VAE, shown: Tensor, frames: int) -> Tensor:
-    """Latents of a video in which the picture stands still, in the model's scale: [1, C, F, h, w].
+def latents(vae: VAE, pixels: Tensor) -> Tensor:
+    """The distribution's mean, in the model's scale, of videos in -1..1 [N, 3, T, H, W]: float32 [N, C, F, h, w].
 
-    As long as one window of the network at most; a longer video holds the last of them (`network.lasting`). The
-    released code encodes as many repetitions of the picture and draws a sample; this is the distribution's mean.
+    Of a picture it is that of each frame of a video in which the picture stands still: a causal VAE repeats the first
+    frame before the clip. The released code encodes as many repetitions as it wants frames, and draws a sample.
     """
-    weight = next(vae.parameters())
-    length = 4 * (min(frames, WINDOWS.length) - 1) + 1
-    video = shown.to(weight).expand(-1, -1, length, -1, -1)
-    return vae.to_model(vae.encode(video).mode()).float()
+    return vae.to_model(vae.encode(pixels.to(next(vae.parameters()))).mode()).float()

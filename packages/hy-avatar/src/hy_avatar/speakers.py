@@ -92,14 +92,15 @@ def cropped(box: Box, picture: tuple[int, int], clip: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
-def disjoint(masks: Tensor) -> Tensor:
-    """Give each place to the speaker whose mask is strongest there: masks [K, ...] of 0 to 1, same shape.
+def disjoint(masks: Tensor, claims: Tensor | None = None) -> Tensor:
+    """Give each place to the speaker whose claim is strongest there: masks [K, ...] of 0 to 1, same shape.
 
-    Where masks are equally strong, the earlier speaker has it. So what two speakers say never adds up in one mouth.
+    The claims are the masks unless given. Where they are equally strong, the earlier speaker has the place. So what two
+    speakers say never adds up in one mouth.
     """
     if len(masks) < 2:
         return masks
-    owner = masks.argmax(0, keepdim=True)
+    owner = (masks if claims is None else claims).argmax(0, keepdim=True)
     mine = torch.arange(len(masks), device=masks.device).reshape(-1, *(1,) * (masks.ndim - 1)) == owner
     return torch.where(mine, masks, 0.0)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STEPS = 50
 """Hidden states a second: one for each 320 samples."""
+_STEP = RATE // STEPS
 SECONDS = 30
 OVERLAP = 2
 """Seconds that neighbouring windows share; each is trusted up to the middle of it."""
@@ -84,8 +85,12 @@ class Bands:
 
     def hear(self, samples: np.ndarray) -> Tensor:
         """At most 30 s of sound [count] at 16 kHz to bands [1500, 1, bands], float32: two frames make a step."""
-        mel = self.extractor(samples, sampling_rate=RATE, return_tensors="pt").input_features[0]
-        return mel.unflatten(1, (-1, 2)).mean(2).mT[:, None].float()
+        # Bands of what silence fills up are all alike: a step of it is made, and repeated.
+        length = min(-(-len(samples) // _STEP) + 2, SECONDS * STEPS) * _STEP
+        wanted = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
+        mel = self.extractor(samples, sampling_rate=RATE, **wanted).input_features[0]
+        steps = mel.unflatten(1, (-1, 2)).mean(2).mT[:, None].float()
+        return torch.cat([steps, steps[-1:].expand(SECONDS * STEPS - len(steps), -1, -1)])
 
 
 def listener(config: Speech, folder: Path | None) -> Listener | Bands:

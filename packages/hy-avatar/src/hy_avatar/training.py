@@ -8,7 +8,7 @@ its drivers read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +22,20 @@ from torch import Tensor
 from hy_avatar import masks
 from hy_avatar.controls import expression_bucket, head_bucket
 from hy_avatar.expression_extract import latent_of
+from hy_avatar.kept import Kept, fingerprint
 from hy_avatar.network import AvatarConfig, part
 from hy_avatar.objective import FACE, LIPS, Dropout, left_out, loss_weights
 from hy_avatar.pose import LEAST_SCORE, PoseTrack, to_openpose
-from hy_avatar.reference import still
-from hy_avatar.speakers import disjoint
+from hy_avatar.reference import latents
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
-    from hy_core.vae import VAE
 
     from hy_avatar.speech import Bands, Listener
 
-_MOST_KEPT = 1 << 30  # bytes of drivers that are kept in memory from one epoch to the next
+    Row = dict[str, Tensor]
+
+_TOGETHER = 1 << 20  # pixels that are encoded together, of all frames of all clips
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Settings:
 
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
     `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
-    given as the reference; `whisper` is the folder of the encoder, for features of Whisper; `dropout` see `Dropout`.
+    given, and is the reference in place of the portrait (1: of all of them); `whisper` is the folder of the encoder,
+    for features of Whisper; `dropout` see `Dropout`.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class Settings:
 
 
 class Teacher:
-    """Makes the feed of a batch, and keeps what it found out of clips that come again."""
+    """Makes the feed of a batch, and keeps what it found out of clips that come again; on disk, given a folder."""
 
     def __init__(self, name: str, config: AvatarConfig, settings: Settings) -> None:
         self.name, self.config, self.settings = name, config, settings
@@ -74,8 +76,7 @@ class Teacher:
                 "[conditioning.avatar]: expressions of a face codec can't be trained from points"
             )
         self.dropout = Dropout(**settings.dropout)
-        self._kept: dict[Any, dict[str, Tensor]] = {}
-        self._bytes = 0
+        self._kept: dict[Any, Kept] = {}
 
     @cached_property
     def listener(self) -> Listener | Bands:
@@ -88,8 +89,7 @@ class Teacher:
 
     def give(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """Fill the condition of a batch."""
-        generator, latents = batch["generator"], batch["latents"]
-        rows = [self.row(key, index, batch["truth"], cond) for index, key in enumerate(batch["keys"])]
+        generator, rows = batch["generator"], self.rows(batch, cond)
         made = {name: torch.stack([row[name].float() for row in rows]) for name in rows[0]}
         faces = made["mask"]
         feed: dict[str, Any] = {"frames": cond.frames, "reference": made["reference"]}
@@ -100,66 +100,92 @@ class Teacher:
         if self.config.pose != "none":
             feed["pose"] = made["pose"]
             if self.config.expression:
-                feed["pose_mask"] = 1 - faces.amax(1)
+                feed["pose_mask"] = made["rest"]
         if numbers := self.config.controls:
             feed["motion_head"] = made["head"].expand(-1, numbers)
             feed["motion_expression"] = made["lively"].expand(-1, numbers)
             feed["fps"] = made["fps"].flatten()
-        held = torch.rand(1, generator=generator, device=generator.device).item() < self.settings.hold
-        if held:
-            shown = batch["pixels"]()[:, :, :1]
-            feed["reference"] = torch.cat([still(cond.vae, one[None], cond.frames) for one in shown])
-            cond.pin(self.name, [0], latents[:, :, :1])
+        if torch.rand(1, generator=generator, device=generator.device).item() < self.settings.hold:
+            feed["reference"] = made["first"]
+            cond.pin(self.name, [0], batch["latents"][:, :, :1])
         feed = left_out(feed, self.dropout.draw(batch["prompts"], generator))
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         cond.feed(self.name, feed, part)
         cond.weigh(loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips))
 
-    def row(
-        self, key: Any, index: int, truth: Callable[[int], Mapping[str, Any]], cond: Condition
-    ) -> dict[str, Tensor]:
-        """What drives one clip, without the dimension of rows."""
-        if key not in self._kept:
+    def rows(self, batch: Mapping[str, Any], cond: Condition) -> list[Row]:
+        """What drives each clip of a batch, without the dimension of rows: found out where it isn't kept."""
+        kept = self.kept(batch.get("folder"), cond)
+        rows = kept.find(batch["keys"])
+        new = {key: index for index, key in enumerate(batch["keys"]) if key not in rows}
+        if new:
+            first = batch["pixels"]()[list(new.values()), :, :1] if self.settings.hold else None
             try:
-                found = self.read(truth(index), cond)
+                found = self.read([batch["truth"](index) for index in new.values()], cond, first)
             except KeyError as error:
                 raise UsageError(
                     f"the avatar learns from {error.args[0]!r}, which the source of the clips doesn't tell",
                     'take clips of characters: [data] source = "characters"',
                 ) from None
-            found = {name: value.half() for name, value in found.items()}
-            size = sum(value.nbytes for value in found.values())
-            if self._bytes + size > _MOST_KEPT:
-                return found
-            self._kept[key], self._bytes = found, self._bytes + size
-        return self._kept[key]
+            half = [{name: value.half() for name, value in row.items()} for row in found]
+            made = dict(zip(new, half, strict=True))
+            kept.put(made)
+            rows |= made
+        return [rows[key] for key in batch["keys"]]
 
-    def read(self, truth: Mapping[str, Any], cond: Condition) -> dict[str, Tensor]:
-        """Tell what drives a clip: the features, latents and masks of each driver that the config knows."""
-        vae: VAE = cond.vae
-        picture = torch.from_numpy(truth["portrait"]).permute(2, 0, 1)[None, :, None] / 127.5 - 1
-        height, width = picture.shape[-2:]
+    def kept(self, folder: Path | None, cond: Condition) -> Kept:
+        """What was found out of clips of this size, by these settings and this VAE."""
+        shape = cond.frames, *cond.size, *cond.patch
+        if shape not in self._kept:
+            place = None
+            if folder is not None:
+                settings = self.settings.whisper, self.settings.hold > 0, self.config.area
+                place = folder / "avatar" / fingerprint([shape, settings, self.config.modules()], cond.vae)
+            self._kept[shape] = Kept(place)
+        return self._kept[shape]
+
+    def read(
+        self, truths: Sequence[Mapping[str, Any]], cond: Condition, first: Tensor | None = None
+    ) -> list[Row]:
+        """Tell what drives clips: the features, latents and masks of each driver that the config knows.
+
+        `first` are the first frames [N, 3, 1, H, W] in -1..1, for clips that begin with the reference.
+        """
+        rows = [self.facts(truth, cond) for truth in truths]
+        portraits = [torch.from_numpy(truth["portrait"]).permute(2, 0, 1)[None, :, None] for truth in truths]
+        pictures = {"reference": torch.cat(portraits) / 127.5 - 1}
+        if first is not None:
+            pictures["first"] = first
+        if self.config.pose != "none":
+            from hy_avatar.driving import skeleton_video
+
+            height, width = pictures["reference"].shape[-2:]
+            drawn = [skeleton_video(poses(truth, height, width), height, width) for truth in truths]
+            pictures["pose"] = torch.cat(drawn)
+        for name, shown in pictures.items():
+            count = max(_TOGETHER // shown[0, 0].numel(), 1)
+            encoded = torch.cat([latents(cond.vae, part) for part in shown.split(count)])
+            for row, one in zip(rows, encoded, strict=True):
+                row[name] = one
+        return rows
+
+    def facts(self, truth: Mapping[str, Any], cond: Condition) -> Row:
+        """What of a clip's drivers needs no VAE."""
+        height, width = truth["portrait"].shape[:2]
         faces, lips = (parts(truth[name], height, width) for name in ("faces", "lips"))
-        frames, grid = faces.shape[1], (cond.size[0] // 2, cond.size[1] // 2)
         drawn = np.stack([masks.from_boxes(one, height, width, self.config.area) for one in faces])
-        found = {
-            "reference": still(vae, picture, cond.frames)[0],
-            "mask": disjoint(masks.to_latent(drawn, *grid)).flatten(2)[..., None],  # [K, F, S, 1]
-            "fps": torch.tensor([float(truth["fps"])]),
-        }
+        mask, rest = masks.to_tokens(drawn, cond.grid)  # [K, F, S, 1], [F, S, 1]
+        found = {"mask": mask, "rest": rest, "fps": torch.tensor([float(truth["fps"])])}
         for name, boxes in (("face", faces), ("lips", lips)):
             shown = np.max([masks.from_boxes(one, height, width) for one in boxes], 0)
             found[name] = masks.to_latent(shown, *cond.size)[None]  # [1, F, h, w]
         if self.config.speech:
-            found["speech"] = torch.stack([self.hear(one, truth, frames) for one in truth["speech"]])
+            heard = [self.hear(one, truth, faces.shape[1]) for one in truth["speech"]]
+            found["speech"] = torch.stack(heard)
         if expression := self.config.expression:
             found["expression"] = torch.stack(
                 [latent_of(one, expression.features) for one in truth["landmarks"]]
             )
-        if self.config.pose != "none":
-            from hy_avatar.driving import skeleton_latents
-
-            found["pose"] = skeleton_latents(vae, poses(truth, height, width), height, width)[0]
         if self.config.controls:
             points = truth["landmarks"][0]
             apart = np.linalg.norm(points[:, 42:48].mean(1) - points[:, 36:42].mean(1), axis=1)

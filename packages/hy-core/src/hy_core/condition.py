@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from hy_core.flow.cache import StepCache
     from hy_core.flow.guidance import Scale
     from hy_core.flow.windows import Windows
-    from hy_core.vae import VAE
+    from hy_core.vae import VAE, Tiling
 
     Part = Callable[[Any, Sequence[int]], Any]
+    Tiles = Callable[[int], Tiling | None]
 
 Time = Literal["clean", "video"]
 
@@ -61,6 +62,15 @@ class Pin:
     time: float = 0.0
 
 
+@dataclass(frozen=True)
+class Confined:
+    """Where what the owner feeds may show: `mask` [B or 1, 1, F, h, w], and the feed without what is confined."""
+
+    owner: str
+    mask: Tensor
+    feed: Any
+
+
 @dataclass
 class Condition:
     """What one guidance branch sees: B rows of text and pooled text, and what plugins contribute.
@@ -68,17 +78,20 @@ class Condition:
     `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
     `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
     `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae`
-    is the model's, for a plugin that has pictures to encode, and `folder` the model's, for one that finds an
-    encoder of its own there.
+    is the model's, for a plugin that has pictures to encode, `tiles` how this run cuts a clip of so many frames for it
+    (None: whole), and `folder` the model's, for one that finds an encoder of its own there.
 
-    `channels` is how many channels the network takes beside the noisy ones: 0 in most (see `fill`). `riflex`
+    `channels` is how many channels the network takes beside the noisy ones: 0 in most (see `fill`); `patch` are the
+    rows and columns of latents that are one of its tokens. `riflex`
     slows down one temporal frequency (`hy_core.dit.rope.riflex`), for clips longer than those of the training.
 
     A clip that is made in segments has a condition for each: `start` is the frame of the clip that this
-    segment begins at, `past` are the frames made so far, uint8 [F, H, W, 3]; the first has no past.
+    segment begins at, `past` are the last frames made so far, those of the overlap, uint8 [F, H, W, 3]; the first has
+    no past.
 
     `scale`, `windows` and `cache` say how it is sampled, where a plugin wants it otherwise (see `sample`);
-    `weight` says in training how much each place counts in the loss (see `weigh`).
+    `confined` keeps the rest of the video as it would be without a driver (see `confine`); `weight` says in training
+    how much each place counts in the loss (see `weigh`).
 
     Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
     one frame, `set_text`, `fill`: a second owner is a ConflictError that names both). What is additive is kept
@@ -94,8 +107,10 @@ class Condition:
     prompts: tuple[str, ...] = ()
     negative: bool = False
     vae: VAE | None = None
+    tiles: Tiles | None = None
     folder: Path | None = None
     channels: int = 0
+    patch: tuple[int, int] = (2, 2)
     riflex: bool = False
     start: int = 0
     past: np.ndarray | None = None
@@ -103,6 +118,7 @@ class Condition:
     scale: Scale | None = None
     windows: Windows | None = None
     cache: StepCache | None = None
+    confined: Confined | None = None
     weight: Tensor | None = None
     feeds: dict[str, Any] = field(default_factory=dict)
     pins: dict[int, Pin] = field(default_factory=dict)
@@ -117,6 +133,11 @@ class Condition:
     def rows(self) -> int:
         """B, the number of videos."""
         return len(self.text)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the network's tokens."""
+        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
 
     @property
     def contexts(self) -> list[Context]:
@@ -238,6 +259,29 @@ class Condition:
                 raise ConflictError(f"{other} and {owner} both set the run's {name}", "drop one")
             setattr(self, name, value)
 
+    def confine(self, owner: str, mask: Tensor, feed: Any) -> None:
+        """Let a part of what the owner feeds show only where `mask` [B or 1, 1, F, h, w] isn't 0. Exclusive.
+
+        `feed` is what it feeds without that part, in the same form. Elsewhere the latents are, before each step and in
+        the end, those of the clip that the same noise becomes with it: that one is sampled too, which doubles the rows.
+        Asked of the positive condition only.
+        """
+        if self.confined is not None and self.confined.owner != owner:
+            raise ConflictError(f"{self.confined.owner} and {owner} both confine what they feed", "drop one")
+        wanted = [1, self.frames, *self.size]
+        fits = mask.ndim == 5 and mask.shape[0] in (1, self.rows) and list(mask.shape[1:]) == wanted
+        self._check(owner, fits, f"confine takes a mask {[self.rows, *wanted]}, not {list(mask.shape)}")
+        self.confined = Confined(owner, mask, feed)
+
+    def doubled(self) -> Condition:
+        """The rows of this condition, and below them those of the clip that `confined` keeps the rest to."""
+        other = (
+            self
+            if self.confined is None
+            else self.copy(feeds=self.feeds | {self.confined.owner: self.confined.feed})
+        )
+        return merge([self.copy(confined=None), other.copy(confined=None)])
+
     def weigh(self, weight: Tensor) -> None:
         """In training: say how much places count in the loss, 1 being usual; broadcasts over [B, C, F, h, w].
 
@@ -305,7 +349,8 @@ def mergeable(conditions: Sequence[Condition]) -> bool:
         fed = tuple((owner, _form(cond.feeds[owner], cond.rows)) for owner in sorted(cond.feeds))
         held = tuple(sorted((place, pin.time) for place, pin in cond.pins.items()))
         once = cond.guidance is None, cond.beside is None, cond.riflex, cond.dropped
-        return cond.frames, cond.size, once, held, shown, fed
+        kept = cond.confined and (cond.confined.owner, _form(cond.confined.feed, cond.rows))
+        return cond.frames, cond.size, once, held, shown, fed, kept
 
     return len(conditions) == 1 or len({form(cond) for cond in conditions}) == 1
 
@@ -324,8 +369,14 @@ def merge(conditions: Sequence[Condition]) -> Condition:
         replace(context, latents=_join([cond.contexts[index].latents for cond in conditions], rows))
         for index, context in enumerate(first.contexts)
     ]
+    confined = first.confined and replace(
+        first.confined,
+        mask=_join([cond.confined.mask for cond in conditions], rows),
+        feed=_join([cond.confined.feed for cond in conditions], rows),
+    )
     return replace(
         first,
+        confined=confined,
         text=[row for cond in conditions for row in cond.tokens()],
         pooled=torch.cat([cond.pooled for cond in conditions]),
         guidance=None if first.guidance is None else torch.cat([cond.guidance for cond in conditions]),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from hy_core import models, provenance
 from hy_core.condition import Condition, merge, mergeable
-from hy_core.conditioner import segments
+from hy_core.conditioner import Conditioner, segments
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
 from hy_core.dit.attention import attention
@@ -28,7 +29,8 @@ from hy_core.request import SEED_END, Request, Result
 from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
-    from hy_core.conditioner import Conditioner
+    from hy_core.condition import Confined
+    from hy_core.media.writing import Writer
     from hy_core.models import Model
     from hy_core.plugins import Plugins
     from hy_core.text import Encoded
@@ -58,6 +60,8 @@ class Progress:
 
 
 Callback = Callable[[Progress], None]
+Sink = Callable[[int, Mapping[str, Any]], "Writer | None"]
+"""`sink(index, record)`: what takes the frames of that request, with the record of how they are made, or None."""
 
 
 def generate(
@@ -81,17 +85,23 @@ def stream(
     callback: Callback | None = None,
     plugins: Plugins | None = None,
     rows: int = 1,
+    sink: Sink | None = None,
 ) -> Iterator[Result]:
     """Make clips and yield each when it is done, in the order of the requests.
+
+    `sink` opens what takes a clip's frames as they are decoded, so that memory is bounded by the tile and not by the
+    clip; `frames` of such a result is None. A clip that a plugin wants whole (to `finish`, or at the end of the run) is
+    kept all the same.
 
     Without `model`, that of the requests is loaded; they must agree on what belongs to it. `conditioners`
     hold for all requests and have been validated. Up to `rows` requests of one form go through the network
     together: with 1, a clip is bit for bit the same whatever stands beside it; with more, within rounding.
 
     Raises HyError in one line: for weights or numbers that are NaN, naming the place; MemoryLimitError,
-    saying what to make smaller. Nothing is written to disk, so that an interrupted run leaves nothing behind.
+    saying what to make smaller. Nothing but a `sink` writes, and it hears of the error, so that an interrupted run
+    leaves nothing behind.
     """
-    run = Run(requests, conditioners, callback, plugins)
+    run = Run(requests, conditioners, callback, plugins, sink)
     with run.observed():
         model = model or run.load()
         model.extend(conditioners)
@@ -100,6 +110,42 @@ def stream(
         texts = run.encode_prompts(model)
         for group in run.groups(rows):
             yield from run.make(model, group, texts)
+
+
+class Apart(Exception):
+    """These requests can't run as rows of one batch."""
+
+
+class Clip:
+    """A clip in the making: its frames go to a writer as they come, or are kept."""
+
+    def __init__(self, request: Request, index: int, files: ExitStack) -> None:
+        self.request, self.index, self.files = request, index, files
+        self.tiling = request.tiling
+        self.record: dict[str, Any] | None = None
+        self.writer: Writer | None = None
+        self.parts: list[np.ndarray] = []
+        self.past: np.ndarray | None = None
+
+    def begin(self, record: dict[str, Any], sink: Sink | None) -> None:
+        """Open the writer, if there is to be one; it is closed with the other `files`."""
+        self.record = record
+        if sink is not None and (writer := sink(self.index, record)) is not None:
+            self.writer = self.files.enter_context(writer)
+
+    def add(self, frames: np.ndarray, overlap: int) -> None:
+        """Take the next frames, uint8 [F, H, W, 3]; the last `overlap` of all are `past`."""
+        if self.writer is None:
+            self.parts.append(frames)
+        else:
+            self.writer.add(frames)
+        if overlap:
+            seen = frames if self.past is None else np.concatenate([self.past, frames[-overlap:]])
+            self.past = seen[-overlap:].copy()  # and not all that it is a part of
+
+    def whole(self) -> np.ndarray | None:
+        """All frames, if they were kept."""
+        return np.concatenate(self.parts) if self.parts else None
 
 
 class Run:
@@ -111,11 +157,13 @@ class Run:
         conditioners: Sequence[Conditioner] = (),
         callback: Callback | None = None,
         plugins: Plugins | None = None,
+        sink: Sink | None = None,
     ) -> None:
         if not requests:
             raise UsageError("nothing to generate: the list of requests is empty")
         self.requests, self.conditioners = list(requests), conditioners
         self.callback, self.plugins = callback, plugins
+        self.sink = None if self.wanted_whole() else sink
         self.stage, self.started, self.ended = "load", 0, 0
         self.segment = 0, 1  # which of how many is being made
 
@@ -157,46 +205,57 @@ class Run:
         self, model: Model, group: Sequence[int], texts: dict[tuple[str, bool], Encoded]
     ) -> list[Result]:
         """Steps 3 to 7 for the requests of a group, which run as rows of one batch."""
-        requests = [self.requests[index] for index in group]
-        first, results = requests[0], []
-        pieces = segments(self.conditioners, first)
-        made: list[np.ndarray | None] = [None] * len(group)
-        for number in range(pieces.count):
-            self.segment = number, pieces.count
-            shifted = [segment_request(request, number) for request in requests]
-            self.tell("encode", group[0], detail=", ".join(c.name for c in self.conditioners))
-            start = number * (first.frames - pieces.overlap)
-            conds = [
-                self.conditions(model, request, texts, start, past)
-                for request, past in zip(shifted, made, strict=True)
-            ]  # 3
-            if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
-                return [result for index in group for result in self.make(model, [index], texts)]
-            with attention(first.attention):
-                latents = self.sample(
-                    model, shifted, group, [merge(branch) for branch in zip(*conds, strict=True)]
-                )  # 4
-            for row, request in enumerate(shifted):
-                frames, tiling = self.decode(model, request, group[row], latents[[row]])  # 5
-                frames = frames[max(conds[row][0].dropped, pieces.overlap if number else 0) :]
-                past = made[row]
-                made[row] = frames if past is None else np.concatenate([past, frames])
-        for row, request in enumerate(requests):
-            frames = made[row]
-            record = provenance.record(
-                replace(request, tiling=tiling),
-                model.hashes,
-                str(model.device),
-                str(model.dit.dtype).removeprefix("torch."),
-            )
-            result = Result(frames, request.fps, provenance=record, request=request)
-            self.tell("finish", group[row])
+        try:
+            with ExitStack() as files:
+                clips = [Clip(self.requests[index], index, files) for index in group]
+                self.fill(model, clips, texts)
+        except Apart:
+            return [result for index in group for result in self.make(model, [index], texts)]
+        results = []
+        for clip in clips:
+            result = Result(clip.whole(), clip.request.fps, provenance=clip.record, request=clip.request)
+            self.tell("finish", clip.index)
             # By name, as all that adds up: sound is made and speech put over it in whatever order plugins are given.
             for conditioner in sorted(self.conditioners, key=lambda one: one.name):
-                conditioner.finish(request, result)  # 6
+                conditioner.finish(clip.request, result)  # 6
             results.append(result)
             self.end(result)
-        return results  # 7: whoever called writes it
+        return results  # 7: whoever called writes it, if no sink has
+
+    def fill(self, model: Model, clips: Sequence[Clip], texts: dict[tuple[str, bool], Encoded]) -> None:
+        """Steps 3 to 5: the frames of these clips, segment after segment. `Apart` if they can't share a batch."""
+        first = clips[0].request
+        pieces = segments(self.conditioners, first)
+        for number in range(pieces.count):
+            self.segment = number, pieces.count
+            requests = [segment_request(clip.request, number) for clip in clips]
+            self.tell("encode", clips[0].index, detail=", ".join(c.name for c in self.conditioners))
+            start = number * (first.frames - pieces.overlap)
+            conds = [
+                self.conditions(model, request, texts, start, clip.past)
+                for request, clip in zip(requests, clips, strict=True)
+            ]  # 3
+            if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
+                raise Apart
+            with attention(first.attention):
+                group = [clip.index for clip in clips]
+                merged = [merge(branch) for branch in zip(*conds, strict=True)]
+                latents = self.sample(model, requests, group, merged)  # 4
+            for row, clip in enumerate(clips):
+                if clip.record is None:
+                    clip.tiling = tiling_of(clip.request, model)
+                    clip.begin(self.record(model, clip), self.sink)
+                cut = max(conds[row][0].dropped, pieces.overlap if number else 0)
+                for frames in self.decode(model, clip, latents[[row]]):  # 5
+                    clip.add(frames[cut:], pieces.overlap)
+                    cut = max(cut - len(frames), 0)
+
+    def record(self, model: Model, clip: Clip) -> dict[str, Any]:
+        """How a clip is made, for provenance."""
+        request = replace(clip.request, tiling=clip.tiling)
+        dtype = str(model.dit.dtype).removeprefix("torch.")
+        packages = self.plugins.distributions(request.plugins) if self.plugins else ()
+        return provenance.record(request, model.prints, str(model.device), dtype, packages)
 
     def conditions(
         self,
@@ -226,8 +285,10 @@ class Run:
                 prompts=(prompt,),
                 negative=negative,
                 vae=model.vae,
+                tiles=partial(tiles_of, request, model),
                 folder=model.folder,
                 channels=max(model.dit.config.in_channels - model.dit.config.out_channels, 0),
+                patch=tuple(model.dit.config.patch[1:]),
                 start=start,
                 past=past,
             )
@@ -241,6 +302,9 @@ class Run:
     ) -> Tensor:
         """Step 4: from noise to latents [rows, C, F, h, w], float32, along the guided velocity."""
         first, clock = requests[0], time.perf_counter()
+        confined = conds[0].confined
+        if confined is not None:
+            conds = [one.doubled() for one in conds]
         cond, base = conds[0], conds[-1]
         branches = [] if cond is base else [Branch(cond, first.cfg if cond.scale is None else cond.scale)]
         for conditioner in self.conditioners:
@@ -254,7 +318,7 @@ class Run:
         def before(x: Tensor, sigma: Tensor, step: int) -> Tensor:
             for conditioner in self.conditioners:
                 x = conditioner.before_step(x, float(sigma), cond)
-            return cond.hold(x)
+            return confined_to(confined, cond.hold(x))
 
         def after(step: int, steps: int, x: Tensor, clean: Tensor) -> None:
             nonlocal clock
@@ -271,24 +335,22 @@ class Run:
 
         self.stage = "sample"
         x = torch.cat([noise(request, model) for request in requests]).to(model.device)
+        x = x if confined is None else torch.cat([x, x])
         sigmas = sigmas_for(first.schedule, first.steps, first.shift)
-        return samplers[first.sampler](guided, x, sigmas, after, before)
+        x = samplers[first.sampler](guided, x, sigmas, after, before)
+        return confined_to(confined, x)[: len(requests)]
 
-    def decode(self, model: Model, request: Request, clip: int, latents: Tensor) -> tuple[np.ndarray, str]:
-        """Step 5: latents [1, C, F, h, w] to frames uint8 [F, H, W, 3], and the tiling that was used."""
-        tiling = tiling_of(request, model)
-        frames = np.empty((request.frames, request.height, request.width, 3), np.uint8)
-        done, clock = 0, time.perf_counter()
-        before, steps = self.segment[0] * request.frames, self.segment[1] * request.frames
-        self.tell("decode", clip, step=before, steps=steps)
-        for pixels in model.vae.stream(scaled(model, latents), Tiling.named(tiling, model.vae.config)):
+    def decode(self, model: Model, clip: Clip, latents: Tensor) -> Iterator[np.ndarray]:
+        """Step 5: latents [1, C, F, h, w] to frames, uint8 [f, H, W, 3] at a time."""
+        length, clock, done = clip.request.frames, time.perf_counter(), 0
+        before, steps = self.segment[0] * length, self.segment[1] * length
+        self.tell("decode", clip.index, step=before, steps=steps)
+        for pixels in model.vae.stream(scaled(model, latents), Tiling.named(clip.tiling, model.vae.config)):
             if not finite(pixels):
                 raise not_a_number(model.vae, "the decoder")
-            part = to_frames(pixels[0])
-            frames[done : done + len(part)] = part
-            seconds, clock, done = time.perf_counter() - clock, time.perf_counter(), done + len(part)
-            self.tell("decode", clip, step=before + done, steps=steps, seconds=seconds)
-        return frames, tiling
+            yield to_frames(pixels[0])
+            seconds, clock, done = time.perf_counter() - clock, time.perf_counter(), done + pixels.shape[2]
+            self.tell("decode", clip.index, step=before + done, steps=steps, seconds=seconds)
 
     # -- grouping, reporting -----------------------------------------------------------------------------
 
@@ -306,6 +368,11 @@ class Run:
                 group = []
             group.append(index)
         yield group
+
+    def wanted_whole(self) -> bool:
+        """Whether a plugin works on all frames of a clip, once they are there."""
+        finished = any(type(one).finish is not Conditioner.finish for one in self.conditioners)
+        return finished or (self.plugins is not None and self.plugins.has("on_run_end"))
 
     def tell(self, stage: str, clip: int = 0, **news: Any) -> None:
         """Report progress."""
@@ -346,6 +413,14 @@ def noise(request: Request, model: Model) -> Tensor:
     return start_noise((model.vae.config.latent_channels, *shape), request.seed)
 
 
+def confined_to(confined: Confined | None, x: Tensor) -> Tensor:
+    """Latents of clips, and below them of those without what is confined: the first take the others' outside."""
+    if confined is None:
+        return x
+    free, other = x.chunk(2)
+    return torch.cat([torch.where(confined.mask.to(x.device) != 0, free, other), other])
+
+
 def segment_request(request: Request, number: int) -> Request:
     """The request of a later segment of a clip: the same with noise of its own."""
     return replace(request, seed=(request.seed + number * SEED_STRIDE) % SEED_END) if number else request
@@ -377,6 +452,11 @@ def tiling_of(request: Request, model: Model) -> str:
     bytes_each = next(model.vae.parameters()).element_size()
     fits = ALIVE_IN_DECODER * widest * bytes_each <= free_memory(model.device)
     return "off" if fits else model.tiling
+
+
+def tiles_of(request: Request, model: Model, frames: int) -> Tiling | None:
+    """The tiles of a clip of so many `frames` in the request's size, by the same rule."""
+    return Tiling.named(tiling_of(replace(request, frames=frames), model), model.vae.config)
 
 
 def scaled(model: Model, latents: Tensor) -> Tensor:

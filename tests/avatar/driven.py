@@ -1,0 +1,64 @@
+"""Weights that follow all drivers, in small, and characters that drive them."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import torch
+from hy_avatar import network, pose
+from hy_avatar.network import AvatarConfig, Expression, Speech
+from hy_avatar.training import poses
+from hy_core.condition import Condition
+from hy_core.testing.tiny import randomised
+from hy_core.weights import save_port_weights
+from hy_data.world.characters_dataset import CharacterDataset, StageClip
+
+CONFIG = AvatarConfig(
+    speech=Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1),
+    expression=Expression(features=12, hidden=8, tokens=3, inner=8, every_double=1, every_single=1),
+    pose="guided",
+    area=1.5,
+)
+
+
+def weights(tiny, path, config=CONFIG):
+    """A file with modules that do something."""
+    dit = copy.deepcopy(tiny.dit)
+    network.extend(dit, "avatar", config)
+    for module in (
+        dit.feed,
+        dit.embed,
+        dit.time,
+        *(b.after for b in (*dit.double_blocks, *dit.single_blocks)),
+    ):
+        randomised(module, 1)
+    save_port_weights(dit, "avatar", path, {"config": json.dumps(config.to_json())})
+    return path
+
+
+def actor(seed=0, frames=9, framing="full", size=64):
+    """A clip of a character with the truth about it."""
+    dataset = CharacterDataset(framings=(framing,), changing=0.0)
+    return dataset.clip(np.random.default_rng(seed), "train", frames, size, size)
+
+
+def pose_file(path, seed=0, size=64):
+    pose.save(path, poses(actor(seed, size=size).truth(), size, size))
+    return path
+
+
+def batch(clips: list[StageClip], cond: Condition, keys: str = "abcdefgh", **more) -> dict:
+    """What training says of a batch of these clips."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.stack([torch.from_numpy(clip.pixels()).permute(3, 0, 1, 2) / 127.5 - 1 for clip in clips])
+    return {
+        "latents": torch.randn(len(clips), 16, cond.frames, *cond.size, generator=generator),
+        "pixels": lambda: pixels,
+        "truth": lambda row: clips[row].truth(),
+        "keys": list(keys[: len(clips)]),
+        "prompts": ["someone"] * len(clips),
+        "generator": generator,
+        **more,
+    }

@@ -1,0 +1,173 @@
+"""What a teacher finds out of clips: once, kept for all who come after, and given as the recipe says."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from avatar.driven import CONFIG, actor, batch
+from hy_avatar import kept, training
+from hy_avatar.kept import Kept, fingerprint
+from hy_avatar.reference import latents
+from hy_avatar.training import Settings, Teacher
+from hy_core.errors import UsageError
+
+NONE_LOST = {"speech": 0.0, "expression": 0.0, "pose": 0.0, "reference": 0.0, "everything": 0.0}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [actor(seed, size=32) for seed in range(2)]
+
+
+def teacher(config=CONFIG, **settings):
+    return Teacher("avatar", config, Settings(**{"hold": 0.0, "dropout": NONE_LOST, **settings}))
+
+
+@pytest.fixture
+def given(tiny, clips):
+    """The condition of a batch of both clips, as a teacher gives it."""
+
+    def given(teacher, patch=(2, 2), **more):
+        cond = tiny.condition(rows=2)
+        cond.patch = patch
+        teacher.give(batch(clips, cond, **more), cond)
+        return cond
+
+    return given
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How many clips each reading was of."""
+    counts, real = [], Teacher.read
+
+    def read(self, truths, *rest):
+        counts.append(len(truths))
+        return real(self, truths, *rest)
+
+    monkeypatch.setattr(Teacher, "read", read)
+    return counts
+
+
+def same(one, other):
+    """Whether two feeds are equal."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize("patch", [(1, 1), (2, 2), (4, 4)])
+def test_masks_have_the_network_s_patches(given, patch):
+    feed = given(teacher(), patch).feeds["avatar"]
+    tokens = (4 // patch[0]) * (4 // patch[1])
+    assert feed["speech"]["mask"].shape == feed["expression"]["mask"].shape == (2, 1, 3, tokens, 1)
+    assert feed["pose_mask"].shape == (2, 3, tokens, 1)
+    assert feed["speech"]["mask"].amax(3).min() == 1  # somewhere the face is all there
+
+
+def test_clips_together_are_what_they_are_alone(tiny, clips, monkeypatch):
+    cond, one = tiny.condition(rows=2), teacher()
+    truths = [clip.truth() for clip in clips]
+    first = torch.rand(2, 3, 1, 32, 32)
+    together = one.read(truths, cond, first)
+    monkeypatch.setattr(training, "_TOGETHER", 1)
+    for truth, row, start in zip(truths, together, first, strict=True):
+        (alone,) = one.read([truth], cond, start[None])
+        assert alone.keys() == row.keys() and {"reference", "first", "pose", "speech"} <= row.keys()
+        for name in row:
+            torch.testing.assert_close(alone[name], row[name], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together[0]["pose"], together[1]["pose"], atol=1e-2)
+
+
+def test_a_clip_is_read_once(given, reads):
+    one = teacher()
+    feed = given(one).feeds["avatar"]
+    assert same(feed, given(one).feeds["avatar"]) and reads == [2]
+    given(one, keys="bc")
+    assert reads == [2, 1]
+
+
+def test_a_run_that_goes_on_reads_nothing_again(tiny, given, reads, tmp_path):
+    """Nor does the process beside it; with masks of another area, first frames or other patches it's read anew."""
+    beside = teacher()
+    assert beside.kept(tmp_path, tiny.condition(rows=2)).find("ab") == {}
+    feed = given(teacher(), folder=tmp_path).feeds["avatar"]
+    for one in (teacher(), beside, teacher(replace(CONFIG, hold=True, confine=True))):
+        assert same(feed, given(one, folder=tmp_path).feeds["avatar"])
+    assert reads == [2]
+    given(teacher(replace(CONFIG, area=1.0)), folder=tmp_path)
+    given(teacher(hold=1.0), folder=tmp_path)
+    given(teacher(), (4, 4), folder=tmp_path)
+    assert reads == [2] * 4
+    assert len(list((tmp_path / "avatar").iterdir())) == 4
+
+
+def test_every_batch_may_begin_with_the_picture(tiny, given, clips):
+    """Then the first frame is given, and the reference is that frame in place of the portrait."""
+    portraits = given(teacher())
+    assert not portraits.pins
+    cond = given(teacher(hold=1.0))
+    assert set(cond.pins) == {0}
+    feed = cond.feeds["avatar"]
+    pixels = batch(clips, cond)["pixels"]()[:, :, :1]
+    torch.testing.assert_close(feed["reference"], latents(tiny.vae, pixels), atol=1e-2, rtol=1e-2)
+    assert not torch.allclose(feed["reference"], portraits.feeds["avatar"]["reference"], atol=0.1)
+    assert torch.equal(cond.contexts[0].latents, feed["reference"])
+
+
+def test_a_source_that_tells_too_little(tiny, clips):
+    cond = tiny.condition(rows=2)
+    dumb = batch(clips, cond, truth=lambda row: {"portrait": clips[row].truth()["portrait"]})
+    with pytest.raises(UsageError, match="learns from 'faces', which the source of the clips doesn't tell"):
+        teacher().give(dumb, cond)
+
+
+def rows(*keys):
+    return {key: {"a": torch.full((2,), float(ord(key))), "b": torch.zeros(1)} for key in keys}
+
+
+def test_rows_are_written_together_now_and_then(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(kept.time, "monotonic", lambda: clock[0])
+    ours, theirs = Kept(tmp_path / "k"), Kept(tmp_path / "k")
+    ours.put(rows("x"))  # the first at once
+    assert set(theirs.find("xyz")) == {"x"}
+    ours.put(rows("y"))  # soon after: only here
+    assert set(ours.find("xyz")) == {"x", "y"} and set(theirs.find("xyz")) == {"x"}
+    clock[0] += 61
+    ours.put(rows("z"))
+    found = theirs.find("xyz")
+    assert set(found) == {"x", "y", "z"} and found["y"]["a"].tolist() == [ord("y")] * 2
+    assert len(list((tmp_path / "k").iterdir())) == 2
+
+
+def test_two_that_find_out_the_same(tmp_path):
+    one, two = Kept(tmp_path), Kept(tmp_path)
+    one.put(rows("x"))
+    two.put(rows("x", "y"))
+    for who in (one, two, Kept(tmp_path)):
+        assert {key: set(row) for key, row in who.find("xy").items()} == {"x": {"a", "b"}, "y": {"a", "b"}}
+
+
+def test_what_was_killed_amid_writing_is_nothing(tmp_path):
+    Kept(tmp_path).put(rows("x"))
+    (tmp_path / "half.part").write_bytes(b"\x10")
+    assert set(Kept(tmp_path).find("x")) == {"x"}
+
+
+def test_without_a_folder_memory_has_an_end(monkeypatch):
+    monkeypatch.setattr(kept, "_MOST", 25)
+    one = Kept(None)
+    one.put(rows("x", "y", "z"))  # 12 bytes each
+    assert set(one.find("xyz")) == {"x", "y"}
+
+
+def test_other_weights_other_folder(tiny):
+    other = copy.deepcopy(tiny.vae)
+    assert fingerprint([1], tiny.vae) == fingerprint([1], other) != fingerprint([2], other)
+    with torch.no_grad():
+        other.decoder.conv_out.conv.weight.mul_(1.01)
+    assert fingerprint([1], tiny.vae) != fingerprint([1], other)
