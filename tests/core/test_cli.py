@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hy_core import media, provenance
 from hy_core.cli import run
-from hy_core.media.writing import VideoWriter
+from hy_core.media.writing import PictureWriter, VideoWriter
 
 PROMPT = "a red circle moves right"
 DAWN = '''"""A plugin in a file."""
@@ -117,6 +118,95 @@ def test_weights_of_ones_own_take_the_place_of_the_models(hy: Hy, small_folder, 
     assert not np.array_equal(media.read("a.png").frames, media.read("b.png").frames)
     assert "--weights mine/dit.safetensors" in provenance.command(two)
     assert hy("generate", PROMPT, "--weights", "no.safetensors")[0] == 3
+
+
+@pytest.fixture
+def official_folder(tmp_path: Path, small_folder: Path) -> Path:
+    """A folder as it is published, in small: no config of the transformer, the VAE's in the official form."""
+    import torch
+    from hy_core.dit import DiT, DiTConfig
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "ckpts"
+    inner = folder / "hunyuan-video-t2v-720p"
+    for part in ("transformers", "vae"):
+        (inner / part).mkdir(parents=True)
+    config = DiTConfig(
+        in_channels=4, out_channels=4, width=96, heads=1, depth_double=1, depth_single=1, depth_refiner=1,
+        rope_dims=(12, 42, 42), text_dim=16, pooled_dim=16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    state = {"module": DiT(config).state_dict()}
+    torch.save(state, inner / "transformers" / "mp_rank_00_model_states.pt")
+    torch.save(load_file(small_folder / "vae.safetensors"), inner / "vae" / "pytorch_model.pt")
+    vae = {
+        "_class_name": "AutoencoderKLCausal3D", "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1,
+        "latent_channels": 4, "norm_num_groups": 4, "sample_size": 256, "sample_tsize": 64, "act_fn": "silu",
+        "scaling_factor": 0.476986, "spatial_compression_ratio": 8, "time_compression_ratio": 4,
+        "down_block_types": ["DownEncoderBlockCausal3D"] * 4, "mid_block_add_attention": True,
+    }  # fmt: skip
+    (inner / "vae" / "config.json").write_text(json.dumps(vae))
+    for ours, theirs in (("llm", "text_encoder"), ("clip", "text_encoder_2")):
+        shutil.copytree(small_folder / ours, folder / theirs)
+    return folder
+
+
+def test_an_official_folder_is_planned_and_run(hy: Hy, official_folder: Path) -> None:
+    asked = "--model", official_folder, "--size", "32x32", "--frames", 5, "--steps", 2, "--seed", 1
+    code, out, err = hy("generate", PROMPT, *asked, "--dry-run", "--json")
+    assert code == 0, err
+    cost = json.loads(out)["cost"]
+    # Told by the file: a memory check that takes every official folder for the 13B model refuses this one.
+    assert cost["dit_parameters"] < 5e6 and cost["weights_bytes"] < 4e7
+    code, out, err = hy("generate", PROMPT, *asked, "-o", "a.png", "--frames", 1)
+    assert code == 0, err
+    assert media.read("a.png").frames.shape == (1, 32, 32, 3)
+
+
+def test_the_official_negative_prompt_is_used_with_cfg(hy: Hy, official_folder: Path, monkeypatch) -> None:
+    from hy_core import models
+    from hy_core.text import TextEncoder
+
+    asked, encode = [], TextEncoder.encode
+    heard = lambda self, texts, *more: asked.extend(texts) or encode(self, texts, *more)  # noqa: E731
+    monkeypatch.setattr(TextEncoder, "encode", heard)
+    flags = (
+        "--model",
+        official_folder,
+        "--size",
+        "32x32",
+        "--frames",
+        1,
+        "--steps",
+        1,
+        "--seed",
+        1,
+        "-o",
+        "a.png",
+    )
+    hy("generate", PROMPT, *flags)
+    assert asked == [PROMPT]
+    hy("generate", PROMPT, *flags, "--cfg", 2)
+    assert asked[1:] == [PROMPT, models.NEGATIVE]
+    hy("generate", PROMPT, *flags, "--cfg", 2, "--negative", "blur")
+    assert asked[3:] == [PROMPT, "blur"]
+
+
+def test_the_memory_check_looks_at_the_weights_that_are_asked_for(
+    hy: Hy, small_folder: Path, official_folder: Path, monkeypatch
+) -> None:
+    other = official_folder / "hunyuan-video-t2v-720p" / "transformers"
+    plain, changed = (
+        json.loads(hy("generate", PROMPT, "--dry-run", "--json", *more)[1])["cost"]["dit_parameters"]
+        for more in ((), ("--weights", other))
+    )
+    assert changed > 5 * plain
+    seen = []
+    monkeypatch.setattr(
+        "hy_core.estimate.check_memory", lambda cost, device: seen.append(cost.dit_parameters)
+    )
+    hy("generate", PROMPT, "--weights", other, "-o", "a.png", "--frames", 1)
+    assert seen == [changed]
 
 
 def test_a_default_name_never_overwrites_and_a_given_one_does(hy: Hy, fast: None, tmp_path: Path) -> None:
@@ -337,6 +427,32 @@ def test_a_full_disk_leaves_no_file(hy: Hy, fast: None, monkeypatch, tmp_path: P
     monkeypatch.setattr(os, "replace", full)
     code, out, err = hy("generate", PROMPT, "-o", "a.mp4", "--seed", 1)
     assert code == 1 and not out and "No space left" in only_line(err) and files(tmp_path) == []
+
+
+def test_a_clip_that_breaks_off_while_it_is_written_leaves_no_file(
+    hy: Hy, fast: None, monkeypatch, tmp_path: Path
+) -> None:
+    from hy_core import pipeline
+
+    put, done = PictureWriter.put, []
+
+    def second_fails(self: PictureWriter, frames: np.ndarray) -> None:
+        done.append(files(tmp_path))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        put(self, frames)
+
+    monkeypatch.setattr(PictureWriter, "put", second_fails)
+    flags = "--frames", 33, "--steps", 1, "--tiling", "diffusers", "--seed", 1, "-o"
+    assert hy("generate", PROMPT, *flags, "a-%02d.png")[0] == 130
+    assert len(done[1]) == 13 and all(".part." in name for name in done[1])  # the first tile's, on disk already
+    assert files(tmp_path) == []
+    monkeypatch.setattr(PictureWriter, "put", put)
+    assert hy("generate", PROMPT, *flags, "a-%02d.png")[0] == 0
+    monkeypatch.setattr(pipeline.Run, "wanted_whole", lambda self: True)
+    assert hy("generate", PROMPT, *flags, "b-%02d.png")[0] == 0
+    for number in range(1, 34):
+        assert Path(f"a-{number:02}.png").read_bytes() == Path(f"b-{number:02}.png").read_bytes()
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing(hy: Hy, fast: None, monkeypatch, tmp_path: Path) -> None:

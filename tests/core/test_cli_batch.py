@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ def test_what_is_finished_is_not_made_again(hy) -> None:
     assert now["one-0.mp4"] == made["one-0.mp4"] and now["three-0.mp4"] == made["three-0.mp4"]
     before = len(hy.loads)
     assert hy("generate", "--batch", "p.txt")[1] == "" and len(hy.loads) == before  # nothing to load
+
+
+def test_clips_of_other_weights_do_not_count_as_finished(hy, small_folder, tmp_path, monkeypatch) -> None:
+    Path("p.txt").write_text("one\n")
+    hy("generate", "--batch", "p.txt")
+    shutil.copytree(small_folder, tmp_path / "models" / "small")
+    monkeypatch.setenv("HY_MODELS", str(tmp_path / "models"))
+    assert hy("generate", "--batch", "p.txt")[1] == ""  # a copy of the same weights
+    with (tmp_path / "models" / "small" / "vae.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert hy("generate", "--batch", "p.txt")[1].split() == ["p/one-0-2.mp4"]
 
 
 def test_another_request_does_not_count_as_finished_and_overwrites_nothing(hy) -> None:

@@ -6,7 +6,9 @@ import copy
 
 import pytest
 import torch
-from hy_core.dit import DiT, DiTConfig, embedded_guidance, layers
+from hy_core.dit import DiT, DiTConfig, blocks, embedded_guidance, layers
+from hy_core.dit.attention import Layout
+from hy_core.dit.blocks import joint_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +113,41 @@ def test_each_frame_has_its_time(dit: DiT) -> None:
     rows.time = torch.tensor([[0.2, 0.9]])
     uneven = rows.run(dit)
     assert not torch.allclose(even[:, :, 0], uneven[:, :, 0], atol=1e-2)
+
+
+def each_frame_alone(x, y, x_norms, y_norms, heads, seq):
+    """Attention in which a frame sees itself and the text, and text gets nothing that depends on frames."""
+    lengths, tokens = seq.joint.streams[1], x.shape[2]
+    seen = []
+    for frame in range(x.shape[1]):
+        rope = seq.rope[frame * tokens : (frame + 1) * tokens]
+        own = blocks.Sequence(rope=rope, joint=Layout([tokens] * len(lengths), lengths))
+        part, read = joint_attention(x[:, [frame]], y, x_norms, y_norms, heads, own)
+        seen.append(part)
+    return torch.cat(seen, 1), torch.zeros_like(read)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    frames=st.integers(2, 4),
+    known=st.floats(0, 1),
+    seed=st.integers(0, 999),
+)
+def test_a_time_for_each_frame_is_a_call_for_each(dit: DiT, lengths, frames, known, seed) -> None:
+    """With attention between frames cut, frames at times of their own are what separate calls make of them."""
+    rows = Rows(lengths, frames, (2, 4), seed)
+    rows.given = torch.rand(rows.time.shape, generator=torch.Generator().manual_seed(seed)) < known
+    now = rows.time.amax(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "joint_attention", each_frame_alone)
+        together = rows.run(dit, now=now)
+        for frame in range(frames):
+            one = copy.copy(rows)
+            one.latents, one.at = rows.latents[:, :, [frame]], rows.at[[frame]]
+            one.time, one.given = rows.time[:, [frame]], rows.given[:, [frame]]
+            assert torch.allclose(one.run(dit, now=now)[:, :, 0], together[:, :, frame], atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(together, rows.run(dit, now=now), atol=1e-3)  # frames do see each other
 
 
 def test_given_frames_take_no_guidance_and_text_follows_the_noise(dit: DiT) -> None:

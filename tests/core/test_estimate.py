@@ -102,5 +102,5 @@ def test_devices_and_formats_that_are_not_there_are_refused() -> None:
 
 
 def test_shapes_come_from_the_models_folder(small_folder) -> None:
-    dit, vae = estimate.configs(models.find(str(small_folder)))
+    dit, vae = models.configs(models.find(str(small_folder)))
     assert dit.width == 32 and vae.latent_channels == 4

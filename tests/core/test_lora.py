@@ -119,6 +119,20 @@ def test_names_of_other_layouts_split_fused_layers_by_rows(dit, tmp_path, table,
         assert torch.allclose(found[f"{name}.weight"], up @ down, atol=1e-5), name
 
 
+@pytest.mark.parametrize("name", ["lora_unet_img_in_proj", "transformer.x_embedder.proj"])
+def test_the_embedding_of_patches_is_a_convolution(dit, tmp_path, name):
+    """What the file adds is a convolution with `down` and then one of size 1 with `up`."""
+    channels, patch = CONFIG.in_channels, CONFIG.patch
+    down, up = torch.randn(RANK, channels, *patch), torch.randn(CONFIG.width, RANK, 1, 1, 1)
+    state = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    save_safetensors(tmp_path / "conv.safetensors", state)
+    x = torch.randn(1, channels, 2, 4, 4)
+    before = dit.img_in(x)
+    assert merge(dit, tmp_path / "conv.safetensors", 0.5) == 1
+    added = torch.conv3d(torch.conv3d(x, down, stride=patch), up).flatten(3).permute(0, 2, 3, 1)
+    torch.testing.assert_close(dit.img_in(x) - before, 0.5 * added, atol=1e-4, rtol=1e-4)
+
+
 def test_diffusers_itself_gives_the_same_numbers_with_the_file(tmp_path):
     """Pairs added to diffusers' own layers, and the same as a file merged into ours."""
     diffusers = pytest.importorskip("diffusers")

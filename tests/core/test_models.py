@@ -57,7 +57,24 @@ def test_official_folders(tmp_path):
         assert card.layout == "official"
         assert card.folder == tmp_path / "ckpts"
         assert card.dit == inner / "transformers" and card.vae == inner / "vae"
-        assert card.defaults == Defaults(1280, 720, 129, 24.0, 50, 6.0, 1.0, None, "")
+        assert card.defaults == Defaults(1280, 720, 129, 24.0, 50, 6.0, 1.0, None, models.NEGATIVE)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hunyuan-video-t2v-720p", "Aerial view, aerial view, overexposed, low quality, deformation, a poor"),
+        (
+            "hunyuan-video-i2v-720p",
+            "deformation, a poor composition and deformed video, bad teeth, bad eyes,",
+        ),
+    ],
+)
+def test_official_folders_have_the_official_negative_prompt(tmp_path, name, words):
+    for part in ("transformers", "vae"):
+        (tmp_path / name / part).mkdir(parents=True)
+    assert models.defaults(str(tmp_path)).negative.startswith(words)
+    assert models.defaults("pocket").negative == ""
 
 
 @pytest.mark.parametrize(
@@ -156,7 +173,9 @@ def test_modules_of_a_plugin_come_from_its_file(model, tmp_path):
         assert not weight.is_meta and not weight.requires_grad and (weight == value).all()
     model.extend([Dawn(file=str(files[1]))])
     assert dit.time["dawn"].proj.weight is weight  # equal options: nothing is loaded again
+    assert model.prints["plugin dawn"] == models.fingerprint(files[1]) != models.fingerprint(files[0])
     model.extend([])
+    assert model.prints == model.hashes
     assert not list(dit.time)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hy_core import pipeline
-from hy_core.conditioner import Conditioner
+from hy_core.conditioner import Conditioner, Segments
 from hy_core.dit import Additive, DiT
 from hy_core.errors import ConflictError, HyError, MemoryLimitError, UsageError
 from hy_core.flow.guidance import Branch
@@ -340,6 +340,94 @@ def test_a_clip_that_does_not_fit_takes_the_models_own_tiles(model, monkeypatch)
     model.tiling = "diffusers"
     assert pipeline.tiling_of(request(), model) == "diffusers"
     assert pipeline.tiling_of(request(tiling="off"), model) == "off"
+
+
+# Frames as they come
+
+
+class Taker:
+    """Takes frames as a writer does."""
+
+    def __init__(self):
+        self.chunks, self.ended = [], "open"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended = kind
+
+    def add(self, frames):
+        self.chunks.append(frames)
+
+
+def test_frames_are_handed_on_as_they_are_decoded(model, monkeypatch):
+    wanted = request(frames=25, tiling="diffusers", steps=1)
+    expected = generate(wanted, model=model)
+    taker, records, decoded, whole = Taker(), [], [], model.vae._decode_whole
+    monkeypatch.setattr(model.vae, "_decode_whole", lambda z: decoded.append(len(taker.chunks)) or whole(z))
+    (made,) = stream([wanted], model=model, sink=lambda index, record: records.append(record) or taker)
+    assert made.frames is None and made.provenance == records[0] == expected.provenance
+    assert [len(chunk) for chunk in taker.chunks] == [13, 12] and taker.ended is None
+    assert decoded == [0, 1]  # the first is gone before the second is made
+    assert np.array_equal(np.concatenate(taker.chunks), expected.frames)
+
+
+def test_a_clip_in_segments_goes_on_from_its_last_frames_alone(model):
+    class Onward(Conditioner):
+        def segments(self, request):
+            return Segments(3, 5)
+
+        def encode(self, request, cond):
+            seen.append(cond.past)
+
+    seen, onward, taker = [], Onward(), Taker()
+    wanted = request(frames=9, cfg=1.0)
+    (made,) = stream([wanted], [onward], model, sink=lambda index, record: taker)
+    assert [len(chunk) for chunk in taker.chunks] == [9, 4, 4]
+    assert made.frames is None and seen[0] is None
+    ends = np.concatenate(taker.chunks)
+    assert np.array_equal(seen[1], ends[4:9]) and np.array_equal(seen[2], ends[8:13])
+    assert all(past.base is None for past in seen[1:])  # they keep nothing else alive
+    assert np.array_equal(generate(wanted, [onward], model).frames, ends)
+
+
+def test_what_a_plugin_wants_whole_is_kept(model):
+    class Grey(Conditioner):
+        def finish(self, request, result):
+            result.frames = result.frames // 2
+
+    def never(index, record):
+        raise AssertionError("a writer was opened")
+
+    (made,) = stream([request()], [Grey()], model, sink=never)
+    assert np.array_equal(made.frames, generate(request(), model=model).frames // 2)
+
+    class Gallery:
+        @hookimpl
+        def on_run_end(self, request, result, error):
+            seen.append(result.frames.shape)
+
+    seen, plugins = [], Plugins(entries=(), only=())
+    plugins.add("gallery", Gallery())
+    list(stream([request()], model=model, plugins=plugins, sink=never))
+    assert seen == [(5, 32, 32, 3)]
+
+
+def test_a_writer_hears_of_what_goes_wrong(model, monkeypatch):
+    taker, seen, to_frames = Taker(), [], pipeline.to_frames
+
+    def second_fails(pixels):
+        seen.append(1)
+        if len(seen) == 2:
+            raise MemoryError
+        return to_frames(pixels)
+
+    monkeypatch.setattr(pipeline, "to_frames", second_fails)
+    wanted = request(frames=25, tiling="diffusers", steps=1)
+    with pytest.raises(MemoryLimitError):
+        list(stream([wanted], model=model, sink=lambda index, record: taker))
+    assert len(taker.chunks) == 1 and taker.ended is MemoryError
 
 
 # Conditioners

@@ -243,8 +243,8 @@ def llama3_stand_in(begin):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def test_videos_get_256_tokens_and_images_315_by_the_official_arithmetic():
-    """Trap 6: in image mode the limit still comes from the longer video template."""
+def test_trap_6_videos_get_256_tokens_and_images_315():
+    """Core facts, trap 6: in image mode the limit still comes from the longer video template."""
     tokenizer = llama3_stand_in(begin=True)
     assert OFFICIAL.budget(tokenizer) == 351
     assert OFFICIAL.budget(tokenizer) - OFFICIAL.video.crop(tokenizer) == 256

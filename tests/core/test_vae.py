@@ -71,6 +71,21 @@ def test_shapes_there_and_back(frames):
     assert vae.decode(posterior.mode()).shape == (2, 3, frames, 16, 24)
 
 
+def test_trap_5_the_first_latent_of_a_clip_is_not_that_of_its_first_frame():
+    """Core facts, trap 5: norms take their statistics over time, so that the "causal" VAE looks ahead."""
+    vae, clip = make(), rand(1, 3, 9, 16, 24)
+    whole, alone = vae.encode(clip).mode()[:, :, :1], vae.encode(clip[:, :, :1]).mode()
+    assert (whole - alone).abs().mean() > 0.02 * alone.abs().mean()
+    later = torch.cat([clip[:, :, :5], 3 * clip[:, :, 5:]], 2)  # only later frames are others
+    assert not torch.allclose(vae.encode(later).mode()[:, :, :1], whole, rtol=1e-2)
+    for layer in vae.encoder.modules():  # without the norms nothing looks ahead
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.forward = lambda x: x
+    with torch.enable_grad():  # the plain path, which calls the layers
+        whole, alone = vae.encode(clip).mode()[:, :, :1], vae.encode(clip[:, :, :1]).mode()
+    assert (whole - alone).abs().max() < 1e-4 * alone.abs().max()
+
+
 def test_model_space():
     vae, z = make(), rand(1, 4, 1, 2, 2)
     assert torch.equal(vae.to_model(z), z * 0.476986)

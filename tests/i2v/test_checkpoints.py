@@ -92,6 +92,21 @@ def test_the_official_folder(tiny, ball, tmp_path):
     assert result.frames.shape == (5, 32, 32, 3) and np.ptp(result.frames) > 0
 
 
+def test_trap_9_without_a_picture_no_frame_is_a_given_one(tiny, ball):
+    """Core facts, trap 9: the official code treats the first frame as given in text to video, too."""
+    told = {"hidden_size": 48, "heads_num": 2, "rope_dim_list": [8, 8, 8]}
+    assert DiTConfig.from_official(
+        {**told, "i2v_condition_type": "token_replace"}
+    ) == DiTConfig.from_official(told)
+    seen = []
+    hook = tiny.dit.register_forward_pre_hook(lambda dit, args: seen.append(args[4]))
+    generate(tiny.request, model=tiny.model)
+    assert seen == [None] * tiny.request.steps
+    generate(tiny.request, [I2V(image=ball)], model=tiny.model)
+    hook.remove()
+    assert all(one.tolist() == [[True, False, False]] for one in seen[tiny.request.steps :])
+
+
 def test_text_encoders_of_the_official_image_to_video_folder(tmp_path):
     from hy_core.text.encoder import _find
 

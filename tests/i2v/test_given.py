@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hy_core import HyError, generate
 from hy_core.errors import ConflictError, UsageError
 from hy_core.flow.path import start_noise
+from hy_core.vae import Tiling
 from hy_i2v import given
 from hy_i2v.frames import moving, pixels, still
 from hy_i2v.given import Given
@@ -90,6 +92,19 @@ def test_going_on_from_a_clip_takes_its_last_frames_at_our_rate(tiny, clip):
         assert torch.equal(latent, wanted[:, :, place])
 
 
+def test_what_is_given_is_cut_into_the_tiles_of_the_run(tiny, clip, monkeypatch):
+    """The rule of the decoder: as asked, and "auto" whole if the clip that is encoded fits into memory."""
+    seen, encode = [], tiny.vae.encode
+    monkeypatch.setattr(tiny.vae, "encode", lambda x, tiling=None: seen.append(tiling) or encode(x, tiling))
+    for asked in ("off", "official", "diffusers", "auto"):
+        generate(replace(tiny.request, tiling=asked), [I2V(video=clip)], model=tiny.model)
+    official = Tiling.official(tiny.vae.config)
+    assert seen == [None, official, Tiling.DIFFUSERS, None]
+    monkeypatch.setattr("hy_core.pipeline.free_memory", lambda device: 1 << 10)
+    generate(tiny.request, [I2V(video=clip)], model=tiny.model)
+    assert seen[4:] == [official]
+
+
 def test_what_is_given_is_held_to_the_end_of_sampling(tiny, ball, blue):
     """The decoded result is what the codec makes of latents in which the given ones are exact."""
     seen = {}
@@ -126,6 +141,15 @@ def test_stability_starts_from_the_second_draw_and_a_little_of_the_picture(tiny,
     drawn = torch.Generator().manual_seed(tiny.request.seed)
     assert torch.equal(first, torch.randn(1, *shape, generator=drawn))
     assert torch.equal(second, torch.randn(1, *shape, generator=drawn))
+
+
+def test_trap_11_stability_is_only_on_request(tiny, ball):
+    """Core facts, trap 11: diffusers mixes the picture into every start."""
+    x, plugin = tiny.latents(), I2V(image=ball)
+    cond = encoded(tiny, plugin)
+    assert plugin.before_step(x, 1.0, cond) is x
+    plugin = I2V(image=ball, stability=True)
+    assert not torch.equal(plugin.before_step(x, 1.0, encoded(tiny, plugin)), x)
 
 
 def test_stability_of_clips_that_share_a_forward_is_each_ones_own(tiny, ball):
@@ -177,6 +201,20 @@ def test_what_cannot_be_is_one_line(tiny, ball, clip, tmp_path, options, said):
     with pytest.raises(HyError, match=said) as caught:
         I2V(**{name: real(value) for name, value in options.items()}).validate(tiny.request)
     assert "\n" not in caught.value.message
+
+
+def test_where_everything_is_given_it_says_so(tiny, ball, blue, clip):
+    short = replace(tiny.request, frames=5)  # two latent frames
+    for options in ({"image": ball, "loop": True}, {"image": ball, "last": blue}):
+        with pytest.warns(
+            UserWarning, match="all of the 5 frames from frame 0 on are given: .* nothing to generate"
+        ):
+            I2V(**options).validate(short)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            I2V(**options).validate(tiny.request)
+    with pytest.warns(UserWarning, match="all of the 9 frames from frame 4 on"):
+        I2V(video=clip, loop=True, extend=1).validate(tiny.request)
 
 
 def test_a_clip_that_is_too_short_says_how_many_it_takes(tiny, clip):

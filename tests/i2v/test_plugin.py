@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_a_clip_from_pocket_starts_from_the_picture(hy, ball, tmp_path):
     )  # fmt: skip
     assert run.exit_code == 0, run.stderr
     described = json.loads(run.stdout)
+    assert described["versions"]["hy-i2v"] == version("hy-i2v")
     assert (
         described["request"]["options"]["i2v"]["image"] == str(ball) and described["request"]["width"] == 64
     )
@@ -145,6 +147,24 @@ def test_training_goes_through_the_same_pins(tiny):
     }
     I2V(image=Path("unused")).encode_batch(batch, cond)
     assert list(cond.pins) == [0] and cond.pins[0].owner == "i2v"
+
+
+def test_training_fills_the_channels_of_a_network_that_takes_a_picture_so(tiny):
+    """The first latent beside the noise in the share of batches that are given frames, and nothing in the others."""
+    latents, use = tiny.latents(rows=2), tiny.condition(rows=2)
+    use.channels = 17
+    I2V(image=Path("unused")).hold(use, {0: latents[:, :, :1]})
+    for share, filled in ((1.0, True), (0.0, False)):
+        cond = tiny.condition(rows=2)
+        cond.channels = 17
+        batch = {
+            "latents": latents,
+            "generator": torch.Generator().manual_seed(0),
+            "settings": {"first": 0.0, "ends": share, "start": 0.0},
+        }
+        I2V(image=Path("unused")).encode_batch(batch, cond)
+        assert not cond.pins and (cond.beside is not None) == filled
+        assert not filled or torch.equal(cond.beside, use.beside)
 
 
 def test_in_training_two_latent_frames_are_never_both_given(tiny):

@@ -27,17 +27,24 @@ def test_the_list_of_a_class(name, count):
         assert max(height, width) <= 4 * min(height, width) and (width, height) in sizes
 
 
+@pytest.mark.parametrize("name", ["720p", "540p", "360p"])
 @pytest.mark.parametrize(
     ("size", "wanted"),
     [
-        ((720, 1280), (704, 1248)),
-        ((1280, 720), (1248, 704)),
-        ((1024, 1024), (960, 960)),
-        ((768, 1024), (832, 1088)),
+        ((720, 1280), {"720p": (704, 1248), "540p": (544, 928), "360p": (352, 608)}),
+        ((1080, 1920), {"720p": (704, 1248), "540p": (544, 928), "360p": (352, 608)}),
+        ((1280, 720), {"720p": (1248, 704), "540p": (928, 544), "360p": (608, 352)}),
+        ((1024, 1024), {"720p": (960, 960), "540p": (704, 704), "360p": (480, 480)}),
+        ((768, 1024), {"720p": (832, 1088), "540p": (608, 800), "360p": (416, 544)}),
     ],
 )
-def test_the_official_rule(size, wanted):
-    assert official(*size, buckets(960)) == wanted
+def test_the_official_rule(size, wanted, name):
+    """Every row of core.md's section 5.4; a class of 540p has half a step on its side (720 / 32 = 22.5)."""
+    assert official(*size, buckets(CLASSES[name])) == wanted[name]
+
+
+def test_trap_10_a_wide_picture_at_720p_is_not_1280x720():
+    assert official(1080, 1920, buckets(CLASSES["720p"])) == (704, 1248)
 
 
 def test_the_official_rule_moves_some_of_its_own_sizes_and_ours_none():

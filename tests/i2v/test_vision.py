@@ -122,8 +122,8 @@ def test_the_layout_against_diffusers(home, picture):
             assert (found - expected).abs().max() < 1e-4 * expected.abs().max(), prompt
 
 
-def test_official_counts(monkeypatch):
-    """With 576 features and Llama 3's numbers: 144 or 288 states of the picture, at most 252 of the prompt."""
+def test_trap_6_official_counts():
+    """Core facts, trap 6: with 576 features and Llama 3's numbers 144 or 288 states of the picture, and 252 of text."""
     after = ["eot", "start", "assistant", "end", "nn"]
     reader = SimpleNamespace(after=after, crop=103)
     for words in (1, 20, 251):
@@ -154,7 +154,8 @@ def test_the_states_are_those_before_the_last_two_layers(home, picture):
     assert torch.allclose(found[-1], states[-1], atol=1e-5)
 
 
-def test_a_run_reads_the_picture_with_both_prompts(tiny, home, ball, monkeypatch):
+def test_trap_11_a_run_reads_the_picture_with_both_prompts_alike(tiny, home, ball, monkeypatch):
+    """Core facts, trap 11: diffusers reads every second state with the negative prompt where it reads every fourth."""
     asked = []
     original = vision.read
 

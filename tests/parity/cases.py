@@ -33,16 +33,16 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """What the case's own config calls it."""
-        return self.config["kind"]
+        """What the case's own config calls it; empty if it says nothing."""
+        return self.config.get("kind") or ""
 
     @property
     def model_config(self) -> dict[str, Any]:
-        return self.config.get("model_config", {})
+        return self.config.get("model_config") or {}
 
     @property
     def vae_config(self) -> dict[str, Any]:
-        return self.config.get("vae_config", {})
+        return self.config.get("vae_config") or {}
 
     @property
     def runs(self) -> dict[str, dict[str, Any]]:
@@ -50,7 +50,7 @@ class Case:
         return self.config["runs"]
 
     def scalars(self, run: str) -> dict[str, Any]:
-        return self.runs[run].get("scalars", {})
+        return self.runs[run].get("scalars") or {}
 
     def weights(self, name: str = "model") -> dict[str, Tensor]:
         """The state dict in the reference's own key names: `model`, or `vae` in loops and pipelines."""
@@ -65,6 +65,7 @@ class Case:
         return self._tensors(run, "out")
 
     def mids(self, run: str) -> dict[str, Tensor]:
+        """Outputs of named submodules. The rows of padded text are nobody's business (README of the cases)."""
         return self._tensors(run, "mid")
 
     def tolerance(self, run: str, output: str) -> float:
@@ -88,20 +89,28 @@ def folders(kinds: str) -> list[Case]:
     return [Case(path) for path in found if path.name[0] in kinds]
 
 
-def cases(kinds: str, *, config_kind: str | None = None, skip: str | None = None) -> list[Any]:
+def cases(
+    kinds: str,
+    *,
+    config_kind: str | tuple[str, ...] | None = None,
+    skip: str | None = None,
+    optional: bool = False,
+) -> list[Any]:
     """Parameters `(case, run)`, one for each run of each folder of `kinds`, for `pytest.mark.parametrize`.
 
-    `config_kind` narrows to the cases whose config has that kind. `skip` marks all of them skipped for that
-    reason (a kind whose plugin is not there yet). Without golden data one skipped parameter says so.
+    `config_kind` narrows to the cases whose config has that kind, or one of several. `skip` marks all of them skipped
+    for that reason (a kind whose plugin is not there yet). Without golden data one skipped parameter says so, or
+    nothing if these cases are `optional`.
     """
     marks = [pytest.mark.skip(reason=skip)] if skip else []
+    wanted = (config_kind,) if isinstance(config_kind, str) else config_kind
     found = [
         pytest.param(case, run, id=f"{case.name}-{run}", marks=marks)
         for case in folders(kinds)
-        if config_kind in (None, case.kind)
+        if wanted is None or case.kind in wanted
         for run in case.runs
     ]
-    if found:
+    if found or optional:
         return found
     reason = f"no golden case of kind {kinds} under {ROOT} (set HY_GOLDEN)"
     return [pytest.param(None, "", id=f"no-{kinds}", marks=pytest.mark.skip(reason=reason))]

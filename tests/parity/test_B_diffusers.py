@@ -38,12 +38,13 @@ def run(dit: DiT, inputs: dict[str, Tensor], replace: bool = False) -> Tensor:
         return dit(latents, time, prepared, given=given, now=now)
 
 
-@pytest.mark.parametrize("case,run_name", cases("B", config_kind="diffusers_transformer"))
+@pytest.mark.parametrize("case,run_name", cases("ABE", config_kind="diffusers_transformer"))
 def test_dit(case: Case, run_name: str) -> None:
     dit = load_dit(case.path / "model.safetensors", config=DiTConfig.from_diffusers(case.model_config))
     replace = case.model_config.get("image_condition_type") == "token_replace"
-    found = run(dit, case.inputs(run_name), replace)
-    assert (found - case.outputs(run_name)["sample"]).abs().max() <= case.tolerance(run_name, "sample")
+    found, outputs = run(dit, case.inputs(run_name), replace), case.outputs(run_name)
+    assert set(outputs) == {"sample"}
+    assert (found - outputs["sample"]).abs().max() <= case.tolerance(run_name, "sample")
 
 
 def fresh(seed: int, kind: str | None = "any"):

@@ -31,7 +31,9 @@ def test_schedules_trajectories_and_rotary_tables(case, run):
         for name, ours in zip(("cos", "sin"), turned.unbind(2), strict=True):
             close(ours.repeat_interleave(2, dim=1), outputs[name], case.tolerance(run, name))
         return
-    sigmas = shifted_sigmas(scalars["steps"], scalars["shift"])
+    sigmas = shifted_sigmas(scalars["steps"], scalars.get("shift", 1.0))
+    if not scalars.get("reverse", True):  # core facts 4.1; ours has no such mode, as the weights have none
+        sigmas = 1 - sigmas
     if "sigmas" in outputs:
         close(sigmas, outputs["sigmas"], case.tolerance(run, "sigmas"))
         checked.add("sigmas")

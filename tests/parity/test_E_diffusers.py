@@ -1,4 +1,4 @@
-"""Image to video end to end: diffusers' pipeline and ours on the same fresh random model, of both kinds."""
+"""Text and image to video end to end: diffusers' pipelines and ours on the same fresh random model of each kind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SIZE, FRAMES, STEPS, SHIFT = (48, 32), 9, 3, 7.0  # width and height
 
 
 def theirs(kind, seed):
-    """A tiny random `HunyuanVideoImageToVideoPipeline` without text encoders."""
+    """A tiny random `HunyuanVideoPipeline`, or the one from a picture in a `kind` of way, without text encoders."""
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(seed)
     transformer = diffusers.HunyuanVideoTransformer3DModel(
         in_channels=9 if kind == "latent_concat" else 4, out_channels=4, num_attention_heads=2,
         attention_head_dim=16, num_layers=1, num_single_layers=1, num_refiner_layers=1, mlp_ratio=2.0,
-        guidance_embeds=kind == "token_replace", text_embed_dim=12, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6),
+        guidance_embeds=kind != "latent_concat", text_embed_dim=12, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6),
         image_condition_type=kind,
     )  # fmt: skip
     vae = diffusers.AutoencoderKLHunyuanVideo(
@@ -33,20 +33,31 @@ def theirs(kind, seed):
         for parameter in part.parameters():
             spread = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1
             parameter.add_(0.5 * spread * torch.randn_like(parameter))
-    return diffusers.HunyuanVideoImageToVideoPipeline(
+    parts = dict(
         transformer=transformer, vae=vae, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT),
-        text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, image_processor=None,
+        text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
     )  # fmt: skip
+    if kind is None:
+        return diffusers.HunyuanVideoPipeline(**parts)
+    return diffusers.HunyuanVideoImageToVideoPipeline(**parts, image_processor=None)
+
+
+def saved(pipe, folder):
+    """The pipeline's networks as a model's folder."""
+    pipe.transformer.save_pretrained(folder / "transformer")
+    pipe.vae.save_pretrained(folder / "vae")
+    (folder / "model_index.json").write_text("{}")
+    return folder
 
 
 class Words:
-    """Stands in for the text encoders, with given states."""
+    """Stands in for the text encoders, with given states: of some texts, or the same of any."""
 
-    def __init__(self, encoded):
-        self.encoded = encoded
+    def __init__(self, encoded, **of):
+        self.encoded, self.of = encoded, of
 
     def encode(self, prompts, image_mode=False):
-        return self.encoded
+        return self.of.get(prompts[0], self.encoded)
 
     def __enter__(self):
         return self
@@ -59,9 +70,7 @@ class Words:
 def test_a_fresh_pipeline(kind, tmp_path, monkeypatch):
     seed = secrets.randbelow(2**31)
     pipe = theirs(kind, seed)
-    pipe.transformer.save_pretrained(tmp_path / "transformer")
-    pipe.vae.save_pretrained(tmp_path / "vae")
-    (tmp_path / "model_index.json").write_text("{}")
+    saved(pipe, tmp_path)
     picture = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 48, 3), np.uint8))
     picture.save(tmp_path / "picture.png")
     text, pooled = torch.randn(1, 7, 12), torch.randn(1, 8)
@@ -91,13 +100,40 @@ def test_a_fresh_pipeline(kind, tmp_path, monkeypatch):
     assert expected.std() > 0.05
 
 
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_a_fresh_pipeline_from_text(cfg, tmp_path, monkeypatch):
+    """Text to video with both kinds of guidance; 21 frames, which diffusers decodes in two pieces."""
+    seed, frames = secrets.randbelow(2**31), 21
+    pipe = theirs(None, seed)
+    saved(pipe, tmp_path)
+    text, pooled, other, other_pooled = (torch.randn(1, *s) for s in ((7, 12), (8,), (4, 12), (8,)))
+    noise = torch.randn(1, 4, 6, 4, 6)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        expected = pipe(
+            prompt_embeds=text, pooled_prompt_embeds=pooled, prompt_attention_mask=torch.ones(1, 7),
+            negative_prompt_embeds=other, negative_pooled_prompt_embeds=other_pooled,
+            negative_prompt_attention_mask=torch.ones(1, 4), true_cfg_scale=cfg, latents=noise.clone(),
+            width=SIZE[0], height=SIZE[1], num_frames=frames, sigmas=np.linspace(1, 0, STEPS + 1)[:-1],
+            guidance_scale=6.0, output_type="np",
+        ).frames[0]  # fmt: skip
+    model = models.load(str(tmp_path), device="cpu", dtype="fp32")
+    model.text = lambda: Words(None, words=Encoded([text[0]], pooled), blur=Encoded([other[0]], other_pooled))
+    monkeypatch.setattr(pipeline, "noise", lambda request, model: noise)
+    request = Request(
+        "words", "blur", width=SIZE[0], height=SIZE[1], frames=frames, steps=STEPS, shift=SHIFT, guidance=6.0,
+        cfg=cfg, tiling="diffusers",
+    )  # fmt: skip
+    found = pipeline.generate(request, model=model).frames
+    assert found.shape == expected.shape == (frames, 32, 48, 3) and expected.std() > 0.05
+    assert np.abs(found / 255 - expected).max() < 1.01 / 255, f"seed {seed}"
+
+
 def test_a_network_that_takes_a_picture_by_channels_says_so_without_one(tmp_path):
     from hy_core.errors import UsageError
 
     pipe = theirs("latent_concat", 1)
-    pipe.transformer.save_pretrained(tmp_path / "transformer")
-    pipe.vae.save_pretrained(tmp_path / "vae")
-    (tmp_path / "model_index.json").write_text("{}")
+    saved(pipe, tmp_path)
     model = models.load(str(tmp_path), device="cpu", dtype="fp32")
     model.text = lambda: Words(Encoded([torch.randn(3, 12)], torch.randn(1, 8)))
     request = Request("words", width=32, height=32, frames=5, steps=1)

@@ -9,7 +9,7 @@ from hy_i2v.plugin import LONG
 from hy_i2v.sizes import buckets, official
 from parity.cases import cases
 
-TABLES = cases("E", config_kind="i2v_tables")
+TABLES = cases("EI", config_kind="i2v_tables")
 
 
 @pytest.mark.parametrize(("case", "run"), TABLES)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hy_core import models
+from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_data.world import caption, render
 from hy_train import recipe
@@ -39,9 +40,15 @@ def test_a_batch_depends_on_its_step_alone(objective):
     again = objective.batch(3)
     assert torch.equal(first["latents"], again["latents"])
     assert all(torch.equal(a, b) for a, b in zip(first["text"], again["text"], strict=True))
-    other = objective.batch(3, rank=1, ranks=2)
-    assert first["latents"].shape != other["latents"].shape or not torch.equal(
-        first["latents"], other["latents"]
+
+
+@needs_pocket
+def test_ranks_take_other_batches_of_the_same_bucket(objective):
+    one, other = ([objective.batch(step, rank, 2) for step in range(8)] for rank in (0, 1))
+    assert [b["shape"] for b in one] == [b["shape"] for b in other]
+    assert len({b["shape"] for b in one}) == 2
+    assert all(
+        a["keys"] != b["keys"] or a["prompts"] != b["prompts"] for a, b in zip(one, other, strict=True)
     )
 
 
@@ -112,7 +119,8 @@ def test_captions_are_of_the_clip(objective):
     vae = models.load("pocket", "cpu", "fp32").vae
     with torch.no_grad():
         latents = vae.to_model(vae.encode(video).mode())
-    torch.testing.assert_close(objective.latents.get(0, np.array([2])), latents, atol=2e-2, rtol=0)
+    rounding = 5e-2 if CPU_HAS_BF16 else 2e-2  # they are encoded in bfloat16 where that is faster
+    torch.testing.assert_close(objective.latents.get(0, np.array([2])), latents, atol=rounding, rtol=0)
 
 
 @needs_pocket
@@ -127,6 +135,41 @@ def test_the_untrained_network_predicts_nothing_and_learns(objective):
         now.backward()
         optimizer.step()
     assert now < 0.9 * loss
+
+
+@needs_pocket
+def test_a_guidance_distilled_network_is_trained_at_scale_6(tmp_path):
+    table = {**TINY, "model": {**TINY["model"], "guidance": True}}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    batch = objective.batch(0)
+    cond = objective.condition(batch["latents"], batch["text"], batch["pooled"])
+    assert cond.guidance.tolist() == [6016.0] * len(batch["latents"])
+    for weight in objective.model.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    loss, _ = objective.loss(batch, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert objective.model.guidance_in.mlp[0].weight.grad.abs().sum() > 0
+    assert all(np.isfinite(value) for value in objective.evaluate(2).values())
+
+
+@needs_pocket
+def test_a_network_that_takes_a_picture_by_channels_is_trained(tmp_path):
+    table = {**TINY, "model": {**TINY["model"], "in_channels": 33}, "conditioning": {"i2v": {"first": 1.0}}}
+    table["conditioning"]["i2v"] |= {"ends": 0.0, "start": 0.0}
+    table["data"] = {"buckets": [{**TINY["data"]["buckets"][0], "frames": 9}]}
+    objective = FlowObjective(recipe.parse(table), tmp_path)
+    objective.prepare()
+    for weight in objective.model.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    for share, learns in ((1.0, True), (0.0, False)):  # of no picture there is nothing to learn
+        objective.recipe.conditioning["i2v"]["first"] = share
+        objective.model.zero_grad()
+        loss, _ = objective.loss(objective.batch(0), torch.Generator().manual_seed(0))
+        loss.backward()
+        seen = objective.model.img_in.proj.weight.grad[:, 16:].abs().sum()
+        assert loss.isfinite() and (seen > 0) == learns
+    assert all(np.isfinite(value) for value in objective.evaluate(2).values())
 
 
 @needs_pocket

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from hy_core.dit.config import DiTConfig
-    from hy_core.models import Card
     from hy_core.vae.config import VAEConfig
 
 # Multiples of the hidden width alive per token inside a block: the stream, qkv, the MLP before and after its
@@ -109,17 +108,6 @@ def estimate(
         weights,
         peak,
     )
-
-
-def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
-    """The shapes of a model's networks from its config files; official folders have none, and one shape."""
-    from hy_core.dit import DiTConfig
-    from hy_core.vae import VAEConfig
-
-    dit, vae = card.config.get("dit"), card.config.get("vae")
-    if card.layout == "diffusers":
-        return DiTConfig.from_diffusers(dit or {}), VAEConfig.from_diffusers(vae or {})
-    return DiTConfig.from_json(dit or {}), VAEConfig(**(vae or {}))
 
 
 def tile_frames(request: Request, vae: VAEConfig, frames: int) -> int:

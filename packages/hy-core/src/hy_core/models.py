@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from hy_core.conditioner import Conditioner
     from hy_core.dit import DiT, DiTConfig, Port
+    from hy_core.request import Request
     from hy_core.text import TextEncoder
     from hy_core.vae import VAE, VAEConfig
 
@@ -31,6 +33,13 @@ FOLDERS = "HY_MODELS"
 POCKET = Path(__file__).with_name("pocket")
 OFFICIAL = ("hunyuan-video-t2v-720p", "hunyuan-video-i2v-720p")
 """What the official project calls the folder of its transformer and VAE, inside the one that is passed."""
+
+# What the official text-to-video and image-to-video code guides away from (with --cfg over 1) if it isn't told.
+NEGATIVE = (
+    "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, bad teeth, "
+    "bad eyes, bad limbs, distortion"
+)
+NEGATIVE_I2V = "deformation, a poor composition and deformed video, bad teeth, bad eyes, bad limbs"
 
 SAMPLED = 64
 """Blocks of 1 MiB that a fingerprint of a large file reads."""
@@ -74,8 +83,19 @@ def defaults(name: str) -> Defaults:
     return find(name).defaults
 
 
-def find(name: str) -> Card:
-    """Find a model by name ("pocket", or one in $HY_MODELS) or folder. Needs no torch, reads no weights."""
+def find(name: str, weights: str | None = None) -> Card:
+    """Find a model by name ("pocket", or one in $HY_MODELS) or folder. Needs no torch, reads no weights.
+
+    `weights` is a file or folder with another DiT, which takes the place of the model's own.
+    """
+    card = _find(name)
+    if weights is None:
+        return card
+    config = {part: said for part, said in card.config.items() if part != "dit"}
+    return replace(card, dit=Path(weights), config=config)
+
+
+def _find(name: str) -> Card:
     if name == "pocket":
         return _pocket(name, POCKET)
     shelf = os.environ.get(FOLDERS)
@@ -101,7 +121,9 @@ def find(name: str) -> Card:
                 config["dit"] = _read(stated)
             # Of the official models the one that speaks isn't distilled; this folder tells it.
             speaks = (home / "llava_llama_image").is_dir()
-            given = Defaults(fps=25.0, guidance=None, cfg=7.5, shift=5.0) if speaks else Defaults()
+            given = Defaults(negative=NEGATIVE_I2V if inner.resolve().name == OFFICIAL[1] else NEGATIVE)
+            if speaks:
+                given = replace(given, fps=25.0, guidance=None, cfg=7.5, shift=5.0)
             return Card(name, home, "official", inner / "transformers", inner / "vae", given, config)
     raise MissingError(
         f"{folder} holds no model that hy knows",
@@ -150,17 +172,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
-    """The shapes of a model's networks, as its config files tell them; no weights are read.
+    """The shapes of a model's networks, as its config files tell them, or else those of the weights; none are read.
 
-    An official folder mostly says nothing of its DiT: that of the released text-to-video model is assumed.
+    Where there are no weights yet, a network that no file tells of is taken for the released one.
     """
     from hy_core.dit import DiTConfig
     from hy_core.vae import VAEConfig
+    from hy_core.weights.load import read_dit_config, read_vae_config
 
-    dit, vae = card.config.get("dit"), card.config.get("vae")
-    return DiTConfig() if dit is None else DiTConfig.from_dict(
-        dit
-    ), VAEConfig() if vae is None else VAEConfig.from_dict(vae)
+    def told(part: str, path: Path, kind: Any, read: Callable[[Path], Any]) -> Any:
+        if (said := card.config.get(part)) is not None:
+            return kind.from_dict(said)
+        try:
+            return read(path)
+        except MissingError:
+            return kind()
+
+    dit = told("dit", card.dit, DiTConfig, read_dit_config)
+    return dit, told("vae", card.vae, VAEConfig, read_vae_config)
 
 
 @dataclass
@@ -180,12 +209,18 @@ class Model:
     tiling: str = "official"
     """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
     _extended: dict[str, tuple[Conditioner, Attached]] = field(default_factory=dict)
+    _prints: dict[str, str] = field(default_factory=dict)
     _compiled: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the DiT runs."""
         return self.dit.device
+
+    @property
+    def prints(self) -> dict[str, str]:
+        """Hashes of all weights that are in it now, those of plugins too, by what they are."""
+        return {**self.hashes, **self._prints}
 
     def extend(self, conditioners: Sequence[Conditioner]) -> None:
         """Attach the modules of these conditioners, with their weights, and take those of all others out.
@@ -198,6 +233,7 @@ class Model:
             new = wanted.get(name)
             if new is not old and (type(new) is not type(old) or new.options != old.options):
                 _detach(self._extended.pop(name)[1])
+                self._prints.pop(_plugin(name), None)
         for name, conditioner in wanted.items():
             if name not in self._extended:
                 self._attach(name, conditioner)
@@ -241,6 +277,8 @@ class Model:
             _detach(attached())
             raise
         self._extended[name] = conditioner, attached()
+        if file:
+            self._prints[_plugin(name)] = fingerprint(Path(file))
         for port, key in attached():
             port[key].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
 
@@ -282,9 +320,7 @@ def load(
     from hy_core.weights import load_dit, load_vae
     from hy_core.weights.lora import merge
 
-    card = find(name)
-    if weights is not None:
-        card = replace(card, dit=Path(weights))
+    card = find(name, weights)
     for what, path in (("transformer", card.dit), ("VAE", card.vae)):
         if not path.exists():
             raise MissingError(
@@ -297,21 +333,39 @@ def load(
         return any(conditioner.owns(key) for conditioner in conditioners)
 
     dit = load_dit(card.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
-    hashes = {"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)}
     for path, scale in loras(lora) if lora else ():
         merge(dit, path, scale)
-        hashes[f"lora {path.name}"] = fingerprint(path)
     return Model(
         name=card.name,
         dit=dit,
         vae=load_vae(card.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
         defaults=card.defaults,
-        hashes=hashes,
+        hashes=_hashes(card, lora),
         folder=card.folder,
         file=card.dit,
         tiling="diffusers" if card.layout == "diffusers" else "official",
     )
+
+
+def prints(request: Request, conditioners: Sequence[Conditioner] = ()) -> dict[str, str]:
+    """What `Model.prints` of the model that a request asks for would be; no weights are loaded."""
+    card = find(request.model, request.weights)
+    found = _hashes(card, request.lora)
+    for conditioner in conditioners:
+        conditioner.home = card.folder
+        if file := conditioner.weights():
+            found[_plugin(conditioner.name)] = fingerprint(Path(file))
+    return found
+
+
+def _hashes(card: Card, lora: str | None) -> dict[str, str]:
+    found = {"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)}
+    return found | {f"lora {path.name}": fingerprint(path) for path, _ in (loras(lora) if lora else ())}
+
+
+def _plugin(name: str) -> str:
+    return f"plugin {name}"
 
 
 def loras(text: str) -> list[tuple[Path, float]]:
@@ -366,7 +420,14 @@ def fingerprint(path: Path) -> str:
     if path.is_dir():
         names = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".bin", ".pth"))
         return hashlib.sha256("".join(f"{p.name}:{fingerprint(p)}\n" for p in names).encode()).hexdigest()
-    size, block = path.stat().st_size, 1 << 20
+    about = path.stat()
+    return _fingerprint(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(path: Path, size: int, changed: int) -> str:
+    """That of a file, kept as long as it isn't `changed`: each clip of a batch asks."""
+    block = 1 << 20
     digest = hashlib.sha256(f"{size}:".encode() if size > SAMPLED * block else b"")
     with path.open("rb") as file:
         if size <= SAMPLED * block:

@@ -117,6 +117,15 @@ class Plugins:
         """The plugins loaded so far, in the order of their selection; not the core's own."""
         return {name: found for name, found in self._loaded.items() if name != CORE}
 
+    def has(self, hook: str) -> bool:
+        """Whether a loaded plugin has this hook."""
+        return any(hook in self.hooks(name) for name in self._loaded)
+
+    def distributions(self, names: Iterable[str]) -> list[str]:
+        """What the loaded ones of these plugins were installed by; a plugin that is a file is by none."""
+        found = {self._loaded[name].distribution for name in names if name in self._loaded}
+        return sorted(one for one in found if not one.endswith(".py"))
+
     def _allowed(self, name: str) -> bool:
         return self._only is None or name in self._only
 

@@ -115,7 +115,10 @@ class Sound:
 
 @dataclass
 class Result:
-    """A finished clip: `frames` uint8 [F, H, W, 3] (array or tensor), its sound and how it was made."""
+    """A finished clip: `frames` uint8 [F, H, W, 3] (array or tensor), its sound and how it was made.
+
+    `frames` is None if they were written as they came (see `pipeline.stream`).
+    """
 
     frames: Any
     fps: float

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from hy_core.condition import Tiles
     from hy_core.vae import VAE
     from torch import Tensor
 
@@ -25,12 +26,28 @@ def pixels(frames: np.ndarray, vae: VAE) -> Tensor:
 
 
 @torch.no_grad()
-def moving(vae: VAE, clip: Tensor) -> Tensor:
-    """Latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] that begins the video."""
-    return vae.to_model(vae.encode(clip).mode()).float()
+def moving(vae: VAE, clip: Tensor, tiles: Tiles | None = None) -> Tensor:
+    """Latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] that begins the video.
+
+    `tiles` says how a clip of so many frames is cut for the VAE (see `Condition`).
+    """
+    tiling = tiles(clip.shape[2]) if tiles else None
+    return vae.to_model(vae.encode(clip, tiling).mode()).float()
 
 
-def still(vae: VAE, picture: Tensor) -> Tensor:
+def still(vae: VAE, picture: Tensor, tiles: Tiles | None = None) -> Tensor:
     """The latent frame [B, C, 1, h, w], in the model's scale, of a group that holds a picture [B, 3, 1, H, W]."""
     group = picture.expand(-1, -1, vae.config.time + 1, -1, -1)
-    return moving(vae, group)[:, :, -1:]
+    return moving(vae, group, tiles)[:, :, -1:]
+
+
+def beside(picture: Tensor, channels: int, frames: int) -> Tensor:
+    """A picture's latent [B, C, 1, h, w] as `channels` beside the noisy ones: [B, channels, frames, h, w].
+
+    It stands in the first frame with nothing behind it; a channel more than it has marks where it stands.
+    """
+    rows, own, _, *size = picture.shape
+    found = picture.new_zeros(rows, channels, frames, *size)
+    found[:, :own, :1] = picture
+    found[:, own:, 0] = 1
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,22 @@ class I2V(Conditioner):
             given.open_picture(one.picture, one.flag)
         if options.video:
             self.clip(request)
+        if full := self.full(request):
+            warnings.warn(f"i2v: {full}: there is nothing to generate in it; use more --frames", stacklevel=2)
+
+    def full(self, request: Request) -> str | None:
+        """The segment all of whose latent frames are given, in words; None if each has some to make."""
+        options, latents = self.options, given.group_of(request.frames - 1) + 1
+        for number in range(1 + options.extend):
+            start = number * (request.frames - options.overlap)
+            held = set(range(given.group_of(options.overlap - 1) + 1 if number or options.video else 0))
+            places = [one.frame - start for one in self.pictures(request)]
+            held |= {given.group_of(place) for place in places if 0 <= place < request.frames}
+            if options.loop and options.video and number == options.extend:
+                held.add(latents - 1)
+            if len(held) == latents > 1:
+                return f"all of the {request.frames} frames from frame {start} on are given"
+        return None
 
     @property
     def nothing(self) -> bool:
@@ -188,10 +205,10 @@ class I2V(Conditioner):
 
         found: dict[int, Tensor] = {}
         if start:
-            found |= dict(enumerate(moving(cond.vae, ready(*start)).split(1, dim=2)))
+            found |= dict(enumerate(moving(cond.vae, ready(*start), cond.tiles).split(1, dim=2)))
         for frame, picture in pictures.items():
             encode = still if frame else moving
-            found[given.group_of(frame)] = encode(cond.vae, ready(picture))
+            found[given.group_of(frame)] = encode(cond.vae, ready(picture), cond.tiles)
         return found
 
     def hold(self, cond: Condition, latents: Mapping[int, Tensor]) -> None:
@@ -200,7 +217,7 @@ class I2V(Conditioner):
             for place, latent in latents.items():
                 cond.pin(self.name, [place], latent)
             return
-        import torch
+        from hy_i2v.frames import beside
 
         channels = next(iter(latents.values())).shape[1]
         if list(latents) != [0]:
@@ -210,14 +227,11 @@ class I2V(Conditioner):
             )
         if cond.channels not in (channels, channels + 1):
             raise UsageError(f"i2v: the network's {cond.channels} further input channels are no picture's")
-        beside = torch.zeros(len(latents[0]), cond.channels, cond.frames, *cond.size)
-        beside[:, :channels, :1] = latents[0]
         if cond.channels > channels:
             if cond.frames < 2:
                 raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
-            beside[:, channels:, 0] = 1
             cond.drop(FIRST_CUT)
-        cond.fill(self.name, beside)
+        cond.fill(self.name, beside(latents[0], cond.channels, cond.frames))
 
     def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
         """Let the model's language model read the picture and the prompt together, if there is one that can.

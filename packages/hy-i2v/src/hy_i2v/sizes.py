@@ -18,8 +18,7 @@ Size = tuple[int, int]
 
 def buckets(base: int, step: int = STEP) -> list[Size]:
     """All sizes of a class, the tall ones first."""
-    most = base // step  # sides are counted in steps from here on
-    area = most * most
+    area = round((base / step) ** 2)  # sides are counted in steps from here on
     found, high, wide = [], area, 1
     while high > 0:  # along the edge of the area, from the tallest size to the widest
         if max(high, wide) / min(high, wide) <= MOST_ASPECT:

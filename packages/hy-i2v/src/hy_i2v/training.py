@@ -60,8 +60,10 @@ class Shares:
 def give(batch: Mapping[str, Any], cond: Condition) -> None:
     """Pin the frames that this batch is given, if any, and let a language model that can read the first of them.
 
-    Pictures, of one frame, have nothing to give, nor have clips of two latent frames both ends. Beside what every
-    batch of a flow objective has, `batch` needs `prompts` where the model's folder has a multimodal model.
+    Pictures, of one frame, have nothing to give, nor have clips of two latent frames both ends. A network that takes a
+    picture beside the noise gets the first frame in place of any, as in use: it has no place for others, nor for how
+    noisy one is. Beside what every batch of a flow objective has, `batch` needs `prompts` where the model's folder has
+    a multimodal model.
     """
     shares, generator = Shares.read(batch["settings"]), batch["generator"]
     latents = batch["latents"]
@@ -71,6 +73,12 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
 
     kind = draw()
     if cond.frames == 1 or kind >= shares.first + shares.ends + shares.start:
+        return
+    if cond.channels:
+        from hy_i2v.frames import beside
+
+        cond.fill(OWNER, beside(latents[:, :, :1], cond.channels, cond.frames))
+        show(batch, cond, shares.blind, draw)
         return
     if kind < shares.first:
         frames, held = [0], latents[:, :, :1]
@@ -107,10 +115,11 @@ def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable
 
     text = cond.text[0]
     reader, rows = _reader(place, text.device, text.dtype), []
+    stride = vision.BESIDE_STRIDE if cond.channels else vision.HELD_STRIDE
     frames = ((batch["pixels"]()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     for prompt, frame in zip(batch["prompts"], frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         picture = Image.fromarray(frame * (draw() >= blind))
-        rows.append(reader.read(prompt, picture, vision.HELD_STRIDE))
+        rows.append(reader.read(prompt, picture, stride))
     cond.set_text(OWNER, rows)
 
 

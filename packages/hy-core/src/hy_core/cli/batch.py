@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from hy_core import media, provenance, settings
 from hy_core.errors import HyError, UsageError
 from hy_core.request import Request
 from hy_core.settings import Layer
+
+Prints = Callable[[], Mapping[str, str]]
+"""Hashes of the weights that a row would be made with, by what they are."""
 
 
 def read_rows(path: Path) -> list[Layer]:
@@ -127,31 +130,38 @@ def free(path: Path) -> Path:
     return next(one for one in numbered(path) if not one.exists())
 
 
-def place(request: Request, folder: Path, output: str | None, taken: set[Path]) -> tuple[Path, bool]:
-    """Where a row goes, and whether it is there already, made by the same request."""
+def place(
+    request: Request, folder: Path, output: str | None, taken: set[Path], prints: Prints
+) -> tuple[Path, bool]:
+    """Where a row goes, and whether it is there already, made by the same request and weights (of these `prints`)."""
     if output is not None:
         path = folder / output
         if path in taken:
             raise UsageError(f"two rows of the batch have the output {output}")
         taken.add(path)
-        return path, made_by(path, request)
+        return path, made_by(path, request, prints)
     for path in numbered(folder / default_name(request)):
         if path in taken:
             continue
-        if not path.exists() or made_by(path, request):
+        if not path.exists() or made_by(path, request, prints):
             taken.add(path)
             return path, path.exists()
     raise AssertionError
 
 
-def made_by(path: Path, request: Request) -> bool:
-    """Whether a file's record holds the very same request (but it names the tiling that "auto" came to)."""
+def made_by(path: Path, request: Request, prints: Prints) -> bool:
+    """Whether a file's record holds the very same request (but it names the tiling that "auto" came to) and weights."""
     first = Path(str(path) % 1) if media.numbered(path) else path
     if not first.is_file():
         return False
     try:
-        found = provenance.read(first)["request"]
+        record = provenance.read(first)
     except HyError:
         return False
-    asked = json.loads(json.dumps(provenance.summary(request)))
-    return {**found, "tiling": request.tiling if request.tiling == "auto" else found.get("tiling")} == asked
+    found, asked = record["request"], json.loads(json.dumps(provenance.summary(request)))
+    if {**found, "tiling": request.tiling if request.tiling == "auto" else found.get("tiling")} != asked:
+        return False
+    try:
+        return record.get("weights") == prints()
+    except OSError:  # weights that aren't there: to load them says which
+        return False

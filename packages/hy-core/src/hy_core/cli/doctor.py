@@ -141,7 +141,6 @@ def check_disk() -> Iterator[Line]:
 def check_pocket() -> Iterator[Line]:
     """The shipped model is there and can be read."""
     from hy_core import models
-    from hy_core.estimate import configs
 
     card = models.find("pocket")
     missing = [path.name for path in (card.dit, card.vae) if not path.exists()]
@@ -149,7 +148,7 @@ def check_pocket() -> Iterator[Line]:
         yield Line("pocket", "fail", f"{', '.join(missing)} missing in {card.folder}", "reinstall hy-core")
         return
     size = sum(path.stat().st_size for path in card.folder.rglob("*") if path.is_file())
-    dit, _ = configs(card)
+    dit, _ = models.configs(card)
     yield Line("pocket", "ok", f"{size / 1e6:.1f} MB, width {dit.width}, {card.folder}")
 
 

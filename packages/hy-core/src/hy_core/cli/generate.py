@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from hy_core.settings import Settings
 
 if TYPE_CHECKING:
     from hy_core.conditioner import Conditioner
+    from hy_core.media.writing import Writer
     from hy_core.request import Result
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -116,6 +118,7 @@ def plan_batch(
     selection: Selection, merged: Settings, prompt: str | None, batch: Path, defaults: Mapping[str, Any]
 ) -> list[Job]:
     """One job per row. Rows without a seed take --seed, or 0; a prompt that comes again counts up from it."""
+    from hy_core import models
     from hy_core.cli.batch import place, read_rows
 
     if prompt is not None:
@@ -133,7 +136,8 @@ def plan_batch(
         if "seed" not in layer.core:
             request = replace(request, seed=request.seed + seen.get(text, 0))
             seen[text] = seen.get(text, 0) + 1
-        path, finished = place(request, folder, layer.core.get("output"), taken)
+        prints = partial(models.prints, request, conditioners)
+        path, finished = place(request, folder, layer.core.get("output"), taken, prints)
         jobs.append(Job(request, tuple(conditioners), path, True, finished))
     return jobs
 
@@ -190,12 +194,12 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     """Print the merged request and what it costs here; no weights are loaded."""
     from hy_core import models, provenance
     from hy_core.device import describe
-    from hy_core.estimate import configs, estimate, seconds
+    from hy_core.estimate import estimate, seconds
 
     first, shown = jobs[0].request, []
-    card = models.find(first.model)
+    card = models.find(first.model, first.weights)
     precision = models.precision(card.layout, first.device, first.dtype)
-    dit, vae = configs(card)
+    dit, vae = models.configs(card)
     for _, same in groupby(jobs, key=lambda job: replace(job.request, prompt="", seed=0)):
         one, *others = same
         request, count = one.request, 1 + len(others)
@@ -232,8 +236,9 @@ def run(jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any]) -> 
             output.note(f"{len(jobs) - len(open_jobs)} of {len(jobs)} clips are finished already")
         done: dict[Path, dict[str, Any]] = {}
         started = time.perf_counter()
-        for job, result in results(open_jobs, selection, flags, progress):
-            paths = save(job, result, selection, keep_record=not flags["no_provenance"])
+        for job, result, files in results(open_jobs, selection, flags, progress):
+            paths = files or save(job, result, selection, keep_record=not flags["no_provenance"])
+            result.path = paths[0]
             took, started = time.perf_counter() - started, time.perf_counter()
             progress.event_if_json("done", path=str(paths[0]), took=round(took, 3))
             done[job.path] = described(job, result, paths, took)
@@ -245,8 +250,11 @@ def run(jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any]) -> 
 
 def results(
     jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any], progress: output.Progress
-) -> Iterator[tuple[Job, Result]]:
-    """Clips as they are done; neighbours with the same plugin options share a run, all share the model."""
+) -> Iterator[tuple[Job, Result, list[Path]]]:
+    """Clips as they are done, with the files they were written to as their frames came, if they were.
+
+    Neighbours with the same plugin options share a run, all share the model.
+    """
     if not jobs:
         return
     first = jobs[0].request
@@ -261,10 +269,34 @@ def results(
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)
         requests = [job.request for job in group]
+        sink = Sink(group, selection, keep_record=not flags["no_provenance"])
         stream = pipeline.stream(
-            requests, group[0].conditioners, model, listen, selection.plugins, flags["rows"]
+            requests, group[0].conditioners, model, listen, selection.plugins, flags["rows"], sink
         )
-        yield from zip(group, stream, strict=True)
+        for index, result in enumerate(stream):
+            yield group[index], result, sink.files(index)
+
+
+class Sink:
+    """Opens the files of a run's clips, to be written as the frames come; not those that a plugin writes."""
+
+    def __init__(self, jobs: Sequence[Job], selection: Selection, keep_record: bool) -> None:
+        self.jobs, self.theirs, self.keep_record = jobs, selection.plugins.writers(), keep_record
+        self.open: dict[int, Writer] = {}
+
+    def __call__(self, index: int, record: Mapping[str, Any]) -> Writer | None:
+        from hy_core import media, provenance
+
+        job = self.jobs[index]
+        if job.path.suffix.lower() in self.theirs:
+            return None
+        comment = provenance.dumps(record) if self.keep_record else None
+        self.open[index] = media.open_writer(final_path(job), job.request.fps, comment=comment)
+        return self.open[index]
+
+    def files(self, index: int) -> list[Path]:
+        """What a clip was written to (numbered pictures are several); nothing if it has yet to be."""
+        return [final for _, final in self.open[index].made] if index in self.open else []
 
 
 def pixels(request: Request) -> int:
@@ -275,9 +307,9 @@ def check_memory(request: Request, rows: int) -> None:
     """Refuse a clip that can't fit before the machine tries."""
     from hy_core import estimate, models
 
-    card = models.find(request.model)
+    card = models.find(request.model, request.weights)
     precision = models.precision(card.layout, request.device, request.dtype)
-    cost = estimate.estimate(request, *estimate.configs(card), batch=rows, dtype_bytes=precision.dit.itemsize)
+    cost = estimate.estimate(request, *models.configs(card), batch=rows, dtype_bytes=precision.dit.itemsize)
     estimate.check_memory(cost, precision.device)
 
 
@@ -312,11 +344,10 @@ class Listener:
 def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> list[Path]:
     """Write a clip; returns the files (several for numbered pictures)."""
     from hy_core import media, provenance
-    from hy_core.cli.batch import free
 
-    path = job.path if job.fixed else free(job.path)
+    path = final_path(job)
     writers = selection.plugins.writers()
-    result.path = path
+    result.path = path  # a plugin's writer may ask
     if path.suffix.lower() in writers:
         with media.atomic(path) as temporary:
             writers[path.suffix.lower()](result, temporary)
@@ -325,6 +356,13 @@ def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> l
     with media.open_writer(path, result.fps, result.sound, comment) as out:
         out.add(result.frames)
     return [final for _, final in out.made]
+
+
+def final_path(job: Job) -> Path:
+    """Where a clip goes now: a name that nobody asked for never overwrites."""
+    from hy_core.cli.batch import free
+
+    return job.path if job.fixed else free(job.path)
 
 
 def described(job: Job, result: Result, paths: Sequence[Path], took: float) -> dict[str, Any]:

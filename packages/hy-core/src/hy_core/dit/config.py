@@ -124,11 +124,14 @@ class DiTConfig:
 
 DiTConfig.named = {
     "pocket": DiTConfig(
-        width=128,
-        heads=4,
+        in_channels=8,
+        out_channels=8,
+        width=160,
+        heads=2,
         depth_double=2,
         depth_single=4,
-        rope_dims=(8, 12, 12),
+        depth_refiner=1,
+        rope_dims=(16, 32, 32),
         text_dim=128,
         pooled_dim=64,
         guidance=False,

@@ -130,5 +130,5 @@ class VAEConfig:
 
 VAEConfig.named = {
     "884-16c-hy": VAEConfig(),
-    "pocket": VAEConfig(channels=(16, 32, 64), layers=1, groups=1, space=4),
+    "pocket": VAEConfig(latent_channels=8, channels=(16, 32, 64), layers=1, groups=1, space=4),
 }

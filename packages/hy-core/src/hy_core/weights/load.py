@@ -17,7 +17,7 @@ from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
 from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import fp8
-from hy_core.weights.detect import detect, dit_config, vae_config
+from hy_core.weights.detect import Layout, detect, dit_config, vae_config
 from hy_core.weights.files import find, load_state, metadata
 from hy_core.weights.strict import fill
 
@@ -42,13 +42,25 @@ def load_dit(
     state = load_state(path)
     layout = detect(_shapes(state))
     state = {key: value for key, value in layout.strip(state).items() if not (owned and owned(key))}
-    config = config or _written(path, "dit", DiTConfig.from_dict) or dit_config(_shapes(state), layout.table)
+    config = config or _dit_config(path, state, layout)
     with torch.device("meta"):
         dit = DiT(config)
     what = f"the DiT weights of {path}"
     source = fp8.scaled(find(path), state, layout.table.source)
     fill(dit, state, what, source, device=device, dtype=dtype or _dtype(state))
     return dit
+
+
+def read_dit_config(path: str | Path) -> DiTConfig:
+    """The configuration that `load_dit` takes from a file or folder; the weights are mapped, not read."""
+    path = _inside(Path(path), "transformer", "transformers")
+    state = load_state(path)
+    layout = detect(_shapes(state))
+    return _dit_config(path, layout.strip(state), layout)
+
+
+def _dit_config(path: Path, state: Mapping[str, Tensor], layout: Layout) -> DiTConfig:
+    return _written(path, "dit", DiTConfig.from_dict) or dit_config(_shapes(state), layout.table)
 
 
 def load_owned(path: str | Path, owned: Callable[[str], bool]) -> dict[str, Tensor]:
@@ -72,14 +84,29 @@ def load_vae(
 ) -> VAE:
     """Load a VAE from a file or folder, official or diffusers; as `load_dit` otherwise."""
     path = _inside(Path(path), "vae")
-    state = load_state(path)
-    if any(key.startswith("vae.") for key in state):
-        state = {key.removeprefix("vae."): value for key, value in state.items() if key.startswith("vae.")}
-    config = config or _written(path, "vae", VAEConfig.from_dict) or vae_config(_shapes(state))
+    state = _vae_state(path)
+    config = config or _vae_config(path, state)
     with torch.device("meta"):
         vae = VAE(config)
     fill(vae, state, f"the VAE weights of {path}", device=device, dtype=dtype or _dtype(state))
     return vae
+
+
+def read_vae_config(path: str | Path) -> VAEConfig:
+    """The configuration that `load_vae` takes from a file or folder; the weights are mapped, not read."""
+    path = _inside(Path(path), "vae")
+    return _vae_config(path, _vae_state(path))
+
+
+def _vae_state(path: Path) -> dict[str, Tensor]:
+    state = load_state(path)
+    if any(key.startswith("vae.") for key in state):
+        return {key.removeprefix("vae."): value for key, value in state.items() if key.startswith("vae.")}
+    return state
+
+
+def _vae_config(path: Path, state: Mapping[str, Tensor]) -> VAEConfig:
+    return _written(path, "vae", VAEConfig.from_dict) or vae_config(_shapes(state))
 
 
 def load_port_weights(dit: DiT, name: str, path: str | Path) -> None:

@@ -61,11 +61,14 @@ def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
         if pair.down is None or pair.up is None:
             raise HyError(f"{path} has only half of {name}", "copy or fetch it again")
         weight = dit.get_submodule(target.layer).weight
-        up, down = pair.up.flatten(1), pair.down.flatten(1)
-        if up.shape[0] != target.rows or down.shape[1] != weight.shape[1] or up.shape[1] != down.shape[0]:
+        up, down = (
+            pair.up.flatten(1),
+            pair.down.flatten(1),
+        )  # a convolution's kernel is a row, as in its weight
+        inputs = weight[0].numel()
+        if up.shape[0] != target.rows or down.shape[1] != inputs or up.shape[1] != down.shape[0]:
             raise HyError(
-                f"{path}: {name} adds {up.shape[0]}x{down.shape[1]} "
-                f"to a layer of {target.rows}x{weight.shape[1]}",
+                f"{path}: {name} adds {up.shape[0]}x{down.shape[1]} to a layer of {target.rows}x{inputs}",
                 "it is the LoRA of a model of another size",
             )
         if not (finite(up) and finite(down)):
@@ -77,7 +80,7 @@ def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
             change = factor * (up.to(weight.device).float() @ down.to(weight.device).float())
             change = torch.cat(change.chunk(2)[::-1]) if target.swap else change
             rows = weight[target.start : target.start + target.rows]
-            rows.copy_(rows.float() + change)
+            rows.copy_(rows.float() + change.view_as(rows))
     return len(plan)
 
 
@@ -115,10 +118,10 @@ def bare(name: str) -> str:
 
 
 def layers(dit: DiT) -> Mapping[str, Target]:
-    """Every linear layer of a DiT under all names that files use for it, dotted and underscored."""
+    """Every linear layer of a DiT, and the convolution that embeds patches, under all names that files use for it."""
     found: dict[str, Target] = {}
     for layer, module in dit.named_modules():
-        if not isinstance(module, nn.Linear):
+        if not isinstance(module, nn.Linear | nn.Conv3d):
             continue
         height = len(module.weight)
         for table in (OFFICIAL, COMFYUI, DIFFUSERS):

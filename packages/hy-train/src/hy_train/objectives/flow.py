@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from hy_core import models
 from hy_core.condition import Condition
 from hy_core.conditioner import Conditioner
-from hy_core.dit import DiT, DiTConfig
+from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
 from hy_core.errors import UsageError
 from hy_core.flow.denoise import Denoiser
@@ -33,6 +33,9 @@ from hy_train.latents import Bucket, Latents
 from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
 from hy_train.recipe import Recipe
 from hy_train.source import WORLD, sources
+
+GUIDANCE = 6.0
+"""The embedded scale that a guidance-distilled network is trained further at, as the released trainers do."""
 
 _TOGETHER = 8  # batches whose captions are drawn together and sorted by length
 
@@ -220,6 +223,8 @@ class FlowObjective(Objective):
         for conditioner in batch["conditioners"]:
             settings = self.recipe.conditioning[conditioner.name]
             conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
+        if self.conditioners and cond.channels and cond.beside is None:  # no picture here: text to video
+            cond.fill("nothing", torch.zeros(1, cond.channels, cond.frames, *cond.size))
 
     def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
         """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
@@ -229,6 +234,8 @@ class FlowObjective(Objective):
             frames=data.shape[2],
             size=tuple(data.shape[3:]),
             patch=tuple(self.config.patch[1:]),
+            guidance=embedded_guidance(GUIDANCE).expand(len(text)) if self.config.guidance else None,
+            channels=self.config.in_channels - self.config.out_channels,
             vae=self.vae,
             folder=self.source.folder,
         )
