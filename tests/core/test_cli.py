@@ -445,7 +445,9 @@ def test_a_clip_that_breaks_off_while_it_is_written_leaves_no_file(
     monkeypatch.setattr(PictureWriter, "put", second_fails)
     flags = "--frames", 33, "--steps", 1, "--tiling", "diffusers", "--seed", 1, "-o"
     assert hy("generate", PROMPT, *flags, "a-%02d.png")[0] == 130
-    assert len(done[1]) == 13 and all(".part." in name for name in done[1])  # the first tile's, on disk already
+    assert len(done[1]) == 13 and all(
+        ".part." in name for name in done[1]
+    )  # the first tile's, on disk already
     assert files(tmp_path) == []
     monkeypatch.setattr(PictureWriter, "put", put)
     assert hy("generate", PROMPT, *flags, "a-%02d.png")[0] == 0

@@ -11,11 +11,20 @@ from hy_train import recipe
 from hy_train.objectives.flow import FlowObjective
 from hy_train.objectives.vae import pixels
 
+CHANNELS = models.find("pocket").config["vae"]["latent_channels"]
 TINY = {
     "objective": "flow",
     "steps": 4,
     "batch": 3,
-    "model": {"width": 32, "heads": 2, "rope_dims": [4, 6, 6], "depth_double": 1, "depth_single": 1},
+    "model": {
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        "width": 32,
+        "heads": 2,
+        "rope_dims": [4, 6, 6],
+        "depth_double": 1,
+        "depth_single": 1,
+    },
     "data": {
         "buckets": [
             {"frames": 5, "height": 32, "width": 32, "clips": 6, "share": 1.0},
@@ -155,8 +164,8 @@ def test_a_guidance_distilled_network_is_trained_at_scale_6(tmp_path):
 
 @needs_pocket
 def test_a_network_that_takes_a_picture_by_channels_is_trained(tmp_path):
-    table = {**TINY, "model": {**TINY["model"], "in_channels": 33}, "conditioning": {"i2v": {"first": 1.0}}}
-    table["conditioning"]["i2v"] |= {"ends": 0.0, "start": 0.0}
+    table = {**TINY, "model": {**TINY["model"], "in_channels": 2 * CHANNELS + 1}}
+    table["conditioning"] = {"i2v": {"first": 1.0, "ends": 0.0, "start": 0.0}}
     table["data"] = {"buckets": [{**TINY["data"]["buckets"][0], "frames": 9}]}
     objective = FlowObjective(recipe.parse(table), tmp_path)
     objective.prepare()
@@ -167,7 +176,7 @@ def test_a_network_that_takes_a_picture_by_channels_is_trained(tmp_path):
         objective.model.zero_grad()
         loss, _ = objective.loss(objective.batch(0), torch.Generator().manual_seed(0))
         loss.backward()
-        seen = objective.model.img_in.proj.weight.grad[:, 16:].abs().sum()
+        seen = objective.model.img_in.proj.weight.grad[:, CHANNELS:].abs().sum()
         assert loss.isfinite() and (seen > 0) == learns
     assert all(np.isfinite(value) for value in objective.evaluate(2).values())
 
