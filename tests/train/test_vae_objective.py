@@ -81,5 +81,5 @@ def test_training_goes_on_from_a_narrowed_codec(tmp_path):
     loss, _ = narrow.loss(torch.zeros(1, 3, 5, 32, 32), torch.Generator().manual_seed(0))
     loss.backward()
     assert all(weight.grad is not None for weight in narrow.model.parameters())
-    with pytest.raises(UsageError, match="leave \\[model\\] out|says what the codec is"):
+    with pytest.raises(UsageError, match="says what the codec is"):
         VAEObjective(recipe.parse({**table, "model": {"layers": 2}}), tmp_path)

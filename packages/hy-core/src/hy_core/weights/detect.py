@@ -20,8 +20,9 @@ _MARKERS = (
     (DIFFUSERS, "context_embedder.time_text_embed.timestep_embedder.linear_1.weight"),
 )
 
-#: How the family shares a head's channels among time, rows and columns: shapes don't show it.
-_ROPE_DIMS = {config.head_dim: config.rope_dims for config in DiTConfig.named.values()}
+#: How the family shares a head's channels among time, rows and columns: shapes don't show it. Those of 32 are pocket's
+#: as it was first.
+_ROPE_DIMS = {32: (8, 12, 12)} | {config.head_dim: config.rope_dims for config in DiTConfig.named.values()}
 
 #: Something in the keys of other things that people have, and what they are.
 _OTHERS = (

@@ -77,18 +77,21 @@ class VAEObjective(Objective):
             self.model.quant_conv.requires_grad_(False)
 
     def _started(self) -> VAE:
-        """The codec of `data.start`, with fewer latent channels if [model] says so."""
-        model, wanted = read_vae(Path(self.data.start)), self.recipe.model
-        if sorted(wanted) not in ([], ["latent_channels"]):
-            raise UsageError(
-                f"[model] is given, but data.start = {self.data.start!r} says what the codec is",
-                "leave [model] out, or give latent_channels alone",
-            )
-        if not wanted:
+        """The codec of `data.start`, with fewer latent channels if [model] says so; else [model] must agree with it."""
+        model, wanted = read_vae(Path(self.data.start)), dict(self.recipe.model)
+        before = model.config.latent_channels
+        channels = wanted.pop("latent_channels", before)
+        for key, value in wanted.items():
+            if getattr(model.config, key, None) != (tuple(value) if isinstance(value, list) else value):
+                raise UsageError(
+                    f"model.{key} = {value!r}, but data.start = {self.data.start!r} says what the codec is",
+                    "leave it out: only latent_channels can be made fewer",
+                )
+        if channels == before:
             return model
         rng, size = np.random.default_rng(seeded(self.recipe.seed, 6)), self.data.size
         clips = [self._source(rng).clip(rng, "train", self.data.frames, size, size) for _ in range(48)]
-        return narrowed(model, wanted["latent_channels"], clips, self.weights.logvar)
+        return narrowed(model, channels, clips, self.weights.logvar)
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
         """Clips [B, 3, T, H, W] in [-1, 1]; all of a batch have one length."""
