@@ -156,7 +156,14 @@ def test_an_adversarial_run_in_two_parts_equals_one_run(tmp_path):
 
 def flags(folder, **more):
     """The command line of a tiny vocoder's run."""
-    sets = {"batch": 2, "eval_every": 0, "optim.warmup": 0, "save_every": 1, **SMALL["pocket-vocoder"], **more}
+    sets = {
+        "batch": 2,
+        "eval_every": 0,
+        "optim.warmup": 0,
+        "save_every": 1,
+        **SMALL["pocket-vocoder"],
+        **more,
+    }
     command = [
         sys.executable,
         "-m",
