@@ -113,14 +113,14 @@ def test_hy_eval_world_measures_it(pocket, hy):
 
 def test_without_it_one_line_says_what_to_do(hy, monkeypatch, tiny, tmp_path):
     monkeypatch.setattr(models, "POCKET", tmp_path / "pocket")
-    with pytest.raises(MissingError, match="without its model"):
+    with pytest.raises(MissingError, match="no model of its own"):
         Audio().validate(tiny.request)
     source = clip(tmp_path / "a.mp4")
     asked = ("generate", "a ball", "-p", "audio", "-o", str(tmp_path / "b.mp4"))
     for command in (("audio", str(source)), asked):
         done = hy(*command)
         assert done.exit_code == 3 and len(done.stderr.strip().splitlines()) <= 2, done
-        assert "without its model" in done.stderr and "install the wheel of hy-audio again" in done.stderr
+        assert "no model of its own" in done.stderr and "pocket-audio-dit" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 

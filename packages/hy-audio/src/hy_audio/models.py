@@ -25,8 +25,8 @@ def kind(model: Path | None) -> str:
     """
     if model is None and not (POCKET / OWN).is_file():
         raise MissingError(
-            "this hy-audio was installed without its model",
-            "install the wheel of hy-audio again, or give the folder of a model",
+            "this hy-audio has no model of its own",
+            "give the folder of one: what hy train pocket-audio-dit exports, or the released Foley",
         )
     folder = model or POCKET
     if not folder.is_dir():
