@@ -43,7 +43,7 @@ def test_a_recipe_goes_on_from_pocket(hy, tmp_path, name):
     last = [key for key in state if key.endswith("attend.proj.weight") or "pose_in.proj" in key]
     assert last and all(state[key].abs().max() > 0 for key in last)  # they began at zero
     config = AvatarConfig.from_json(json.loads(metadata(export / "avatar.safetensors")["config"]))
-    assert config.area == 1.5
+    assert (config.area, config.confine) == (1.0, True)
     dit = load_state(export / "dit.safetensors")
     assert not any(".avatar." in key for key in dit)
 
