@@ -112,7 +112,10 @@ def test_frames_can_come_in_parts_and_as_tensors(tmp_path: Path) -> None:
         assert not (tmp_path / "a.mp4").exists()
         out.add(frames[5:])
     whole = media.write(tmp_path / "b.mp4", frames, 8)
-    assert (tmp_path / "a.mp4").read_bytes() == whole.read_bytes()
+    # Within what the encoder loses: in one process its bytes were seen to differ for equal frames.
+    parts, at_once = (np.asarray(media.read(path).frames, np.int16) for path in (tmp_path / "a.mp4", whole))
+    assert parts.shape == at_once.shape and np.abs(parts - at_once).mean() < 0.5
+    assert np.abs(parts[1:] - at_once[:-1]).mean() > 0.5  # and no frame is another
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.png", "a-%02d.png"])
