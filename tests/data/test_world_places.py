@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hy_data.world.places import features, grouped, one_hot, places
+from hy_data.world.render import render
 from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, sample_scene
 
-NUMBERS = 8  # before the names
+NUMBERS, PARTS = 8, 16  # before and after the names
 
 
 def scene(motion: str, objects: int = 1, frames: int = 17):
@@ -22,14 +25,15 @@ def test_the_nearest_place_lies_in_the_thing_and_says_what_it_is():
     made = scene("right")
     (thing,), (track,) = made.things, made.tracks(17, 64, 64)
     found = features(made, 17, 64, 64, (5, 8, 8))
-    assert found.shape == (5, 8, 8, NUMBERS + len(SHAPES) + len(COLOURS) + len(MOTIONS) + len(BACKGROUNDS))
+    named = NUMBERS + len(SHAPES) + len(COLOURS) + len(MOTIONS) + len(BACKGROUNDS)
+    assert found.shape == (5, 8, 8, named + PARTS)
     for frame, x, y in ((0, track.x[0], track.y[0]), (4, track.x[13:].mean(), track.y[13:].mean())):
         place = found[frame, int(y // 8), int(x // 8)]
         away = np.array([x, y]) / 64 - (np.array([x, y]) // 8 + 0.5) / 8
         np.testing.assert_allclose(place[:2], 4 * away, atol=1e-6)
         assert place[2] > 0  # inside
         assert place[4] > 0.5 and abs(place[5]) < 1e-6  # it moves to the right
-        names = place[NUMBERS:]
+        names = place[NUMBERS:named]
         assert SHAPES[names[:4].argmax()] == thing.shape
         assert tuple(COLOURS)[names[4:12].argmax()] == thing.colour
         assert MOTIONS[names[12:21].argmax()] == "right"
@@ -50,6 +54,17 @@ def test_a_picture_stands_still():
     made = scene("still", frames=1)
     found = features(made, 1, 64, 64, (1, 8, 8))
     assert not found[..., 4:6].any()
+
+
+def test_parts_of_places_are_covered_as_they_are_drawn():
+    made = scene("still", frames=1)
+    found = features(made, 1, 64, 64, (1, 8, 8))[0, ..., -PARTS:]
+    parts = found.reshape(8, 8, 4, 4).transpose(0, 2, 1, 3).reshape(32, 32)
+    empty, drawn = (render(one, 1, 64, 64)[0].astype(float) for one in (replace(made, things=()), made))
+    changed = np.abs(drawn - empty).sum(-1)
+    changed = (changed / changed.max()).reshape(32, 2, 32, 2).mean((1, 3))
+    assert np.abs(parts - parts.min() - 4 * changed).mean() < 0.1
+    assert np.corrcoef(parts.ravel(), changed.ravel())[0, 1] > 0.98
 
 
 def test_names_have_mean_zero_and_spread_one():

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene
+from hy_data.world.render import coverage
+from hy_data.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene, Thing, Track
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP = 4  # frames of a latent frame; the first has one
+_FINE = 4  # parts of a place, across and down, of each of which it is told how far it is covered
 
 
 def places(batch: Mapping[str, Any], grid: tuple[int, int, int]) -> Tensor:
@@ -34,7 +36,7 @@ def features(scene: Scene, frames: int, height: int, width: int, grid: tuple[int
     """Features float32 [F, rows, columns, n] of the thing that is nearest to each place of a grid, and the background.
 
     How far away it is in both directions, whether the place lies in it, its size, speed and angle, its shape, colour
-    and motion; times are latent frames.
+    and motion; times are latent frames. Last, how much of each part of the place things cover, its parts row by row.
     """
     count, rows, columns = grid
     unit = scene.unit(height, width)
@@ -42,7 +44,9 @@ def features(scene: Scene, frames: int, height: int, width: int, grid: tuple[int
         (np.arange(rows) + 0.5) / rows * height, (np.arange(columns) + 0.5) / columns * width, indexing="ij"
     )
     found, nearest = None, np.full((count, rows, columns), np.inf)
+    covered = np.zeros((count, rows, columns, _FINE * _FINE))
     for thing, track in zip(scene.things, scene.tracks(frames, height, width), strict=True):
+        covered += _covered(thing, track, height, width, (rows, columns))
         path = np.stack([track.x, track.y, track.radius, np.sin(track.angle), np.cos(track.angle)])  # [5, T]
         speed = np.gradient(path[:2], axis=1) if frames > 1 else np.zeros((2, 1))
         centre_x, centre_y, radius, sine, cosine, *speed = grouped(np.concatenate([path, speed]))[
@@ -69,7 +73,27 @@ def features(scene: Scene, frames: int, height: int, width: int, grid: tuple[int
         found = mine if found is None else np.where(closer[..., None], mine, found)
         nearest = np.minimum(distance, nearest)
     ground = np.broadcast_to(one_hot(scene.background, BACKGROUNDS), (*nearest.shape, len(BACKGROUNDS)))
-    return np.concatenate([found, ground], -1).astype(np.float32)
+    return np.concatenate([found, ground, 4 * covered - 0.25], -1).astype(np.float32)
+
+
+def _covered(thing: Thing, track: Track, height: int, width: int, grid: tuple[int, int]) -> np.ndarray:
+    """How much of each part of each place a thing covers, 0..1, [F, rows, columns, parts]."""
+    rows, columns = grid
+    down, across = height / rows / _FINE, width / columns / _FINE  # pixels of a part
+    y = (np.arange(rows * _FINE) + 0.5) * down
+    x = (np.arange(columns * _FINE) + 0.5) * across
+    dx, dy = x - track.x[:, None], y - track.y[:, None]  # [T, columns * parts], [T, rows * parts]
+    unit = (down + across) / 2  # `coverage` draws in pixels: here a part is one
+    share = coverage(
+        thing.shape,
+        dx[:, None, :] / unit,
+        dy[:, :, None] / unit,
+        track.radius[:, None, None] / unit,
+        track.angle[:, None, None],
+    )
+    share = grouped(share.reshape(len(share), -1).T).T  # [F, rows * parts * columns * parts]
+    share = share.reshape(-1, rows, _FINE, columns, _FINE).transpose(0, 1, 3, 2, 4)
+    return share.reshape(*share.shape[:3], -1)
 
 
 def one_hot(name: str, names: tuple[str, ...]) -> np.ndarray:
