@@ -6,7 +6,10 @@ time, and the last of it is held.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +20,14 @@ from hy_core.errors import HyError, MissingError, UsageError
 from torch import Tensor
 
 from hy_avatar import pose, pose_motion, reference, skeleton
-from hy_avatar.expression_extract import LandmarkExtractor, TrainedExtractor, latent_of
+from hy_avatar.expression_extract import TrainedExtractor, crops, latent_of
 from hy_avatar.pose import FACE, PoseTrack
 
 if TYPE_CHECKING:
     from hy_core.vae import VAE
     from PIL import Image
 
+    from hy_avatar.expression_extract import Landmarker
     from hy_avatar.network import Expression
     from hy_avatar.pose import PoseDetector
     from hy_avatar.speech import Span
@@ -125,22 +129,64 @@ def expression_latents(path: Path, config: Expression, codec: Path | None, span:
         track = pose.load(path)
         found = latent_of(track.points[:, 0, FACE] * [track.aspect, 1.0], config.features)
         return resampled(found, track.fps, span)
-    clip = media.read(path)
+    fps = media.probe(path).fps
+    # No more than the clip needs: an actor may play for an hour.
+    count = math.ceil((span.start + span.count) / span.fps * fps) + 1
     if codec is None:
         from hy_avatar.faces_mediapipe import MediaPipeLandmarks
 
-        return resampled(
-            LandmarkExtractor(MediaPipeLandmarks(), config.features).extract(clip.frames), clip.fps, span
-        )
-    from hy_avatar.faces import detector
+        points = face_points(batches(path, count), MediaPipeLandmarks(), str(path))
+        return resampled(latent_of(points, config.features), fps, span)
+    from hy_avatar import faces
 
-    extractor = TrainedExtractor.load(codec, detector())
+    extractor = TrainedExtractor.load(codec)
     if extractor.dimension != config.features:
         raise UsageError(
             f"{codec} gives {extractor.dimension} numbers a frame, these weights read {config.features}",
             "use the face codec that they were trained with",
         )
-    return resampled(extractor.extract(clip.frames), clip.fps, span)
+    tracks = faces.track(itertools.islice(media.stream(path), count), faces.detector())
+    if not tracks:
+        raise HyError(f"no face was found in {path}", "an expression is taken from a video that shows a face")
+    boxes = faces.one_face(tracks, len(tracks[0].boxes), str(path)).boxes
+    codes, at = [], 0
+    for shown in batches(path, count):
+        around = boxes[at : at + len(shown)]
+        codes.append(extractor.codes(crops(shown, extractor.codec.size, around, extractor.area)))
+        at += len(shown)
+    return resampled(torch.cat(codes), fps, span)
+
+
+def batches(path: Path, count: int, size: int = 32) -> Iterator[np.ndarray]:
+    """The first `count` frames of a video, uint8 [at most `size`, H, W, 3] at a time."""
+    frames = itertools.islice(media.stream(path), count)
+    while batch := list(itertools.islice(frames, size)):
+        yield np.stack(batch)
+
+
+def face_points(shown: Iterable[np.ndarray], landmarker: Landmarker, name: str) -> np.ndarray:
+    """The points of a face [F, P, 2] of a video that comes in parts; NaN where it isn't seen.
+
+    Warns of several faces, and of one that leaves the picture; HyError if there never is one.
+    """
+    points = np.concatenate([landmarker.landmarks(frames) for frames in shown])
+    seen = np.isfinite(points).all((1, 2))
+    if not seen.any():
+        raise HyError(f"no face was found in {name}", "an expression is taken from a video that shows a face")
+    if crowded := getattr(landmarker, "crowded", 0):
+        log.warning(
+            "%s shows several faces in %d of %d frames; the one that is largest at first is followed",
+            name, crowded, len(points),
+        )  # fmt: skip
+    if not seen.all():
+        away, sights = int((~seen).sum()), np.flatnonzero(seen)
+        inside = int((~seen[sights[0] : sights[-1]]).sum())
+        log.warning(
+            "the face leaves %s for %d of %d frames; %s",
+            name, away, len(points),
+            "its expression is held" if not inside else "its expression goes from the last sight to the next",
+        )  # fmt: skip
+    return points
 
 
 def resampled(values: Tensor, fps: float, span: Span) -> Tensor:

@@ -300,7 +300,11 @@ class TrainedExtractor:
         boxes = None
         if self.detector is not None:
             boxes = one_face(track(frames, self.detector), len(frames), "the expression video").boxes
-        pictures = crops(frames, self.codec.size, boxes, self.area)
+        return self.codes(crops(frames, self.codec.size, boxes, self.area))
+
+    @torch.no_grad()
+    def codes(self, pictures: Tensor) -> Tensor:
+        """Return the dynamics codes [F, D_e] of faces [F, 3, S, S] in -1..1, float32 on the CPU."""
         device = next(self.codec.parameters()).device
         return torch.cat([self.codec.dynamics(part.to(device)) for part in pictures.split(64)]).float().cpu()
 

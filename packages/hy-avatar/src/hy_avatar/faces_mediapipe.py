@@ -60,12 +60,18 @@ class MediaPipeFaces:
 
 
 class MediaPipeLandmarks:
-    """68 points of the largest face, frame by frame; NaN where there is none."""
+    """68 points of one face, frame by frame; NaN where there is none.
+
+    Of several it is the largest at first, and then whoever is nearest to where that was. `crowded` counts the frames
+    that showed several.
+    """
 
     def __init__(self, least_score: float = 0.5) -> None:
         self.mesh: Any = solutions().face_mesh.FaceMesh(
             static_image_mode=False, max_num_faces=4, min_detection_confidence=least_score
         )
+        self.crowded = 0
+        self._last: np.ndarray | None = None
 
     def landmarks(self, frames: np.ndarray) -> np.ndarray:
         """Return [F, 68, 2] in pixels of frames uint8 [F, H, W, 3]."""
@@ -77,8 +83,18 @@ class MediaPipeLandmarks:
                 np.array([(point.x * width, point.y * height) for point in face.landmark])
                 for face in result.multi_face_landmarks or []
             ]
+            self.crowded += len(faces) > 1
             if faces:
-                points[index] = max(faces, key=lambda one: float(np.prod(np.ptp(one, axis=0))))[
-                    list(MESH_TO_68)
-                ]
+                self._last = followed(faces, self._last)
+                points[index] = self._last[list(MESH_TO_68)]
         return points
+
+
+def followed(faces: list[np.ndarray], last: np.ndarray | None) -> np.ndarray:
+    """Which of some faces, points [P, 2] each, goes on from `last`: the one within its width, or else the largest."""
+    if last is not None:
+        away = [float(np.linalg.norm(one.mean(0) - last.mean(0))) for one in faces]
+        nearest = int(np.argmin(away))
+        if away[nearest] <= float(np.ptp(last[:, 0])):
+            return faces[nearest]
+    return max(faces, key=lambda one: float(np.prod(np.ptp(one, axis=0))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from hy_core import Conditioner, hookimpl
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.models import POCKET
+from hy_core.options import flag
 
 from hy_avatar import sizes
-from hy_avatar.options import Options
+from hy_avatar.options import HEAD, LIVELY, Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +40,12 @@ WHISPER = "whisper-tiny"
 """The folder of the speech encoder inside a released model's."""
 RELEASED = "llava_llama_image"
 """A folder that only a released model's has."""
+BELONG = {
+    "speech": ("strength", "hush", "whisper"),
+    "expression": ("expression_strength", "face_codec"),
+    "pose": ("pose_strength", "pose_person", "pose_fit", "dwpose"),
+}
+"""Options that say something about a driver."""
 
 
 class Avatar(Conditioner):
@@ -112,6 +120,15 @@ class Avatar(Conditioner):
             except HyError as error:
                 raise self.error(name, error.message) from None
 
+        self.tell_idle()
+
+    def tell_idle(self) -> None:
+        """Warn of options that do nothing because what they belong to isn't given."""
+        for driver, names in BELONG.items():
+            idle = [one for one in names if getattr(self.options, one) != getattr(type(self.options), one)]
+            if idle and not getattr(self.options, driver):
+                log.warning("%s does nothing without %s", flag(self.name, idle[0]), flag(self.name, driver))
+
     def faces_driven(self) -> int:
         """How many faces something drives: a face for each speech, or that of the expression."""
         return len(self.options.speech) or int(self.options.expression is not None)
@@ -182,7 +199,35 @@ class Avatar(Conditioner):
                 "this model has no avatar in it, and no --avatar-weights are given",
                 "give a released HunyuanVideo-Avatar model's folder as --model, or weights that were trained for it",
             )
-        extend(dit, self.name, self.config(self.home))
+        config = self.config(self.home)
+        self.heeds(config)
+        extend(dit, self.name, config)
+
+    def heeds(self, config: AvatarConfig) -> None:
+        """UsageError for an option that was given and that this model knows nothing to do with."""
+        from hy_avatar import look
+
+        options = self.options
+        mel = config.speech is not None and config.speech.encoder == "mel"
+        for name, given, known, why in (
+            ("head", options.head != HEAD, config.controls, "knows no amounts of motion"),
+            ("lively", options.lively != LIVELY, config.controls, "knows no amounts of motion"),
+            ("whisper", options.whisper, not mel, "hears mel bands, not Whisper"),
+            (
+                "look",
+                options.look == "instead",
+                look.find(self.home),
+                "has no language model that sees pictures",
+            ),
+            (
+                "cache",
+                not options.cache,
+                self.as_released(self.home),
+                "isn't sampled as released",
+            ),
+        ):
+            if given and not known:
+                raise self.error(name, f"this model {why}; leave it out")
 
     def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
         """Attach what the recipe's table says, or what the weights are for that training goes on from."""
@@ -223,7 +268,7 @@ class Avatar(Conditioner):
         """Attach the released modules, filled from the checkpoint."""
         from hy_avatar import released
 
-        self.fits(released.CONFIG)
+        self.heeds(self.fits(released.CONFIG))
         released.load(dit, self.name, state)
 
     # -- the condition -----------------------------------------------------------------------------------
@@ -242,7 +287,7 @@ class Avatar(Conditioner):
         confine = config.confine if options.confine is None else options.confine
         if confine and faces is not None and not cond.negative:
             cond.confine(self.name, faces, undriven(feed, ("speech", "expression")))
-        if self.as_released(cond):
+        if self.as_released(cond.folder):
             released.feed(cond, self.name, feed, request.cfg, options.cache)
         else:
             from hy_avatar.network import part
@@ -257,16 +302,16 @@ class Avatar(Conditioner):
         """Tell the network of a batch's clips what their drivers would."""
         self.teacher.give(batch, cond)
 
-    def as_released(self, cond: Condition) -> bool:
-        """Whether the run samples as the released model's does."""
-        found = cond.folder is not None and (cond.folder / RELEASED).is_dir()
+    def as_released(self, folder: Path | None) -> bool:
+        """Whether a run of the model in this folder samples as the released model's does."""
+        found = folder is not None and (folder / RELEASED).is_dir()
         return self.options.guidance == "released" or (self.options.guidance == "auto" and found)
 
     def branches(self, cond: Condition) -> Iterable[Branch]:
         """Guidance on speech, as released."""
         from hy_avatar import released
 
-        if not self.as_released(cond) or self._cfg == 1:
+        if not self.as_released(cond.folder) or self._cfg == 1:
             return ()
         return released.guide(cond, self.name, self._cfg)
 
@@ -353,7 +398,8 @@ class Avatar(Conditioner):
                 session = (
                     presence.detector() if self.options.hush == "auto" and presence.available() else None
                 )
-                said = presence.spoken(stream_sound(path, sound.RATE), session)
+                end = math.ceil(((span.start + span.count) / span.fps + 1) * sound.RATE)
+                said = presence.spoken(sound.until(stream_sound(path, sound.RATE), end), session)
                 quiet = ~presence.at_frames(said, span.count, span.fps, span.start)
                 track[torch.from_numpy(quiet)] = 0
             heard.append(track)
@@ -376,7 +422,9 @@ class Avatar(Conditioner):
         drawn, found = self.drawn(request, cond, track)
         shown = np.stack(drawn)
         faces = masks.inner(shown.max(0), cond.size).expand(cond.frames, -1, -1)[None, None]
-        if found and self.as_released(cond):  # as its weights have seen them: to latents, then the nearest
+        if found and self.as_released(
+            cond.folder
+        ):  # as its weights have seen them: to latents, then the nearest
             small = torch.nn.functional.interpolate(torch.from_numpy(shown), cond.size, mode="bilinear")
             each = [token_mask(one[None, :, None], cond.frames, cond.size, cond.patch) for one in small]
             mask = disjoint(torch.cat(each))[None]
@@ -477,3 +525,34 @@ def register_presets(register: Any) -> None:
     """The files in `presets/`."""
     for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):
         register(path.stem, path)
+
+
+@hookimpl
+def register_objectives(register: Any) -> None:
+    """What makes a face codec."""
+    register("face-codec", "hy_avatar.expression_objective:FaceCodecObjective")
+
+
+@hookimpl
+def register_recipes(register: Any) -> None:
+    """The files in `recipes/`."""
+    for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):
+        register(path.stem, path)
+
+
+@hookimpl
+def register_datasets(register: Any) -> None:
+    """Clips of one's own, as the stages have prepared them."""
+    register("talking-clips", "hy_avatar.clips:TalkingClips")
+
+
+@hookimpl
+def register_stages(register: Any) -> None:
+    """The steps that prepare clips of talking heads."""
+    register("talking-head", "hy_avatar.stages.heads:TalkingHead")
+    register("face-points", "hy_avatar.stages.points:FacePoints")
+    register("face-mask", "hy_avatar.stages.points:FaceMask")
+    register("person-pose", "hy_avatar.stages.poses:PersonPose")
+    register("speech-features", "hy_avatar.stages.voices:SpeechFeatures")
+    register("voice-presence", "hy_avatar.stages.voices:VoicePresence")
+    register("lip-sync", "hy_avatar.stages.voices:LipSync")

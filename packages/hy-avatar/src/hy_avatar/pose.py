@@ -88,6 +88,14 @@ def to_openpose(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     return ordered, marks
 
 
+def from_openpose(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The reverse of `to_openpose`: points [..., 134, 2] and scores [..., 134] in COCO-WholeBody's order of 133."""
+    target, source = list(_TARGET), list(_SOURCE)
+    ordered, marks = points.copy(), scores.copy()
+    ordered[..., source, :], marks[..., source] = points[..., target, :], scores[..., target]
+    return np.delete(ordered, 17, axis=-2), np.delete(marks, 17, axis=-1)
+
+
 def from_detections(
     found: Sequence[tuple[np.ndarray, np.ndarray]],
     height: int,

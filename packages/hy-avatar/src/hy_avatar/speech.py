@@ -136,6 +136,28 @@ def features(blocks: Iterable[np.ndarray], listener: Listener | Bands, span: Spa
     return found
 
 
+def states(blocks: Iterable[np.ndarray], listener: Listener | Bands) -> tuple[Tensor, int]:
+    """All hidden states of a sound [S, layers, channels], float16, and its number of samples: see `windowed`.
+
+    They are those that `features` takes, made once for all frames and rates; empty for no sound.
+    """
+    found, samples = [torch.zeros(0, *listener.shape, dtype=torch.float16)], 0
+    for _, heard, whole in _states(blocks, listener, 0, 1 << 62):
+        found.append(heard.half())
+        samples = samples if whole is None else whole
+    return torch.cat(found)[: samples // _STEP + WINDOW], samples
+
+
+def windowed(states: Tensor, samples: int, span: Span) -> Tensor:
+    """The features of a span of frames, as `features` makes them, from what `states` gave: float32."""
+    index = torch.from_numpy(span.first_step())[:, None] + torch.arange(WINDOW)  # [count, 10]
+    inside = (index >= 0) & (index < len(states))
+    found = torch.zeros(span.count, WINDOW, *states.shape[1:])
+    found[inside] = states[index[inside]].float()
+    found[max(int(samples * span.fps / RATE) - span.start, 0) :] = 0
+    return found
+
+
 def _states(
     blocks: Iterable[np.ndarray], listener: Listener | Bands, begin: int, end: int
 ) -> Iterator[tuple[int, Tensor, int | None]]:

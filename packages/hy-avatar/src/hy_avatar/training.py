@@ -3,7 +3,9 @@
 The truth of a clip is a mapping; lengths are in pixels, people (K) from left to right: `fps`, `speech` [K, N] at
 `rate`, `faces` and `lips` [K, T, 4], `landmarks` [K, T, 68, 2], `joints` [K, T, 17, 2] (COCO's order) with `visible`
 [K, T, 17], and `portrait` uint8 [H, W, 3], a picture of the same people. A recipe's plugin table needs only those that
-its drivers read.
+its drivers read. Some may come in another form: `joints` and `visible` of 133 points (COCO-WholeBody's order, with
+hands and feet); `masks` [K, T, h, w] of 0 to 1 in place of boxes to say where drivers act; and in place of sound
+`heard`, features [K, T, window, layers, channels] with the name of their `encoder`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from hy_avatar import masks
 from hy_avatar.controls import expression_bucket, head_bucket
-from hy_avatar.expression_extract import latent_of
+from hy_avatar.expression_extract import TrainedExtractor, crops, latent_of
 from hy_avatar.kept import Kept, fingerprint
 from hy_avatar.network import AvatarConfig, part
 from hy_avatar.objective import FACE, LIPS, Dropout, left_out, loss_weights
@@ -45,7 +47,8 @@ class Settings:
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
     `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
     given, and is the reference in place of the portrait (1: of all of them); `whisper` is the folder of the encoder,
-    for features of Whisper; `dropout` see `Dropout`.
+    for features of Whisper; `codec` the file of the face codec that expressions are read by, for `extractor = "codec"`;
+    `dropout` see `Dropout`.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Settings:
     lips: float = LIPS
     hold: float = 0.1
     whisper: str = ""
+    codec: str = ""
     dropout: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -71,9 +75,14 @@ class Teacher:
 
     def __init__(self, name: str, config: AvatarConfig, settings: Settings) -> None:
         self.name, self.config, self.settings = name, config, settings
-        if config.expression and config.expression.extractor != "points":
+        coded = config.expression is not None and config.expression.extractor == "codec"
+        if coded and not settings.codec:
             raise UsageError(
-                "[conditioning.avatar]: expressions of a face codec can't be trained from points"
+                "[conditioning.avatar]: these expressions are a face codec's", 'name its file: codec = "FILE"'
+            )
+        if settings.codec and not coded:
+            raise UsageError(
+                '[conditioning.avatar]: codec is given, but no expression has extractor = "codec"'
             )
         self.dropout = Dropout(**settings.dropout)
         self._kept: dict[Any, Kept] = {}
@@ -86,6 +95,19 @@ class Teacher:
         if self.config.speech is None:
             raise UsageError("these weights hear no speech")
         return listener(self.config.speech, Path(self.settings.whisper) if self.settings.whisper else None)
+
+    @cached_property
+    def extractor(self) -> TrainedExtractor | None:
+        """What reads expressions from pixels; None if points of the face do."""
+        if not self.settings.codec:
+            return None
+        found = TrainedExtractor.load(self.settings.codec)
+        if found.dimension != self.config.expression.features:
+            raise UsageError(
+                f"{self.settings.codec} gives {found.dimension} numbers a frame, not {self.config.expression.features}",
+                "say so in [conditioning.avatar.config.expression]: features",
+            )
+        return found
 
     def give(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """Fill the condition of a batch."""
@@ -119,13 +141,19 @@ class Teacher:
         rows = kept.find(batch["keys"])
         new = {key: index for index, key in enumerate(batch["keys"]) if key not in rows}
         if new:
-            first = batch["pixels"]()[list(new.values()), :, :1] if self.settings.hold else None
+            wanted = self.settings.hold or self.extractor
+            shown = batch["pixels"]()[list(new.values())] if wanted else None
+            first = shown[:, :, :1] if self.settings.hold else None
             try:
-                found = self.read([batch["truth"](index) for index in new.values()], cond, first)
+                truths = [batch["truth"](index) for index in new.values()]
+                found = self.read(truths, cond, first)
+                if self.extractor:
+                    for row, truth, one in zip(found, truths, shown, strict=True):
+                        row["expression"] = self.coded(one, truth)
             except KeyError as error:
                 raise UsageError(
                     f"the avatar learns from {error.args[0]!r}, which the source of the clips doesn't tell",
-                    'take clips of characters: [data] source = "characters"',
+                    'take clips of characters: [data] source = "characters", or run the stage that finds it',
                 ) from None
             half = [{name: value.half() for name, value in row.items()} for row in found]
             made = dict(zip(new, half, strict=True))
@@ -139,7 +167,9 @@ class Teacher:
         if shape not in self._kept:
             place = None
             if folder is not None:
-                settings = self.settings.whisper, self.settings.hold > 0, self.config.area
+                settings = [self.settings.whisper, self.settings.hold > 0, self.config.area]
+                if self.extractor:
+                    settings.append(fingerprint([], self.extractor.codec))
                 place = folder / "avatar" / fingerprint([shape, settings, self.config.modules()], cond.vae)
             self._kept[shape] = Kept(place)
         return self._kept[shape]
@@ -173,16 +203,19 @@ class Teacher:
         """What of a clip's drivers needs no VAE."""
         height, width = truth["portrait"].shape[:2]
         faces, lips = (parts(truth[name], height, width) for name in ("faces", "lips"))
-        drawn = np.stack([masks.from_boxes(one, height, width, self.config.area) for one in faces])
+        if "masks" in truth:
+            drawn = np.asarray(truth["masks"], np.float32)
+        else:
+            drawn = np.stack([masks.from_boxes(one, height, width, self.config.area) for one in faces])
         mask, rest = masks.to_tokens(drawn, cond.grid)  # [K, F, S, 1], [F, S, 1]
         found = {"mask": mask, "rest": rest, "fps": torch.tensor([float(truth["fps"])])}
         for name, boxes in (("face", faces), ("lips", lips)):
             shown = np.max([masks.from_boxes(one, height, width) for one in boxes], 0)
             found[name] = masks.to_latent(shown, *cond.size)[None]  # [1, F, h, w]
         if self.config.speech:
-            heard = [self.hear(one, truth, faces.shape[1]) for one in truth["speech"]]
-            found["speech"] = torch.stack(heard)
-        if expression := self.config.expression:
+            found["speech"] = self.heard(truth, faces.shape[1])
+        expression = self.config.expression
+        if expression and expression.extractor == "points":
             found["expression"] = torch.stack(
                 [latent_of(one, expression.features) for one in truth["landmarks"]]
             )
@@ -191,6 +224,32 @@ class Teacher:
             apart = np.linalg.norm(points[:, 42:48].mean(1) - points[:, 36:42].mean(1), axis=1)
             found["head"] = torch.tensor([float(head_bucket(points[:, 30], apart))])
             found["lively"] = torch.tensor([float(expression_bucket(points, apart))])
+        return found
+
+    def coded(self, shown: Tensor, truth: Mapping[str, Any]) -> Tensor:
+        """Expressions [K, T, D_e] of a clip's faces by the codec, from its pixels [3, T, H, W] in -1..1."""
+        frames = ((shown.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        frames = frames.permute(1, 2, 3, 0).numpy()
+        boxes = parts(truth["faces"], *frames.shape[1:3])
+        size, area = self.extractor.codec.size, self.extractor.area
+        return torch.stack([self.extractor.codes(crops(frames, size, one, area)) for one in boxes])
+
+    def heard(self, truth: Mapping[str, Any], frames: int) -> Tensor:
+        """Features of all people's speech [K, T, window, layers, channels]: those that were found before, if any."""
+        speech = self.config.speech
+        if "heard" not in truth:
+            return torch.stack([self.hear(one, truth, frames) for one in truth["speech"]])
+        found = torch.as_tensor(truth["heard"]).float()
+        given, wanted = (
+            (truth["encoder"], *found.shape[2:]),
+            (speech.encoder, speech.window, speech.layers, speech.channels),
+        )
+        if given != wanted:
+            raise UsageError(
+                f"the clips' speech features are {' '.join(map(str, given))}, the avatar reads"
+                f" {' '.join(map(str, wanted))} (encoder, window, layers, channels)",
+                "run speech-features with the encoder that [conditioning.avatar.config.speech] names",
+            )
         return found
 
     def hear(self, sound: np.ndarray, truth: Mapping[str, Any], frames: int) -> Tensor:
@@ -210,11 +269,12 @@ def parts(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def poses(truth: Mapping[str, Any], height: int, width: int) -> PoseTrack:
     """The true joints of a clip as a track."""
-    joints, faces = np.asarray(truth["joints"], np.float64), np.asarray(truth["landmarks"], np.float64)
-    people, frames = joints.shape[:2]
+    joints = np.asarray(truth["joints"], np.float64)
+    people, frames, known = joints.shape[:3]
     points, scores = np.zeros((people, frames, 133, 2)), np.zeros((people, frames, 133))
-    points[:, :, :17], scores[:, :, :17] = joints, truth["visible"]
-    points[:, :, 23:91], scores[:, :, 23:91] = faces, 1.0
+    points[:, :, :known], scores[:, :, :known] = joints, truth["visible"]
+    if known == 17:  # else the face is among them
+        points[:, :, 23:91], scores[:, :, 23:91] = truth["landmarks"], 1.0
     ordered, marks = to_openpose(points.reshape(-1, 133, 2), scores.reshape(-1, 133))
     ordered = ordered / [width, height]
     ordered[marks < LEAST_SCORE] = np.nan
