@@ -50,6 +50,26 @@ def uneven(path: Path, times: list[int], base: int = 1000) -> Path:
     return path
 
 
+def not_numbers(path: Path, value: float = np.nan) -> Path:
+    """A clip whose sound is PCM in floats, one of which, after 1.46 s, is no number."""
+    with av.open(str(path), "w") as out:
+        video, sound = (
+            out.add_stream("libx264", rate=25),
+            out.add_stream("pcm_f32le", rate=48000, layout="mono"),
+        )
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for image in pictures(50):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(video.encode(None))
+        wave = tone(2.0)
+        wave[0, 70000] = value
+        frame = av.AudioFrame.from_ndarray(wave, format="flt", layout="mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    return path
+
+
 def packets(path: Path, kind: str = "video", index: int = 0) -> list[bytes]:
     """The bytes of a stream's packets."""
     with av.open(str(path)) as box:

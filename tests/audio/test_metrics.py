@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from audio.clips import clip, pictures, tone
 from hy_audio.metrics.distances import cosine, divergence, frechet, inception, softmax
 from hy_audio.metrics.embedders import Clap, Classifier, MelStatistics, embedder
@@ -48,8 +49,16 @@ def test_divergence_is_from_real_to_made_and_paired():
     real, made = 3 * rng.standard_normal((20, 10)), 3 * rng.standard_normal((20, 10))
     expected = np.mean([entropy(p, q) for p, q in zip(softmax(real), softmax(made), strict=True)])
     assert divergence(real, made) == pytest.approx(expected, rel=1e-2)
+    published = torch.nn.functional.kl_div(
+        (torch.tensor(made).softmax(1) + 1e-6).log(), torch.tensor(real).softmax(1), reduction="sum"
+    )
+    assert divergence(real, made) == pytest.approx(float(published) / 20, rel=1e-12)
+    sure = 2000 * np.eye(10)  # zeros in fp64
+    assert divergence(sure, sure) == pytest.approx(0, abs=1e-5)
+    assert divergence(sure, sure[::-1]) == pytest.approx(-math.log(1e-6), rel=1e-3)
     assert divergence(real, made) != pytest.approx(divergence(made, real), rel=1e-3)
-    assert divergence(real, real) == 0 < divergence(real, real[::-1])
+    assert divergence(real, real) == pytest.approx(0, abs=1e-4)
+    assert divergence(real, real[::-1]) > 1
     with pytest.raises(UsageError):
         divergence(real, made[:3])
 
@@ -60,6 +69,24 @@ def test_inception_score_counts_sure_and_even_classes():
     assert inception(np.zeros((100, 10))) == pytest.approx(1)
     assert inception(50 * np.eye(10)[np.zeros(100, int)]) == pytest.approx(1)
     assert inception(sure[:3]) == pytest.approx(1)  # fewer sounds than splits
+
+
+@pytest.mark.parametrize("count", [10, 23, 96, 100, 1007])
+def test_inception_score_has_the_published_parts(count):
+    """Whose borders are at i N // 10, also where ten doesn't divide the number of sounds."""
+    logits = 3 * np.random.default_rng(count).standard_normal((count, 12))
+    order = np.random.RandomState(2020).permutation(count)
+    shuffled, scores = torch.tensor(logits[order], dtype=torch.float64), []
+    for index in range(10):
+        part = shuffled[index * count // 10 : (index + 1) * count // 10]
+        p, log_p = part.softmax(1), part.log_softmax(1)
+        scores.append((p * (log_p - p.mean(0, keepdim=True).log())).sum(1).mean().exp().item())
+    assert inception(logits) == pytest.approx(np.mean(scores), rel=1e-12)
+
+
+def test_a_class_that_no_sound_has_adds_nothing_to_the_inception_score():
+    sure = 2000 * np.eye(4)[np.arange(40) % 2]  # two of four classes, probabilities of 0 and 1 in fp64
+    assert inception(sure, splits=1) == pytest.approx(2)
 
 
 def test_cosines():

@@ -106,6 +106,12 @@ def register_objectives(register: Callable[..., None]) -> None:
 
 
 @hookimpl
+def register_datasets(register: Callable[..., None]) -> None:
+    """Offer clips of one's own to `hy train`."""
+    register("sound-clips", "hy_audio.training.clips:SoundClips")
+
+
+@hookimpl
 def register_recipes(register: Callable[..., None]) -> None:
     """Offer the recipes of the small models."""
     for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):

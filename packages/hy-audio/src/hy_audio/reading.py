@@ -52,7 +52,7 @@ def picture_stream(box: Any) -> Any | None:
 
 def measure(path: Path | str) -> Extent:
     """Walk through a file's packets; `HyError` for what can't be opened."""
-    path, times, damage = Path(path), [], None
+    path, count, damage = Path(path), 0, None
     if path.suffix.lower() in PICTURES:
         raise HyError(f"{path} is a picture, not a clip", "give a video")
     with open_media(path) as box:
@@ -68,7 +68,7 @@ def measure(path: Path | str) -> Extent:
                     continue
                 begin = float(time * packet.time_base)
                 length = float((packet.duration or 0) * packet.time_base) or guess
-                times.append(begin)
+                count += 1
                 first = begin if first is None else min(first, begin)
                 if last is None or begin >= last:
                     last, end = begin, begin + length
@@ -76,7 +76,7 @@ def measure(path: Path | str) -> Extent:
             damage = str(problem.strerror or problem)
     if first is None or last is None or end is None:
         raise HyError(f"{path} has no frames" + (f" ({damage})" if damage else ""))
-    return Extent(first, end - first, len(times), (end - first) / len(times), sounds, damage)
+    return Extent(first, end - first, count, (end - first) / count, sounds, damage)
 
 
 def timed(
@@ -146,7 +146,7 @@ def sound(
 
     The first sample is at the first frame, or at the beginning of `span` (seconds): sound that begins later is
     preceded by zeros. `origin` is the first frame's time on the file's clock, measured if not given. Gaps in the
-    file's clock become zeros. Damage ends the sound with a warning.
+    file's clock become zeros. Damage ends the sound with a warning; `HyError` for samples that are no numbers.
     """
     path = Path(path)
     if origin is None:
@@ -184,15 +184,22 @@ def sound(
                     piece = piece[:, : int(min(most - given, piece.shape[1]))]
                     given += piece.shape[1]
                     if piece.shape[1]:
-                        yield piece
+                        yield _sane(piece, path)
                 if given >= most:
                     return
             for part in change.resample(None) if given else ():
                 piece = part.to_ndarray()[:, : int(min(most - given, part.samples))]
                 if piece.shape[1]:
-                    yield piece
+                    yield _sane(piece, path)
         except (av.FFmpegError, OSError, ValueError) as problem:
             log.warning("the sound of %s is damaged (%s)", path, getattr(problem, "strerror", problem))
+
+
+def _sane(piece: np.ndarray, path: Path) -> np.ndarray:
+    # One NaN in the filters behind this would spread over all that follows.
+    if not np.isfinite(piece).all():
+        raise HyError(f"the sound of {path} has samples that are not numbers (NaN or infinity)")
+    return piece
 
 
 def _zeros(channels: int, count: float, most: int = 1 << 16) -> Iterator[np.ndarray]:

@@ -122,6 +122,10 @@ def add_sound(
         raise HyError(f"{source} has no picture stream", "sound is made for pictures: give a video")
     if extent.damage:
         log.warning("%s is damaged (%s): it gets sound up to %.2f s", source, extent.damage, extent.duration)
+    if settings.existing == "mix" and extent.sounds:
+        # What can't be mixed is told before the new sound is made, which takes long.
+        for _ in reading.sound(source, _MIXED, 1, (0.0, extent.duration), extent.start):
+            pass
     spool = Spool(
         levelled(
             made(lambda size: reading.timed(source, size), extent.duration, maker, settings, advance),

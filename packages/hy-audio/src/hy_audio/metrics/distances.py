@@ -5,6 +5,8 @@ Definitions as in av-benchmark, which the papers on video-to-audio use; all in f
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hy_core.errors import UsageError
 
@@ -30,22 +32,35 @@ def frechet(real: np.ndarray, made: np.ndarray) -> float:
 
 
 def divergence(real: np.ndarray, made: np.ndarray) -> float:
-    """Mean KL(real || made) of the classifier's distributions, from logits [N, K] of pairs in the same order."""
+    """Mean KL(real || made) of the classifier's distributions, from logits [N, K] of pairs in the same order.
+
+    sum p (log p - log(q + 1e-6)), as in the published code: made distributions alone are kept from zero, so that equal
+    ones give a little less than 0.
+    """
     if np.shape(real) != np.shape(made) or np.ndim(real) != 2 or not len(real):
         raise UsageError(f"no pairs in {list(np.shape(real))} and {list(np.shape(made))}")
     p, q = softmax(real), softmax(made)
-    return float((p * (np.log(p + _TINY) - np.log(q + _TINY))).sum(1).mean())
+    log_p = np.log(p, where=p > 0, out=np.zeros_like(p))  # 0 log 0 is 0
+    return float((p * (log_p - np.log(q + _TINY))).sum(1).mean())
 
 
 def inception(made: np.ndarray, splits: int = SPLITS, seed: int = SEED) -> float:
-    """Inception score of logits [N, K]: exp of the mean KL(p(y|x) || p(y)), over `splits` parts of a shuffle."""
+    """Inception score of logits [N, K]: mean over `splits` parts of a shuffle of exp(mean KL(p(y|x) || p(y))).
+
+    Part i goes from i N // splits to (i + 1) N // splits, as in the published code. Fewer sounds than parts, for which
+    that has no number, are one part each.
+    """
     if np.ndim(made) != 2 or not len(made):
         raise UsageError("no logits for an inception score")
     p = softmax(made)[np.random.RandomState(seed).permutation(len(made))]
+    splits = min(splits, len(p))
+    edges = [index * len(p) // splits for index in range(splits + 1)]
     scores = []
-    for part in np.array_split(p, min(splits, len(p))):
-        whole = part.mean(0, keepdims=True)
-        scores.append(np.exp((part * (np.log(part + 1e-16) - np.log(whole + 1e-16))).sum(1).mean()))
+    for start, stop in pairwise(edges):
+        part = p[start:stop]
+        with np.errstate(invalid="ignore"):  # 0 / 0 where no sound of the part has the class
+            share = part / part.mean(0)
+        scores.append(np.exp((part * np.log(share, where=part > 0, out=np.zeros_like(part))).sum(1).mean()))
     return float(np.mean(scores))
 
 

@@ -15,6 +15,7 @@ from hy_core.options import option
 from hy_audio import reading
 from hy_audio.loudness import levels
 from hy_audio.plug import plugged
+from hy_audio.stages.heuristic import heuristic
 from hy_audio.stages.presence import BELOW, QUIET
 from hy_audio.stages.stage import Clip, Stage, place
 
@@ -45,8 +46,9 @@ class Moments:
 class SoundKind(Stage):
     """Classify every half second and name the clip's class; drop the classes that aren't wanted.
 
-    Speech is found by Silero VAD; music and other sounds by a tagger: a folder with an audio classifier that
-    transformers loads (such as the AST of AudioSet), or "module:function" of your own.
+    Speech is found by Silero VAD; music and other sounds by a tagger: `heuristic`, which needs no weights and knows
+    plain cases only, a folder with an audio classifier that transformers loads (such as the AST of AudioSet), or
+    "module:function" of your own.
     """
 
     name = "sound-kind"
@@ -55,7 +57,9 @@ class SoundKind(Stage):
     class Options:
         """The tagger, and what is kept."""
 
-        tagger: str = option(help="Folder of an AudioSet classifier, or module:function.")
+        tagger: str = option(
+            "heuristic", help="heuristic, folder of an AudioSet classifier, or module:function."
+        )
         keep: list[str] = option((), help="Classes to keep; all if none is named.")
         least: float = option(
             0.1, help="Share of the sounding time from which on a kind counts.", minimum=0, maximum=1
@@ -70,11 +74,8 @@ class SoundKind(Stage):
         extent = reading.measure(path)
         if not extent.sounds:
             return {}, "no sound stream"
-        name = self.options.tagger
-        tagger = (
-            plugged(name) if ":" in name and not name.startswith((".", "/")) else AudioSetTagger.load(name)
-        )
-        moments = classify(reading.sound(path, RATE, 1, span, extent.start), tagger)
+        sound = reading.sound(path, RATE, 1, span, extent.start)
+        moments = classify(sound, tagger_of(self.options.tagger))
         kind, shares = overall(moments, self.options.least)
         fields = {"audio_class": kind, **{f"{one}_ratio": round(share, 4) for one, share in shares.items()}}
         if kind is None:
@@ -83,12 +84,20 @@ class SoundKind(Stage):
         return fields, f"{kind}" if keep and kind not in keep else None
 
 
+def tagger_of(name: str) -> Tagger:
+    """The tagger of a name: heuristic, module:function, or the folder of a classifier. HyError if there is none."""
+    if name == "heuristic":
+        return heuristic
+    return plugged(name) if ":" in name and not name.startswith((".", "/")) else AudioSetTagger.load(name)
+
+
 def classify(
     pieces: Iterator[np.ndarray], tagger: Tagger, voice: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Moments:
     """Tell for every half second of mono pieces at 16 kHz what sounds in it.
 
-    `voice` gives the probability of speech for every 32 ms of [N] samples; Silero VAD if not given.
+    The tagger hears the 2 s that end with a moment; in the beginning, the first 2 s. `voice` gives the probability of
+    speech for every 32 ms of [N] samples; Silero VAD if not given.
     """
     voice = voice or speech_probabilities()
     hop, window = round(HOP * RATE), round(_WINDOW * RATE)
@@ -102,8 +111,11 @@ def classify(
         centres = (np.arange(len(chance)) + 0.5) * _VAD // hop
         speech += [float(chance[centres == index].max(initial=0)) for index in range(count)]
         whole = np.concatenate([before, padded])
-        windows = np.lib.stride_tricks.sliding_window_view(whole, window)[::hop][:count]
-        tags.append(tagger(np.ascontiguousarray(windows), RATE))
+        windows = np.lib.stride_tricks.sliding_window_view(whole, window)[::hop][:count].copy()
+        early = window // hop - 1  # moments of the beginning, before which there is nothing
+        if not tags and count > early:
+            windows[:early] = windows[early]
+        tags.append(tagger(windows, RATE))
         before = whole[len(whole) - len(before) :]
     joined = {
         kind: np.concatenate([tag[kind] for tag in tags]) if tags else np.zeros(0)
