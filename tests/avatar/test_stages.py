@@ -301,7 +301,7 @@ def test_stages_are_registered_without_torch():
     }  # fmt: skip
     assert names <= set(plugins.stages())
     assert all(plugins.stages()[name].name == name for name in names)
-    code = "import sys; import hy_avatar.stages, hy_avatar.stages.stage; print('hy_data' in sys.modules)"
+    code = "import sys; import hy_avatar.stages, hy_avatar.stages.keeping; print('hy_data' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -20,6 +20,7 @@ from hy_core import media
 from hy_core.errors import HyError, UsageError
 from hy_core.media import PICTURES
 from hy_core.media.reading import open_media
+from hy_core.stage import place
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +43,15 @@ class Footage:
     @classmethod
     def of(cls, record: Mapping[str, Any], home: Path | None = None) -> Footage:
         """Read a record; a path that isn't absolute is taken from `home`. `UsageError` for what is no record."""
-        path, span, crop = record.get("path"), record.get("span"), record.get("crop")
-        if not isinstance(path, (str, Path)) or not str(path):
-            raise UsageError(f"a record without a path: {str(record)[:80]}")
+        (path, span), crop = place(record), record.get("crop")
         try:
-            if span is not None:
-                start, stop = (float(value) for value in span)
-                if not 0 <= start < stop < math.inf:
-                    raise ValueError
-                span = start, stop
             if crop is not None:
                 left, top, right, bottom = (int(value) for value in crop)
                 if not (0 <= left < right and 0 <= top < bottom):
                     raise ValueError
                 crop = left, top, right, bottom
         except (TypeError, ValueError):
-            raise UsageError(f"{path}: a span is [start, stop], a crop [left, top, right, bottom]") from None
+            raise UsageError(f"{path}: a crop is [left, top, right, bottom], not {str(crop)[:40]}") from None
         return cls((home or Path()) / path, span, crop)
 
     @property

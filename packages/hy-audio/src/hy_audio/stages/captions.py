@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from hy_audio.stages.stage import Clip, Stage
+from hy_core.stage import Clip, Stage
 
 _MOST = 600  # characters of one caption
 _NOTHING = {"", "none", "no music", "no sound", "silence", "n/a"}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hy_core.options import option
+from hy_core.stage import Clip, Stage, place
 
 from hy_audio.plug import plugged
-from hy_audio.stages.stage import Clip, Stage, place
 from hy_audio.sync import TOLERANCE, compare
 
 Scorer = Callable[[Path, tuple[float, float] | None], float]

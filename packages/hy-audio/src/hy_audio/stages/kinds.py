@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from hy_core.errors import MissingError, UsageError
 from hy_core.options import option
+from hy_core.stage import Clip, Stage, place
 
 from hy_audio import reading
 from hy_audio.loudness import levels
 from hy_audio.plug import plugged
 from hy_audio.stages.heuristic import heuristic
 from hy_audio.stages.presence import BELOW, QUIET
-from hy_audio.stages.stage import Clip, Stage, place
 
 RATE = 16000
 HOP = 0.5

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from hy_core.options import option
+from hy_core.stage import Clip, Stage, place
 
 from hy_audio import reading
 from hy_audio.loudness import levels
-from hy_audio.stages.stage import Clip, Stage, place
 
 _RATE = 16000
 QUIET, BELOW = -50.0, 40.0  # dBFS, and dB below the clip's 95th percentile

@@ -16,11 +16,11 @@ import av
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.media.reading import open_media
+from hy_core.stage import place
 
 from hy_audio import reading
 from hy_audio.reading import Extent, Sight
 from hy_audio.stages.captions import cleaned, merged
-from hy_audio.stages.stage import place
 from hy_audio.windows import Window, views
 
 log = logging.getLogger(__name__)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from hy_core.stage import Clip, Stage, run
+
 from hy_avatar.stages.heads import TalkingHead
 from hy_avatar.stages.points import FaceMask, FacePoints
 from hy_avatar.stages.poses import PersonPose
-from hy_avatar.stages.stage import Clip, Stage, run
 from hy_avatar.stages.voices import LipSync, SpeechFeatures, VoicePresence
 
 __all__ = [

@@ -10,18 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from hy_core.errors import UsageError
 from hy_core.options import option
+from hy_core.stage import Clip
 
 from hy_avatar import faces
 from hy_avatar.faces import FaceDetector, FaceTrack
 from hy_avatar.footage import Footage
-from hy_avatar.stages import stage
-from hy_avatar.stages.stage import Clip, Stage
+from hy_avatar.stages import keeping
+from hy_avatar.stages.keeping import Keeping
 
 CUT = ("faces", "points", "mask", "pose")
 """Fields whose files are in parts of the crop."""
 
 
-class TalkingHead(Stage):
+class TalkingHead(Keeping):
     """Follow the face through the clip, and find a square crop that holds it all the time.
 
     Dropped are clips with no face, with several (unless the largest is wanted), with one that is too small, that leaves
@@ -118,10 +119,10 @@ def inside(track: FaceTrack, crop: tuple[int, int, int, int], height: int, width
 
 def save_track(path: Path, track: FaceTrack, fps: float) -> None:
     """Write the boxes of a face as NPZ."""
-    stage.write(path, boxes=track.boxes.astype(np.float32), seen=track.seen, fps=fps)
+    keeping.write(path, boxes=track.boxes.astype(np.float32), seen=track.seen, fps=fps)
 
 
 def load_track(path: Path | str) -> tuple[FaceTrack, float]:
     """Read what `save_track` wrote: the track, and frames a second."""
-    held = stage.read(path, "boxes", "seen", "fps")
+    held = keeping.read(path, "boxes", "seen", "fps")
     return FaceTrack(held["boxes"].astype(np.float64), held["seen"].astype(bool)), float(held["fps"])

@@ -11,17 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from hy_core.errors import UsageError
 from hy_core.options import option
+from hy_core.stage import Clip
 
 from hy_avatar.footage import Footage
-from hy_avatar.stages import stage
-from hy_avatar.stages.stage import Clip, Stage
+from hy_avatar.stages import keeping
+from hy_avatar.stages.keeping import Keeping
 
 LANDMARKERS = {"mediapipe": "hy_avatar.faces_mediapipe:MediaPipeLandmarks"}
 _TOGETHER = 32  # frames that are held
 _MOST_MASK = 1 << 30  # places of all of a clip's masks
 
 
-class FacePoints(Stage):
+class FacePoints(Keeping):
     """Find the 68 points of the face (iBUG's order): expressions, lips and outlined masks come from them."""
 
     name = "face-points"
@@ -56,22 +57,22 @@ class FacePoints(Stage):
         fields: dict[str, Any] = {"points_seen": round(share, 4)}
         if share == 0 or share < self.options.least:
             return fields, f"points of a face in {share:.0%} of the frames"
-        stage.write(path, points=points.astype(np.float32), fps=footage.fps)
+        keeping.write(path, points=points.astype(np.float32), fps=footage.fps)
         return fields | {"points": str(path)}, None
 
 
 def plugged_landmarker(target: str) -> Any:
     """A new landmarker, by its name or "module:attribute"."""
-    return stage.plugged(target, LANDMARKERS)()
+    return keeping.plugged(target, LANDMARKERS)()
 
 
 def load_points(path: Path | str) -> tuple[np.ndarray, float]:
     """Points [F, 68, 2] in parts of the picture, NaN where there are none, and frames a second."""
-    held = stage.read(path, "points", "fps")
+    held = keeping.read(path, "points", "fps")
     return held["points"].astype(np.float64), float(held["fps"])
 
 
-class FaceMask(Stage):
+class FaceMask(Keeping):
     """Draw the mask of the face: where speech and expression may act. The file is one for `--avatar-mask`, too."""
 
     name = "face-mask"
@@ -118,11 +119,11 @@ class FaceMask(Stage):
             drawn = masks.from_points(points * [width, height], height, width, options.area)
         else:
             drawn = masks.from_track(track, height, width, options.area, options.shape)
-        stage.write(path, mask=drawn >= 0.5, fps=fps)
+        keeping.write(path, mask=drawn >= 0.5, fps=fps)
         return {"mask": str(path)}, None
 
 
 def load_mask(path: Path | str) -> tuple[np.ndarray, float]:
     """Masks bool [F, h, w], and frames a second."""
-    held = stage.read(path, "mask", "fps")
+    held = keeping.read(path, "mask", "fps")
     return held["mask"].astype(bool), float(held["fps"])

@@ -8,16 +8,17 @@ from typing import Any
 
 from hy_core.errors import UsageError
 from hy_core.options import option
+from hy_core.stage import Clip
 
 from hy_avatar import pose, pose_motion
 from hy_avatar.footage import Footage
-from hy_avatar.stages import stage
-from hy_avatar.stages.stage import Clip, Stage
+from hy_avatar.stages import keeping
+from hy_avatar.stages.keeping import Keeping
 
 DETECTORS = {"mediapipe": "hy_avatar.pose_detectors:MediaPipePose"}
 
 
-class PersonPose(Stage):
+class PersonPose(Keeping):
     """Find the person's joints in each frame, filled up and calmed as in a run. The file is one for `--avatar-pose`."""
 
     name = "person-pose"
@@ -48,7 +49,7 @@ class PersonPose(Stage):
 
             finder = pose_detector(options.dwpose)
         else:
-            finder = stage.plugged(options.detector, DETECTORS)()
+            finder = keeping.plugged(options.detector, DETECTORS)()
         if not hasattr(finder, "detect"):
             raise UsageError(f"{options.detector} is no pose detector")
         track = pose.extract(footage.frames(), finder, footage.fps, str(footage.path))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from hy_core.errors import UsageError
 from hy_core.options import option
+from hy_core.stage import Clip, Stage
 
 from hy_avatar.footage import RATE, Footage
-from hy_avatar.stages import stage
+from hy_avatar.stages import keeping
+from hy_avatar.stages.keeping import Keeping
 from hy_avatar.stages.points import load_points
-from hy_avatar.stages.stage import Clip, Stage
 
 if TYPE_CHECKING:
     from hy_avatar.speech import Bands, Listener
@@ -51,7 +52,7 @@ class VoicePresence(Stage):
         return fields, f"speech in {share:.0%} of the time" if share < self.options.least else None
 
 
-class SpeechFeatures(Stage):
+class SpeechFeatures(Keeping):
     """Hear a clip's speech once: a Whisper encoder's hidden states, or mel bands, 50 a second.
 
     What is kept is not cut for frames yet, so that it serves every frame rate and every part of the clip.
@@ -87,13 +88,13 @@ class SpeechFeatures(Stage):
         heard, samples = states(Footage.of(clip).sound(), self.ears)
         if not samples:
             return {}, "no sound"
-        stage.write(path, states=heard.numpy(), samples=samples, encoder=self.options.encoder)
+        keeping.write(path, states=heard.numpy(), samples=samples, encoder=self.options.encoder)
         return {"speech": str(path)}, None
 
 
 def load_speech(path: Path | str) -> tuple[np.ndarray, int, str]:
     """States float16 [S, layers, channels], how many samples at 16 kHz they are of, and the encoder's name."""
-    held = stage.read(path, "states", "samples", "encoder")
+    held = keeping.read(path, "states", "samples", "encoder")
     return held["states"], int(held["samples"]), str(held["encoder"])
 
 
@@ -122,7 +123,7 @@ class LipSync(Stage):
         """Find `sync_score`, and without a scorer `sync_offset`, the seconds by which the sound is late."""
         footage, options = Footage.of(clip), self.options
         if options.scorer:
-            score = float(stage.plugged(options.scorer, {})(footage.path, footage.span, footage.crop))
+            score = float(keeping.plugged(options.scorer, {})(footage.path, footage.span, footage.crop))
             return {"sync_score": round(score, 4)}, self._low(score)
         if "points" not in clip:
             raise UsageError(f"{self.name} needs the record's 'points'", "run face-points before it")

@@ -1,4 +1,7 @@
-"""What a stage is: from the record of a clip to records, with reasons for what is left out."""
+"""A step of a data pipeline: from the record of a clip to records, with reasons for what is left out.
+
+A stage is usable alone, and a plugin offers its own by `register_stages`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hy_core import options as opts
-from hy_core.errors import HyError, UsageError
+from hy_core.errors import HyError, MissingError, UsageError
 
 Clip = Mapping[str, Any]
-"""A row of a manifest: `path`; `span` in seconds [start, stop] if it is a part of the file; `rejected`, the reason,
-if it is left out; and what stages have found."""
+"""A row of a manifest: `path`; `span` in seconds [start, stop] if it is a part of the file; `crop` in pixels
+[left, top, right, bottom] if it is a part of the picture; `rejected`, the reason, if it is left out; and what stages
+have found."""
 
 
 class Stage:
@@ -33,7 +37,8 @@ class Stage:
     def run(self, clip: Clip) -> Iterable[Clip]:
         """Return the clip with what was found; a clip that can't be used stays, with a `rejected` reason.
 
-        What is rejected already passes as it is. A file that can't be read is rejected for that.
+        What is rejected already passes as it is. A file that can't be read is rejected for that; what isn't installed
+        is a `MissingError`, for it is no fault of the clip's.
         """
         if clip.get("rejected"):
             return [clip]
@@ -42,6 +47,8 @@ class Stage:
         except UsageError:
             raise
         except HyError as error:
+            if isinstance(error, MissingError) and place(clip)[0].exists():
+                raise
             fields, reason = {}, error.message
         return [{**clip, **fields, **({"rejected": f"{self.name}: {reason}"} if reason else {})}]
 

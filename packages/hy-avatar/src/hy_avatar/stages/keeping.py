@@ -1,4 +1,4 @@
-"""What a stage is: from the record of a clip to records, with reasons for what is left out; and the files it keeps."""
+"""Stages that keep what they find in files, and these files."""
 
 from __future__ import annotations
 
@@ -6,62 +6,23 @@ import hashlib
 import importlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from hy_core import media
-from hy_core import options as opts
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.stage import Clip, Stage
 
 from hy_avatar.footage import Footage
-
-Clip = Mapping[str, Any]
-"""A row of a manifest: `path`; `span` in seconds [start, stop] if it is a part of the file; `crop` in pixels
-[left, top, right, bottom] if it is a part of the picture; `rejected`, the reason, if it is left out; and what stages
-have found."""
 
 _MOST_BYTES = 4 << 30
 
 
-class Stage:
-    """A step of a data pipeline. Fill in `Options`, whose fields are `option()`s, and `found`."""
-
-    name: ClassVar[str]
-
-    @dataclass(frozen=True)
-    class Options:
-        """A frozen dataclass of `option()` fields."""
-
-    options: Any
-
-    def __init__(self, options: Any = None, /, **values: Any) -> None:
-        """Take an `Options` instance, or its fields as keywords; `UsageError` names a wrong one."""
-        self.options = opts.parse(self.name, self.Options, values) if options is None else options
-
-    def run(self, clip: Clip) -> Iterable[Clip]:
-        """Return the clip with what was found; a clip that can't be used stays, with a `rejected` reason.
-
-        What is rejected already passes as it is. A file that can't be read is rejected for that; what isn't installed
-        is a `MissingError`, for it is no fault of the clip's.
-        """
-        if clip.get("rejected"):
-            return [clip]
-        try:
-            fields, reason = self.found(clip)
-        except (UsageError, MissingError) as error:
-            if isinstance(error, UsageError) or Footage.of(clip).path.exists():
-                raise
-            fields, reason = {}, error.message
-        except HyError as error:
-            fields, reason = {}, error.message
-        return [{**clip, **fields, **({"rejected": f"{self.name}: {reason}"} if reason else {})}]
-
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
-        """Return new fields, and why the clip is to be left out, if it is."""
-        raise NotImplementedError
+class Keeping(Stage):
+    """A stage that keeps what it finds in files, in the folder that its option `cache` names."""
 
     def kept(self, clip: Clip, field: str, path: Path) -> bool:
         """Whether a record names this file already, and it is there: found in an earlier run with these options."""
@@ -83,15 +44,6 @@ class Stage:
         folder = Path(self.options.cache).resolve() / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{footage.path.stem[:60]}-{digest}{suffix}"
-
-
-def run(stages: Sequence[Stage], clips: Iterable[Clip]) -> Iterator[Clip]:
-    """Send every record through all stages, one after the other."""
-    for clip in clips:
-        rows: list[Clip] = [clip]
-        for stage in stages:
-            rows = [row for before in rows for row in stage.run(before)]
-        yield from rows
 
 
 def plugged(target: str, known: Mapping[str, str]) -> Any:
