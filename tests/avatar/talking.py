@@ -120,8 +120,8 @@ class Bodies:
 
 def stereo_24(path: Path, samples: np.ndarray, rate: int = 44100) -> Path:
     """A WAV of 24 bits, samples [channels, n] of -1 to 1."""
-    whole = (np.clip(samples, -1, 1).T * (2**23 - 1)).astype("<i4")
-    raw = whole.astype("<i4").view(np.uint8).reshape(*whole.shape, 4)[..., :3]
+    whole = np.clip(samples, -1, 1).T * (2**23 - 1)
+    raw = np.ascontiguousarray(whole, "<i4").view(np.uint8).reshape(*whole.shape, 4)[..., :3]
     with wave.open(str(path), "wb") as file:
         file.setnchannels(samples.shape[0])
         file.setsampwidth(3)

@@ -33,7 +33,7 @@ def test_a_recipe_trains_a_codec_that_a_run_can_read(tmp_path):
     assert not torch.equal(one, objective.batch(4)[0]) and not torch.equal(one, objective.batch(3, rank=1)[0])
     before = objective.evaluate(4)
     assert before.keys() == {"rebuilt", "transfer", "identity", "still"}
-    fit.fit(made, objective, tmp_path, quiet=True)
+    fit.run(made, objective, tmp_path, quiet=True)
     assert objective.evaluate(4)["rebuilt"] < before["rebuilt"]
     codec = load_codec(tmp_path / "export" / NAME)
     assert codec.dimension == 12 and TrainedExtractor(codec).extract(actor(size=48).pixels()).shape == (9, 12)
