@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hy_core.errors import UsageError
 from hy_data.world.dataset import WorldDataset, collate, sample
 from torch.utils.data import DataLoader
 
@@ -81,3 +82,13 @@ def test_the_plugin_and_the_command_load_without_torch():
         "    assert callable(getattr(importlib.import_module(module), name)), target\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_some_things_are_drawn_more_often():
+    dataset = WorldDataset(often={"star": 3})
+    rng = np.random.default_rng(0)
+    shapes = [dataset.clip(rng, "train", 1, 64, 64, 1).scene.things[0].shape for _ in range(400)]
+    assert 0.42 < shapes.count("star") / 400 < 0.58  # 3 of 6
+    assert {"circle", "square", "triangle"} < set(shapes)
+    with pytest.raises(UsageError, match="'stars'"):
+        WorldDataset(often={"stars": 3})

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hy_core.errors import UsageError
 
 from hy_data.world.captions import caption
 from hy_data.world.render import backdrop, render
-from hy_data.world.scene import FRAMES, Scene, sample_scene
+from hy_data.world.scene import COLOURS, FRAMES, MOTIONS, SHAPES, Scene, sample_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def sample(
@@ -56,7 +57,7 @@ class WorldDataset:
     `shapes` are the (frames, height, width) to draw from. `block` neighbours share one shape, so that batches
     of that many consecutive items can be stacked. Clips shorter than a whole one (but not pictures) are
     windows cut from a whole one, at normal speed: right for a VAE, but their captions may promise what comes
-    later.
+    later. `often` is `sample_scene`'s.
     """
 
     def __init__(
@@ -67,7 +68,11 @@ class WorldDataset:
         shapes: Sequence[tuple[int, int, int]] = ((FRAMES, 64, 64),),
         block: int = 1,
         objects: int | None = None,
+        often: Mapping[str, int] | None = None,
     ) -> None:
+        if unknown := sorted(set(often or ()) - {*COLOURS, *SHAPES, *MOTIONS}):
+            raise UsageError(f"often: nothing is called {unknown[0]!r}", "name colours, shapes or motions")
+        self.often = often
         self.length, self.seed, self.split = length, seed, split
         self.shapes, self.block, self.objects = tuple(shapes), block, objects
 
@@ -81,7 +86,7 @@ class WorldDataset:
         things: int | None = None,
     ) -> SceneClip:
         """Draw a clip: see `hy_data.world.clips.Source`."""
-        scene = sample_scene(rng, split, frames, height, width, things or self.objects)
+        scene = sample_scene(rng, split, frames, height, width, things or self.objects, self.often)
         return SceneClip(scene, frames, height, width)
 
     def __len__(self) -> int:
@@ -97,7 +102,8 @@ class WorldDataset:
         frames, height, width = self.shapes[choice]
         rng = np.random.default_rng((self.seed, 1, index))
         whole = frames if frames == 1 else max(frames, FRAMES)
-        scene, video = sample(rng, self.split, whole, height, width, self.objects)
+        scene = sample_scene(rng, self.split, whole, height, width, self.objects, self.often)
+        video = render(scene, whole, height, width)
         words = caption(rng, scene, frames)
         start = int(rng.integers(whole - frames + 1))
         pixels = torch.from_numpy(video[start : start + frames]).permute(3, 0, 1, 2)
