@@ -300,6 +300,25 @@ def test_so_many_batches_are_drawn_and_come_again(trained):
     assert torch.equal(clips.batch(7)["latents"], again.batch(7)["latents"])
 
 
+def test_a_dit_goes_on_from_the_shipped_one_or_an_export(trained, tmp_path):
+    once = AudioFlowObjective(small("pocket-audio-dit", **parts(trained)), tmp_path / "once")
+    once.prepare()
+    once.export(tmp_path / "export")
+    table = {"model": {}, "data.start": str(tmp_path / "export")}
+    again = AudioFlowObjective(small("pocket-audio-dit", **table), tmp_path / "again")
+    again.prepare()
+    for key, value in once.dit.state_dict().items():
+        torch.testing.assert_close(again.dit.state_dict()[key], value.bfloat16().float(), rtol=0, atol=0)
+    drawn = [one.batch(1)["latents"] for one in (once, again)]  # the codec is the start's, in 16 bits
+    torch.testing.assert_close(*drawn, rtol=0.02, atol=0.02)
+    shipped = AudioFlowObjective(small("pocket-audio-dit", **{**table, "data.start": "pocket"}), tmp_path)
+    assert shipped.config == shipped.model.config and shipped.model.training
+    with pytest.raises(UsageError, match="says what the model is"):
+        AudioFlowObjective(small("pocket-audio-dit", **{"data.start": "pocket"}), tmp_path)
+    with pytest.raises(MissingError, match="no such folder"):
+        AudioFlowObjective(small("pocket-audio-dit", **{**table, "data.start": "/nowhere"}), tmp_path)
+
+
 def test_batches_come_from_seed_step_and_rank(trained):
     settings = small("pocket-audio-dit", **parts(trained))
     one, again = (AudioFlowObjective(settings, trained / "dit") for _ in range(2))

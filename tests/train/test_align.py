@@ -62,3 +62,24 @@ def test_the_loss_has_the_teachers_share_and_the_export_has_no_head(tmp_path):
         objective.export(tmp_path / "export")
     assert not any(NAME in key for key in load_file(tmp_path / "export" / "dit.safetensors"))
     assert not (tmp_path / "export" / f"{NAME}.safetensors").exists()
+
+
+@needs_pocket
+def test_clips_that_the_teacher_knows_nothing_of_are_not_aligned(tmp_path):
+    clips, pictures = TINY["data"]["buckets"]
+    buckets = [{**clips, "aligned": False}, {**pictures, "aligned": False}]
+    table = {**TINY, "options": {"teacher": f"{__name__}:bright", "tap": 1}}
+    with pytest.raises(UsageError, match="no bucket is aligned"):
+        FlowObjective(recipe.parse({**table, "data": {**TINY["data"], "buckets": buckets}}), tmp_path).prepare()
+    mixed = {**TINY["data"], "buckets": [buckets[0], pictures]}
+    objective = FlowObjective(recipe.parse({**table, "data": mixed}), tmp_path)
+    objective.prepare()
+    seen = set()
+    for step in range(32):
+        batch = objective.batch(step)
+        frames = batch["shape"][2]
+        if frames not in seen:
+            seen.add(frames)
+            _, logged = objective.loss(batch, torch.Generator().manual_seed(0))
+            assert ("align" in logged) == (frames == 1)
+    assert len(seen) == 2

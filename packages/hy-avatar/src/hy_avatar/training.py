@@ -259,7 +259,8 @@ class Teacher:
 
         if truth["rate"] != RATE:
             raise HyError(f"speech for training comes at {RATE} Hz, not {truth['rate']}")
-        return features([np.asarray(sound, np.float32)], self.listener, Span(frames, truth["fps"]))
+        with torch.autocast("cpu", enabled=False):  # as in a run, and as NumPy can take it
+            return features([np.asarray(sound, np.float32)], self.listener, Span(frames, truth["fps"]))
 
 
 def parts(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -37,7 +37,7 @@ class Bucket:
     clips (the paper's curriculum, section 4.5). `objects` is how many things a clip shows; 0 leaves it to the
     source. `source` names the dataset that the clips come from, `conditioning` those of the recipe's plugins that
     condition its batches (all of them if it isn't given), `batch` the rows of these (the recipe's if 0): of pictures
-    more fit into the time of a step than of clips.
+    more fit into the time of a step than of clips. `aligned` is false where the recipe's teacher knows nothing of them.
     """
 
     frames: int
@@ -50,6 +50,7 @@ class Bucket:
     source: str = ""  # that of the recipe if not given
     conditioning: tuple[str, ...] | None = None
     batch: int = 0
+    aligned: bool = True
 
     @property
     def file(self) -> str:

@@ -24,6 +24,7 @@ from hy_audio.dit.config import AudioDiTConfig
 from hy_audio.dit.losses import Alignment, drop_conditions, flow_loss
 from hy_audio.dit.model import AudioDiT
 from hy_audio.dit.senses import Small, Stated, assemble, eyes, language_model, reader
+from hy_audio.models import OWN, POCKET, kind
 from hy_audio.plug import plugged
 from hy_audio.reading import Sight
 from hy_audio.training.sounds import ENDLESS, ClipData, ClipObjective, open_clips, resampled
@@ -35,14 +36,17 @@ from hy_audio.windows import Window, views
 class AudioFlowData(ClipData):
     """What latents, pictures and words come from, and what the model's folder states of itself.
 
-    `vae` and `vocoder` are the exports of their trainings. `clip` and `t5` are folders of encoders; without them
-    pictures are small ones (`pixels`), and words are read by the language model of `words`, a model of the core by
-    its name, which the model's folder then names too, or by its folder, of which it gets a copy. `seconds` is the
-    longest window that the trained model makes at once; `steps` and `scale` are what it is sampled with.
+    `vae` and `vocoder` are the exports of their trainings, or folders with such files. `clip` and `t5` are folders of
+    encoders; without them pictures are small ones (`pixels`), and words are read by the language model of `words`, a
+    model of the core by its name, which the model's folder then names too, or by its folder, of which it gets a copy.
+    `seconds` is the longest window that the trained model makes at once; `steps` and `scale` are what it is sampled
+    with. `start` is the folder of a model, or "pocket", whose network training begins with, in place of random weights:
+    its latents are those of its own codec, so that is used unless another is given.
     """
 
-    vae: str = "runs/pocket-mel-vae/export"
-    vocoder: str = "runs/pocket-vocoder/export"
+    start: str = ""
+    vae: str = ""
+    vocoder: str = ""
     clip: str = ""
     t5: str = ""
     words: str = "pocket"
@@ -78,10 +82,10 @@ class AudioFlowObjective(ClipObjective):
         super().__init__(recipe, folder)
         self.data = from_table(AudioFlowData, recipe.data, "data")
         self.options = from_table(AudioFlowLoss, recipe.options, "options")
-        small = AudioDiTConfig.named["pocket"].to_json()
-        self.config = from_table(AudioDiTConfig, {**small, **recipe.model}, "model")
+        self.start = self._start()
         torch.manual_seed(recipe.seed)
-        self.model: nn.Module = AudioDiT(self.config)
+        self.model: nn.Module = self._network()
+        self.config = self.model.config
         self.teacher = self._teacher()
         if self.teacher:
             width = len(np.atleast_2d(self._taught(np.zeros(self.teacher.rate, np.float32)))[0])
@@ -124,8 +128,30 @@ class AudioFlowObjective(ClipObjective):
         self.eyes, self.reader = eyes(parts, self.config), reader(parts, self.config, dtype=torch.float32)
         self.sights = {name: Sight(eye.fps, eye.prepare) for name, eye in self.eyes.items()}
 
+    def _start(self) -> Path | None:
+        if not self.data.start:
+            return None
+        if self.recipe.model:
+            raise UsageError(
+                f"[model] is given, but data.start = {self.data.start!r} says what the model is",
+                "leave [model] out",
+            )
+        folder = POCKET if self.data.start == "pocket" else Path(self.data.start).expanduser()
+        if kind(folder) != "own":
+            raise UsageError(f"{folder} holds no tri-stream DiT", "data.start is a pocket-audio-dit's export")
+        return folder
+
+    def _network(self) -> AudioDiT:
+        """The network that training begins with: `data.start`'s, or one with random weights."""
+        if self.start:
+            return load_network(AudioDiT, self.start / OWN, dtype=torch.float32).train()
+        small = AudioDiTConfig.named["pocket"].to_json()
+        return AudioDiT(from_table(AudioDiTConfig, {**small, **self.recipe.model}, "model"))
+
     def _codec(self) -> MelCodec:
-        vae, vocoder = Path(self.data.vae) / MelCodec.VAE, Path(self.data.vocoder) / MelCodec.VOCODER
+        own = self.start and self.start / "codec"
+        vae = Path(self.data.vae or own or "runs/pocket-mel-vae/export") / MelCodec.VAE
+        vocoder = Path(self.data.vocoder or own or "runs/pocket-vocoder/export") / MelCodec.VOCODER
         for path, name in ((vae, "pocket-mel-vae"), (vocoder, "pocket-vocoder")):
             if not path.is_file():
                 raise MissingError(f"{path} is missing", f"train it first: hy train {name}")

@@ -220,7 +220,7 @@ _LIMIT = np.radians([[5, 5, 5, 5, -5, -35, -5, -35], [132, 172, 132, 172, 55, 40
 
 def _limbs(rng: np.random.Generator, action: str, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the limbs' angles [T, 8], and how far the whole body is down in head radii [T]."""
-    rate, phase = rng.uniform(0.4, 0.7), rng.uniform(0, 1)
+    rate, phase = rng.uniform(0.25, 0.45), rng.uniform(0, 1)
     swing = 0.5 - 0.5 * np.cos(2 * math.pi * (rate * time + phase))  # 0..1
     other = 1 - swing
     limbs = np.tile(_REST, (len(time), 1))

@@ -24,7 +24,7 @@ _VOWELS: dict[str, tuple[float, float, float]] = {  # formants in Hz (Peterson a
     "u": (300, 870, 2240),
 }
 _CURVE_RATE = 100  # of loudness curves, per second
-_WIDTH = 0.25  # least seconds of sound behind one opening: mouths move slower than sound
+_WIDTH = 0.35  # least seconds of sound behind one opening: mouths move slower than sound
 _VOICES = ("en-gb", "en-us", "en-gb-scotland")
 _TIMEOUT = 30
 
@@ -43,7 +43,7 @@ def sentence(rng: np.random.Generator) -> str:
 def opening(sound: np.ndarray, rate: int, frames: int, fps: float) -> np.ndarray:
     """Return how far the mouth is open in each frame, [frames] in 0..1, from sound [N].
 
-    The RMS level under a Hann window around the frame, of twice a frame's time and at least 0.25 s, relative
+    The RMS level under a Hann window around the frame, of twice a frame's time and at least 0.35 s, relative
     to the clip's loud parts (95th percentile); 0 for silence (peak below -40 dBFS).
     """
     width = max(2 / fps, _WIDTH)
@@ -67,7 +67,7 @@ def loudness(rng: np.random.Generator, seconds: float) -> np.ndarray:
     curve = np.zeros(count)
     now = -rng.uniform(0, 2)  # a clip may begin amid a word or a pause
     while now < seconds:
-        length, level = rng.uniform(0.28, 0.6), rng.uniform(0.35, 1.0)
+        length, level = rng.uniform(0.35, 0.7), rng.uniform(0.35, 1.0)
         index = np.arange(max(int(now * _CURVE_RATE), 0), min(int((now + length) * _CURVE_RATE), count))
         phase = (index / _CURVE_RATE - now) / length
         curve[index] = np.maximum(curve[index], level * np.sin(math.pi * np.clip(phase, 0, 1)) ** 0.8)

@@ -134,7 +134,12 @@ class FlowObjective(Objective):
         self.encoder = TextEncoder.load(self.source.folder, "cpu", torch.float32)
         self.vae = self._vae().eval().requires_grad_(False) if self.conditioners else None
         if self.teacher:
-            told = taught(self.teacher, self._batch(0, np.zeros(1, int), [""]), self.model)
+            known = next((number for number, one in enumerate(self.buckets) if one.aligned), None)
+            if known is None:
+                raise UsageError(
+                    "options.teacher is given, but no bucket is aligned", "leave aligned = false out of one"
+                )
+            told = taught(self.teacher, self._batch(known, np.zeros(1, int), [""]), self.model)
             self.align = attach(self.model, self.options.tap, told.shape[-1])
 
     def _vae(self):
@@ -166,6 +171,7 @@ class FlowObjective(Objective):
             "keys": [f"{one.file}-{index}" for index in indices],
             "folder": self.folder,
             "conditioners": self._acting(bucket),
+            "aligned": self.align is not None and one.aligned,
         }
 
     def _acting(self, bucket: int) -> list[Conditioner]:
@@ -205,7 +211,7 @@ class FlowObjective(Objective):
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(data, batch["text"], batch["pooled"])
         self._encode(batch, cond, generator)
-        if self.align:
+        if batch["aligned"]:
             cond.feed(NAME, taught(self.teacher, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
         free = [frame for frame in range(frames) if frame not in cond.pins]
@@ -214,7 +220,7 @@ class FlowObjective(Objective):
         if cond.weight is not None:
             flow = flow * cond.weight.to(predicted).expand(-1, -1, frames, -1, -1)[:, :, free]
         flow = flow.mean()
-        if self.align is None:
+        if not batch["aligned"]:
             return flow, {}
         align = self.align.loss
         return flow + self.options.align * align, {"flow": flow.item(), "align": align.item()}
