@@ -8,6 +8,7 @@ import json
 import numpy as np
 import torch
 from hy_avatar import network, pose
+from hy_avatar.drivers import Drivers
 from hy_avatar.network import AvatarConfig, Expression, Speech
 from hy_avatar.training import poses
 from hy_core.condition import Condition
@@ -21,6 +22,11 @@ CONFIG = AvatarConfig(
     pose="guided",
     area=1.5,
 )
+
+
+def drivers(avatar, request):
+    """What drives a clip by the options of an avatar, without a model."""
+    return Drivers(avatar.options, avatar.picture(), request, CONFIG, avatar.error)
 
 
 def weights(tiny, path, config=CONFIG):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from avatar.driven import CONFIG, actor, pose_file, weights
+from avatar.driven import CONFIG, actor, drivers, pose_file, weights
 from hy_avatar import driving, network, pose
 from hy_avatar.expression_extract import against_calm
 from hy_avatar.network import AvatarConfig
@@ -224,7 +224,7 @@ def test_what_is_no_driver(options, tiny, tmp_path, face):
         with pytest.raises(UsageError, match=said):
             Avatar(**(options | more)).validate(tiny.request)
     with pytest.raises(UsageError, match="no person 3"):
-        Avatar(**options, pose=body, pose_person=3).dance(tiny.request, Span(9, 8.0))
+        drivers(Avatar(**options, pose=body, pose_person=3), tiny.request).dance(Span(9, 8.0))
     assert Avatar(**options, pose=body).defaults({"width": 64, "height": 64, "fps": 8.0})["frames"] == 9
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from avatar import small
-from avatar.driven import CONFIG, weights
+from avatar.driven import CONFIG, drivers, weights
 from hy_avatar import plugin
 from hy_avatar.network import AvatarConfig
 from hy_avatar.plugin import Avatar
@@ -103,11 +103,11 @@ def test_without_a_face_detector_all_of_the_picture_is_driven(tiny, options_, mo
         raise MissingError("this needs MediaPipe", "pip install it")
 
     monkeypatch.setattr("hy_avatar.faces.detector", missing)
-    assert Avatar(**options_).faces(tiny.request) == [(0.0, 0.0, 1.0, 1.0)]
+    assert drivers(Avatar(**options_), tiny.request).faces() == [(0.0, 0.0, 1.0, 1.0)]
     assert "pip install it" in caplog.text
     for more in ({"speaker": ["largest"]}, {"speech": options_["speech"] * 2}):
         with pytest.raises(MissingError):
-            Avatar(**(options_ | more)).faces(tiny.request)
+            drivers(Avatar(**(options_ | more)), tiny.request).faces()
 
 
 @pytest.fixture

@@ -70,7 +70,9 @@ def test_clips_that_the_teacher_knows_nothing_of_are_not_aligned(tmp_path):
     buckets = [{**clips, "aligned": False}, {**pictures, "aligned": False}]
     table = {**TINY, "options": {"teacher": f"{__name__}:bright", "tap": 1}}
     with pytest.raises(UsageError, match="no bucket is aligned"):
-        FlowObjective(recipe.parse({**table, "data": {**TINY["data"], "buckets": buckets}}), tmp_path).prepare()
+        FlowObjective(
+            recipe.parse({**table, "data": {**TINY["data"], "buckets": buckets}}), tmp_path
+        ).prepare()
     mixed = {**TINY["data"], "buckets": [buckets[0], pictures]}
     objective = FlowObjective(recipe.parse({**table, "data": mixed}), tmp_path)
     objective.prepare()

@@ -94,3 +94,8 @@ class Options:
     weights: Path | None = option(
         None, metavar="FILE", help="The avatar's modules, for a model that has none in its own file."
     )
+
+    @property
+    def faces_driven(self) -> int:
+        """How many faces something drives: a face for each speech, or that of the expression."""
+        return len(self.speech) or int(self.expression is not None)

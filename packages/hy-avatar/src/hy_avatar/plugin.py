@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from hy_avatar import sizes
 from hy_avatar.options import HEAD, LIVELY, Options
 
 if TYPE_CHECKING:
-    import numpy as np
     from hy_core.condition import Condition
     from hy_core.dit import DiT
     from hy_core.flow.guidance import Branch
@@ -27,17 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hy_avatar.network import AvatarConfig
-    from hy_avatar.pose import PoseTrack
-    from hy_avatar.speakers import Box
-    from hy_avatar.speech import Span
     from hy_avatar.training import Teacher
 
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).with_name("pocket") / "avatar.safetensors"
 """Weights of ours for the built-in model."""
-WHISPER = "whisper-tiny"
-"""The folder of the speech encoder inside a released model's."""
 RELEASED = "llava_llama_image"
 """A folder that only a released model's has."""
 BELONG = {
@@ -91,8 +84,8 @@ class Avatar(Conditioner):
             except HyError as error:
                 raise self.error("speech", error.message) from None
         for name, given in (("speaker", options.speaker), ("mask", options.mask)):
-            if given and len(given) != self.faces_driven():
-                raise self.error(name, f"{len(given)} for {self.faces_driven()} faces that are driven")
+            if given and len(given) != self.options.faces_driven:
+                raise self.error(name, f"{len(given)} for {self.options.faces_driven} faces that are driven")
         if options.speaker and options.mask:
             raise self.error("mask", "says where the speech acts, and so does --avatar-speaker; drop one")
         for text in options.speaker:
@@ -128,10 +121,6 @@ class Avatar(Conditioner):
             idle = [one for one in names if getattr(self.options, one) != getattr(type(self.options), one)]
             if idle and not getattr(self.options, driver):
                 log.warning("%s does nothing without %s", flag(self.name, idle[0]), flag(self.name, driver))
-
-    def faces_driven(self) -> int:
-        """How many faces something drives: a face for each speech, or that of the expression."""
-        return len(self.options.speech) or int(self.options.expression is not None)
 
     def picture(self) -> Image.Image:
         """The picture of the character."""
@@ -326,168 +315,11 @@ class Avatar(Conditioner):
         return self._made[what][1]
 
     def drivers(self, request: Request, cond: Condition) -> tuple[dict[str, Any], Tensor | None]:
-        """The feed of the clip: the reference's latents, and what drives mouth, face and body, with its masks.
+        """What drives the clip, and which latents are of a driven face; see `hy_avatar.drivers`."""
+        from hy_avatar.drivers import Drivers
 
-        Beside it which latents are of a driven face [1, 1, F, h, w], if one is driven.
-        """
-        from hy_avatar.reference import latents, pixels
-        from hy_avatar.speech import Span
-
-        options, config = self.options, self.config(cond.folder)
-        span = Span(request.frames, request.fps, cond.start)
-        shown = pixels(self.picture(), request.width, request.height)
-        feed: dict[str, Any] = {"frames": cond.frames, "reference": latents(cond.vae, shown)}
-        track = self.dance(request, span) if options.pose else None
-        mask = rest = faces = None
-        if self.faces_driven():
-            mask, rest, faces = self.masks(request, cond, track)
-        if options.speech:
-            feed["speech"] = {
-                "features": self.hear(span, cond, config),
-                "mask": mask * options.strength,
-            }
-        if options.expression:
-            from hy_avatar.driving import expression_latents
-
-            shown = expression_latents(options.expression, config.expression, options.face_codec, span)
-            feed["expression"] = {
-                "features": shown[None, None],
-                "mask": mask[:, :1],
-                "strength": options.expression_strength,
-            }
-        if track is not None:
-            from hy_avatar.driving import skeleton_latents
-
-            feed["pose"] = skeleton_latents(cond.vae, track, request.height, request.width)
-            feed["pose_strength"] = options.pose_strength
-            if options.expression:  # the face is the actor's, all else the dancer's
-                feed["pose_mask"] = rest
-        return feed, faces
-
-    def dance(self, request: Request, span: Span) -> PoseTrack:
-        """The dancer's poses for the frames of the clip."""
-        from hy_avatar import driving
-        from hy_avatar.reference import fit
-
-        options = self.options
-        try:
-            track = driving.dancer(options.pose, options.pose_person, options.dwpose)
-        except UsageError as error:
-            raise self.error("pose_person", error.message) from None
-        if options.pose_fit:
-            picture = fit(self.picture(), request.width, request.height)
-            track = driving.fitted(track, picture, options.dwpose)
-        else:
-            track = driving.placed(track, request.width / request.height)
-        return driving.at_frames(track, span)
-
-    def hear(self, span: Span, cond: Condition, config: AvatarConfig) -> Tensor:
-        """Features of the speech of all speakers [1, K, P, 10, layers, channels]."""
-        import torch
-        from hy_core.media import stream_sound
-
-        from hy_avatar import presence, sound
-        from hy_avatar.speech import features, listener
-
-        folder = self.options.whisper or (cond.folder / WHISPER if cond.folder else None)
-        ears = listener(config.speech, folder)
-        heard = []
-        for path in self.options.speech:
-            track = features(stream_sound(path, sound.RATE), ears, span)
-            if self.options.hush != "off":
-                session = (
-                    presence.detector() if self.options.hush == "auto" and presence.available() else None
-                )
-                end = math.ceil(((span.start + span.count) / span.fps + 1) * sound.RATE)
-                said = presence.spoken(sound.until(stream_sound(path, sound.RATE), end), session)
-                quiet = ~presence.at_frames(said, span.count, span.fps, span.start)
-                track[torch.from_numpy(quiet)] = 0
-            heard.append(track)
-        return torch.stack(heard)[None]
-
-    def masks(
-        self, request: Request, cond: Condition, track: PoseTrack | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each driven face is [1, K, F, S, 1], no two in one place; where else a body may be [1, F, S, 1].
-
-        At last which latents are of a driven face [1, 1, F, h, w].
-        """
-        import numpy as np
-        import torch
-
-        from hy_avatar import masks
-        from hy_avatar.network import token_mask
-        from hy_avatar.speakers import disjoint
-
-        drawn, found = self.drawn(request, cond, track)
-        shown = np.stack(drawn)
-        faces = masks.inner(shown.max(0), cond.size).expand(cond.frames, -1, -1)[None, None]
-        if found and self.as_released(
-            cond.folder
-        ):  # as its weights have seen them: to latents, then the nearest
-            small = torch.nn.functional.interpolate(torch.from_numpy(shown), cond.size, mode="bilinear")
-            each = [token_mask(one[None, :, None], cond.frames, cond.size, cond.patch) for one in small]
-            mask = disjoint(torch.cat(each))[None]
-            return mask, 1 - mask.amax(1), faces
-        mask, rest = masks.to_tokens(shown, cond.grid)
-        return mask.expand(-1, cond.frames, -1, -1)[None], rest.expand(cond.frames, -1, -1)[None], faces
-
-    def drawn(
-        self, request: Request, cond: Condition, track: PoseTrack | None
-    ) -> tuple[list[np.ndarray], bool]:
-        """A mask [F or 1, H, W] of each driven face, and whether the face was found in the picture.
-
-        A face that dances is where its head is.
-        """
-        from hy_avatar import masks
-
-        high, wide = request.height, request.width
-        area = self.config(cond.folder).area if self.options.area is None else self.options.area
-        if self.options.mask:
-            end = cond.start + request.frames
-            return [masks.read(path, end, high, wide)[cond.start :] for path in self.options.mask], False
-        if track is not None and not self.options.speaker and self.faces_driven() == 1:
-            from hy_avatar.driving import head_boxes
-
-            return [masks.from_boxes(head_boxes(track), high, wide, area)], False
-        return [masks.from_boxes([box], high, wide, area) for box in self.faces(request)], True
-
-    def faces(self, request: Request) -> list[Box]:
-        """The face of each speaker, in parts of the picture as it is cut for the clip.
-
-        A speaker that is given as a box needs no detector. Without any face the speech acts on the whole picture, as
-        the released sampler has it.
-        """
-        import numpy as np
-
-        from hy_avatar.faces import detector
-        from hy_avatar.speakers import Choice, cropped
-
-        picture, shape = self.picture(), (request.width, request.height)
-        choices = [Choice.read(text) for text in self.options.speaker]
-        if not choices:
-            count = self.faces_driven()
-            choices = [Choice()] if count == 1 else [Choice(index=index) for index in range(count)]
-        if all(choice.box for choice in choices):
-            return [cropped(choice.box, picture.size, shape) for choice in choices if choice.box]
-        whole = (0.0, 0.0, 1.0, 1.0)
-        try:
-            found = detector().detect(np.asarray(picture.convert("RGB")))
-        except MissingError as error:
-            if self.options.speaker or len(choices) > 1:
-                raise
-            log.warning("the driver acts on all of the picture: %s (%s)", error.message, error.hint)
-            return [whole]
-        boxes = sorted(tuple(float(side) for side in one[:4]) for one in found)
-        if not boxes and len(choices) == 1:
-            log.warning("no face was found in %s: the driver acts on all of it", self.options.image)
-            return [whole]
-        if len(boxes) > 1 and not self.options.speaker and len(choices) == 1:
-            log.warning("%s shows %d faces; the largest one is driven", self.options.image, len(boxes))
-        chosen = [choice.pick(boxes) for choice in choices]
-        if len(set(chosen)) < len(chosen):
-            raise self.error("speaker", "two speeches are given to one face")
-        return [cropped(boxes[index], picture.size, shape) for index in chosen]
+        made = Drivers(self.options, self.picture(), request, self.config(cond.folder), self.error)
+        return made.feed(cond, self.as_released(cond.folder))
 
     def see(self, request: Request, cond: Condition) -> None:
         """Let the model's language model read the picture with the prompt, if there is one that can."""
