@@ -121,6 +121,27 @@ def test_a_video_of_a_dancer(fed, tiny, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.points[:, 0, :8], track.points[[4, 6, 8, 10, 12], 0, :8], atol=1e-9)
 
 
+def test_no_more_of_a_dance_is_watched_than_the_clip_shows(fed, tiny, tmp_path, monkeypatch):
+    truth, made = actor(4, frames=17).truth(), []
+
+    class Detector:
+        def detect(self, frame):
+            points, scores = np.zeros((1, 133, 2)), np.zeros((1, 133))
+            at = len(made) % 17
+            points[0, :17], scores[0, :17] = truth["joints"][0, at], truth["visible"][0, at]
+            made.append(at)
+            return points, scores
+
+    monkeypatch.setattr(driving, "pose_detector", lambda folder: Detector())
+    feeds = []
+    for name, frames in (("short.mp4", 40), ("long.mp4", 400)):
+        media.write(tmp_path / name, np.zeros((frames, 64, 64, 3), np.uint8), tiny.request.fps)
+        made.clear()
+        feeds.append(fed(pose=tmp_path / name)["pose"])
+        assert tiny.request.frames < len(made) < 40
+    assert torch.equal(*feeds)
+
+
 def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
     body = pose_file(tmp_path / "body.json", 1)
     plain = fed(pose=body)["pose"]

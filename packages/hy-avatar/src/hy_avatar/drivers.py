@@ -82,7 +82,7 @@ class Drivers:
         """The dancer's poses for the frames of the clip."""
         options, request = self.options, self.request
         try:
-            track = driving.dancer(options.pose, options.pose_person, options.dwpose)
+            track = driving.dancer(options.pose, options.pose_person, options.dwpose, span)
         except UsageError as error:
             raise self.error("pose_person", error.message) from None
         if options.pose_fit:

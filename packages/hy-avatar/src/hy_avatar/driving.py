@@ -49,9 +49,13 @@ def pose_detector(folder: Path | None) -> PoseDetector:
     return DWPose(folder / DWPOSE[0], person if person.is_file() else None)
 
 
-def dancer(path: Path, person: int = 0, folder: Path | None = None) -> PoseTrack:
-    """The poses of one person of a video or a pose file, people counted from the left; gaps filled, calmed."""
-    track = pose.load(path, None if pose.is_file(path) else pose_detector(folder))
+def dancer(path: Path, person: int, folder: Path | None, span: Span) -> PoseTrack:
+    """The poses of one person of a video or a pose file, people counted from the left; gaps filled, calmed.
+
+    Of a video only what the clip needs: a dancer may go on for an hour.
+    """
+    detector = None if pose.is_file(path) else pose_detector(folder)
+    track = pose.load(path, detector, (span.start + span.count) / span.fps, pose_motion.AHEAD)
     if person >= track.people:
         raise UsageError(f"there is no person {person} in {path}: {track.people} found, numbered from 0")
     if track.people > 1:

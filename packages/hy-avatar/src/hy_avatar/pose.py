@@ -6,6 +6,7 @@ parts of the picture (0 to 1); NaN where a joint is missing.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -174,8 +175,13 @@ def seconds(path: Path) -> float:
     return (info.frames or sum(1 for _ in media.stream(path))) / info.fps
 
 
-def load(path: Path | str, detector: PoseDetector | None = None) -> PoseTrack:
-    """Read a pose file (.json, .npz), or find the people of a video with a detector."""
+def load(
+    path: Path | str, detector: PoseDetector | None = None, until: float = math.inf, more: int = 0
+) -> PoseTrack:
+    """Read a pose file (.json, .npz), or find the people of a video with a detector.
+
+    Of a video no more is looked at than what is shown `until` a moment, in seconds, and `more` frames.
+    """
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _read_json(path)
@@ -184,7 +190,8 @@ def load(path: Path | str, detector: PoseDetector | None = None) -> PoseTrack:
     if detector is None:
         raise UsageError(f"{path} is no pose file (.json, .npz)", "a video needs a pose detector")
     info = media.probe(path)
-    return extract(media.stream(path), detector, info.fps, str(path))
+    count = None if math.isinf(until) else math.ceil(until * info.fps) + 1 + more
+    return extract(itertools.islice(media.stream(path), count), detector, info.fps, str(path))
 
 
 def save(path: Path | str, track: PoseTrack) -> None:

@@ -20,9 +20,12 @@ _MIRROR = {
 }  # fmt: skip
 _MIRROR |= {other: one for one, other in _MIRROR.items()}
 _RATIOS = (0.25, 4.0)  # no limb is changed by more
+_GAP, _REACH = 8, 3  # frames that are bridged; deviations of the Gaussian that are summed over
+AHEAD = _GAP + _REACH + 1
+"""Frames after one that it depends on, filled and smoothed."""
 
 
-def fill(track: PoseTrack, most: int = 8) -> PoseTrack:
+def fill(track: PoseTrack, most: int = _GAP) -> PoseTrack:
     """Bridge gaps of up to `most` frames in each joint's path by a straight line; longer ones stay missing."""
     points = track.points.copy()
     for person in range(track.people):
@@ -46,7 +49,7 @@ def smooth(track: PoseTrack, deviation: float = 1.0) -> PoseTrack:
     there = np.isfinite(track.points).all(-1)
     weight = np.where(there, np.maximum(track.scores, 0.05), 0.0)
     values = np.where(there[..., None], track.points, 0.0) * weight[..., None]
-    reach = int(np.ceil(3 * deviation))
+    reach = int(np.ceil(_REACH * deviation))
     total, mass = np.zeros_like(values), np.zeros_like(weight)
     count = len(track)
     for step in range(-reach, reach + 1):
