@@ -192,7 +192,10 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
     radius = part.radius
     near = (np.abs(part.x - rest[0]) < 1.8 * radius) & (np.abs(part.y - rest[1]) < 1.9 * radius)
     distance, unlike = _length(part.pixels - np.float32(SKINS[skin])), _length(part.pixels - part.empty)
-    is_skin = near & (distance < _NEAR) & (distance < unlike)
+    others = [colour for name, colour in {**HAIRS, "mouth": MOUTH}.items()]
+    other = np.min([_length(part.pixels - np.float32(colour)) for colour in others], axis=0)
+    is_skin = near & (distance < _NEAR) & (distance < unlike) & (distance < other)
+    is_skin = _joined(is_skin, np.hypot(part.x - rest[0], part.y - rest[1]) < 0.7 * radius, round(2 * radius))
     # Specks elsewhere must not stretch the region: rows and columns with next to no skin don't count.
     is_skin &= is_skin.sum(2, keepdims=True) > 0.25 * radius
     is_skin &= is_skin.sum(1, keepdims=True) > 0.2 * radius
@@ -217,6 +220,20 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
     if best < 0.5:
         return _Heads(missing, FACES["round"], NONE)
     return _Heads(centre, tuple(radius * factor for factor in FACES[shape]), shape)
+
+
+def _joined(there: np.ndarray, seed: np.ndarray, reach: int) -> np.ndarray:
+    """What of a mask [T, H, W] hangs together with its part in the seed, up to `reach` pixels away."""
+    found = there & seed
+    for _ in range(reach):
+        grown = found.copy()
+        for axis in (1, 2):
+            grown |= np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
+        grown &= there
+        if (grown == found).all():
+            break
+        found = grown
+    return found
 
 
 def _visible_head(
