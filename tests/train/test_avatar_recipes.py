@@ -48,6 +48,32 @@ def test_a_recipe_goes_on_from_pocket(hy, tmp_path, name):
     assert not any(".avatar." in key for key in dit)
 
 
+@needs_pocket
+def test_the_world_and_its_people_in_one_run(hy, tmp_path):
+    pytest.importorskip("cv2")
+    world, people = (
+        '{frames = 5, height = 32, width = 32, clips = 4, conditioning = ["i2v"]}',
+        '{frames = 5, height = 32, width = 32, clips = 4, source = "characters", conditioning = ["avatar"], '
+        "aligned = false}",
+    )
+    sets = [*flags()[1::2], f"data.buckets=[{world}, {people}]", "devices=1", "steps=8"]
+    done = hy(
+        "train",
+        "pocket-together",
+        "-q",
+        "--json",
+        "--out",
+        str(tmp_path),
+        *[p for s in sets for p in ("--set", s)],
+    )
+    assert done.exit_code == 0, done.stderr
+    before = load_state(models.find("pocket").dit)
+    after = load_state(tmp_path / "export" / "dit.safetensors")
+    assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in before)
+    state = load_state(tmp_path / "export" / "avatar.safetensors")
+    assert any("pose_in" in key for key in state) and all(".avatar." in key for key in state)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a model with an avatar, hardly trained."""

@@ -29,7 +29,7 @@ GROUP = 4
 
 @dataclass(frozen=True)
 class Speech:
-    """Speech: features [window, layers, channels] of a pixel frame become `tokens` tokens, read after double blocks.
+    """Speech: features [window, layers, channels] of a pixel frame become `tokens` tokens, read after blocks.
 
     The defaults are the released model's: 10 steps of Whisper tiny's 5 hidden states of 384, one head of 1024.
     `encoder` "mel" hears plain mel bands in their place (one layer, a channel for each): it needs no weights.
@@ -42,7 +42,8 @@ class Speech:
     tokens: int = 4
     heads: int = 1
     inner: int = 1024
-    every: int = 2
+    every: int = 2  # double blocks
+    every_single: int = 0  # none of the single ones
     encoder: str = "whisper"
 
 
@@ -287,7 +288,7 @@ def adapters_of(config: AvatarConfig, width: int, kind: str, index: int) -> Adap
     def here(every: int) -> bool:
         return every > 0 and index % every == every - 1
 
-    if (speech := config.speech) and kind == "double" and here(speech.every):
+    if (speech := config.speech) and here(speech.every if kind == "double" else speech.every_single):
         made.attach("speech", Attend(width, width, speech.heads, speech.inner, eps=1e-5))
     if expression := config.expression:
         every = expression.every_double if kind == "double" else expression.every_single
