@@ -120,8 +120,8 @@ def test_training_lowers_the_losses():
             return losses(codec, *fresh)
 
     before = measured()
-    history = train(codec, batches(clips(rng, 48), rng), 40)
-    assert len(history) == 40
+    history = train(codec, batches(clips(rng, 48), rng), 60)
+    assert len(history) == 60
     after = measured()
     mean = {
         name: [float(getattr(each, name)) for each in (before, after)]
