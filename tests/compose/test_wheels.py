@@ -68,16 +68,20 @@ def test_a_package_installs_and_imports_alone(folder, wheels, tmp_path):
 
 
 def test_the_wheels_hold_pockets_weights_and_stay_small(wheels):
-    (core,) = wheels.glob("hy_core-*.whl")
-    assert core.stat().st_size < 25 * 2**20
     import zipfile
 
-    names = zipfile.ZipFile(core).namelist()
-    for part in (
+    core = (
         "config.json",
         "dit.safetensors",
         "vae.safetensors",
         "llm/model.safetensors",
         "clip/model.safetensors",
-    ):
-        assert f"hy_core/pocket/{part}" in names
+    )
+    avatar = ("avatar.safetensors",)
+    audio = "audio.json", "dit.safetensors", "codec/vae.safetensors", "codec/vocoder.safetensors"
+    for package, parts in (("hy_core", core), ("hy_avatar", avatar), ("hy_audio", audio)):
+        (wheel,) = wheels.glob(f"{package}-*.whl")
+        assert wheel.stat().st_size < 16 * 2**20
+        names = zipfile.ZipFile(wheel).namelist()
+        for part in parts:
+            assert f"{package}/pocket/{part}" in names
