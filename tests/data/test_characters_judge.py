@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hy_data.world.characters import FRAMINGS, sample_stage
+from hy_data.world.characters import FRAMINGS, Look, sample_stage
 from hy_data.world.characters_dataset import sample_talking
 from hy_data.world.characters_geometry import truth
 from hy_data.world.characters_judge import NONE, judge_stage
@@ -44,6 +44,23 @@ def test_spoilt_clips_are_judged_nearly_right(framing):
     assert result.expression.rate >= 0.85 and result.identity.rate >= 0.8
     if framing != "face":
         assert result.joints.rate > 0.97
+
+
+def test_arms_like_the_skin_that_blur_are_no_face():
+    """Orange sleeves beside a tan face, each frame mixed with two before and two behind."""
+    rng, look = np.random.default_rng(5), Look("tan", "red", "long", "square", "pink", "orange")
+    for _ in range(8):
+        (stage, _) = sample_talking(rng, "train", 17, "upper")
+        (one,) = stage.characters
+        stage = replace(stage, background="checkerboard", characters=(replace(one, look=look),))
+        frames = np.pad(
+            render_stage(stage, 64, 64).astype(float), ((2, 2), (0, 0), (0, 0), (0, 0)), mode="edge"
+        )
+        mixed = np.mean([frames[shift : shift + 17] for shift in range(5)], 0)
+        for axis in (1, 2):
+            mixed = (np.roll(mixed, 1, axis) + mixed + np.roll(mixed, -1, axis)) / 3
+        (seen,) = judge_stage(mixed.round().astype(np.uint8), "upper")
+        assert seen.look == look
 
 
 def test_other_sizes_and_two_people():
