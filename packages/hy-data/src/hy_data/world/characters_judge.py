@@ -192,8 +192,7 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
     radius = part.radius
     near = (np.abs(part.x - rest[0]) < 1.8 * radius) & (np.abs(part.y - rest[1]) < 1.9 * radius)
     distance, unlike = _length(part.pixels - np.float32(SKINS[skin])), _length(part.pixels - part.empty)
-    others = [colour for name, colour in {**HAIRS, "mouth": MOUTH}.items()]
-    other = np.min([_length(part.pixels - np.float32(colour)) for colour in others], axis=0)
+    other = np.min([_length(part.pixels - np.float32(one)) for one in (*HAIRS.values(), MOUTH)], axis=0)
     is_skin = near & (distance < _NEAR) & (distance < unlike) & (distance < other)
     is_skin = _joined(is_skin, np.hypot(part.x - rest[0], part.y - rest[1]) < 0.7 * radius, round(2 * radius))
     # Specks elsewhere must not stretch the region: rows and columns with next to no skin don't count.
