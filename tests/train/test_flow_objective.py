@@ -6,8 +6,11 @@ import torch
 from hy_core import models
 from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.flow.path import velocity
+from hy_core.flow.schedule import sample_times
 from hy_data.world import caption, render
 from hy_train import recipe
+from hy_train.latents import places
 from hy_train.objectives.flow import FlowObjective
 from hy_train.objectives.vae import pixels
 
@@ -130,6 +133,40 @@ def test_captions_are_of_the_clip(objective):
         latents = vae.to_model(vae.encode(video).mode())
     rounding = 5e-2 if CPU_HAS_BF16 else 2e-2  # they are encoded in bfloat16 where that is faster
     torch.testing.assert_close(objective.latents.get(0, np.array([2])), latents, atol=rounding, rtol=0)
+
+
+def test_the_places_of_things_are_those_that_differ_from_the_background():
+    grounds = np.full((1, 32, 48, 3), 100.0, np.float32)
+    videos = torch.full((1, 3, 9, 32, 48), 100 / 127.5 - 1)
+    videos[0, 0, 0, 9, 10] += 40 / 127.5  # in the first frame: place (2, 2)
+    videos[0, 2, 6, 31, 47] += 40 / 127.5  # in the second group of four: the last place
+    videos[0, 1, 2, 16, 16] += 20 / 127.5  # too little
+    found = places(videos, grounds, (3, 8, 12))
+    assert found.shape == (1, 1, 3, 8, 12) and found.dtype == torch.bool
+    expected = torch.zeros(3, 8, 12, dtype=torch.bool)
+    expected[0, 1:4, 1:4] = True
+    expected[2, 6:, 10:] = True
+    assert torch.equal(found[0, 0], expected)
+
+
+@needs_pocket
+def test_things_count_more_and_a_clip_as_much_as_before(objective, tmp_path):
+    weighing = FlowObjective(recipe.parse({**TINY, "options": {"things": 5.0}}), tmp_path)
+    weighing.prepare()
+    batch = objective.batch(0)
+    weight = 1 + 5 * batch["things"]
+    assert 0 < batch["things"].mean() < 1
+    plain, _ = objective.loss(batch, torch.Generator().manual_seed(0))
+    # An untrained network predicts nothing, so the loss is that of the velocity alone.
+    weighing.model.load_state_dict(objective.model.state_dict())
+    found, _ = weighing.loss(batch, torch.Generator().manual_seed(0))
+    even, _ = weighing.loss({**batch, "things": torch.ones_like(weight)}, torch.Generator().manual_seed(0))
+    assert even.item() == pytest.approx(plain.item(), rel=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    sample_times(len(batch["latents"]), generator=generator)
+    target = velocity(batch["latents"], torch.randn(batch["latents"].shape, generator=generator))
+    share = weight / weight.mean((2, 3, 4), keepdim=True)
+    assert found.item() == pytest.approx((target.square() * share).mean().item(), rel=1e-4)
 
 
 @needs_pocket

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.objective import seeded
 from rich.console import Console
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SHARD = 256  # clips of a file
 _ROWS = 8  # clips encoded together
+_UNLIKE = 30  # from the background, of 255 in any colour: a thing
 _CLIPS = 4096  # that are remembered: to make up a speech takes as long as to draw it
 
 
@@ -60,7 +62,10 @@ class Bucket:
 
 
 class Latents:
-    """Latents of numbered clips, [C, F, h, w] each, in the scale the DiT works in (float16 on disk and in memory)."""
+    """Latents of numbered clips, [C, F, h, w] each, in the scale the DiT works in (float16 on disk and in memory).
+
+    Beside them it is kept which of their places show more than the empty background.
+    """
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class Latents:
     ):
         self.buckets, self.seed, self.folder, self._make_vae = list(buckets), seed, folder, vae
         self.sources = sources
-        self._held: list[Tensor] = []
+        self._held: list[dict[str, Tensor]] = []
         self.clip = lru_cache(_CLIPS)(self.draw)
 
     def draw(self, bucket: int, index: int) -> Clip:
@@ -87,7 +92,11 @@ class Latents:
 
     def get(self, bucket: int, indices: np.ndarray) -> Tensor:
         """Return latents [B, C, F, h, w], float32."""
-        return self._held[bucket][torch.from_numpy(np.asarray(indices))].float()
+        return self._held[bucket]["latents"][torch.from_numpy(np.asarray(indices))].float()
+
+    def things(self, bucket: int, indices: np.ndarray) -> Tensor:
+        """Return where things are, [B, 1, F, h, w], 0 or 1 (see `places`)."""
+        return self._held[bucket]["things"][torch.from_numpy(np.asarray(indices))].float()
 
     def pixels(self, bucket: int, indices: Sequence[int]) -> Tensor:
         """Draw clips [B, 3, T, H, W] in [-1, 1]."""
@@ -107,14 +116,32 @@ class Latents:
         console = Console(stderr=True)  # stdout is the report's
         for number, first, path in track(missing, "encoding clips", console=console, disable=not missing):
             b = self.buckets[number]
-            last, rows = min(first + _SHARD, b.clips), []
+            last, rows, things = min(first + _SHARD, b.clips), [], []
             for start in range(first, last, _ROWS):
-                videos = self.pixels(number, range(start, min(start + _ROWS, last)))
+                indices = range(start, min(start + _ROWS, last))
+                videos = self.pixels(number, indices)
                 with torch.autocast("cpu", torch.bfloat16, enabled=CPU_HAS_BF16):  # half the time
                     found = vae.encode(videos).mode()
                 rows.append(vae.to_model(found).half())
-            save_atomic({"latents": torch.cat(rows)}, path)
-        self._held = [
-            torch.cat([load_file(path)["latents"] for number, _, path in shards if number == wanted])
+                grounds = np.stack([self.clip(number, index).ground() for index in indices])
+                things.append(places(videos, grounds, found.shape[2:]))
+            save_atomic({"latents": torch.cat(rows), "things": torch.cat(things)}, path)
+        files = [
+            [load_file(path) for number, _, path in shards if number == wanted]
             for wanted in range(len(self.buckets))
         ]
+        self._held = [{name: torch.cat([file[name] for file in one]) for name in one[0]} for one in files]
+
+
+def places(videos: Tensor, grounds: np.ndarray, grid: tuple[int, int, int]) -> Tensor:
+    """Where clips [B, 3, T, H, W] in [-1, 1] aren't their backgrounds [B, H, W, 3] in 0..255: bool [B, 1, F, h, w].
+
+    A place of latents counts if any of its pixels or of its neighbours' does: a codec spreads what it sees.
+    """
+    ground = torch.from_numpy(grounds).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
+    away = ((videos - ground).abs().amax(1, keepdim=True) > _UNLIKE / 127.5).float()
+    frames, *size = grid
+    first = F.adaptive_max_pool3d(away[:, :, :1], (1, *size))
+    if frames > 1:
+        first = torch.cat([first, F.adaptive_max_pool3d(away[:, :, 1:], (frames - 1, *size))], 2)
+    return F.max_pool3d(first, (1, 3, 3), stride=1, padding=(0, 1, 1)).bool()

@@ -58,6 +58,9 @@ class FlowData:
 class FlowLoss:
     """How times are drawn and how often the prompt is dropped, for classifier-free guidance.
 
+    `things` is how much more a place counts where a clip isn't its empty background: there is the detail, and most of
+    a frame is none. What a clip's places count together stays the same.
+
     `teacher` ("module:function", see `hy_train.align`) turns on representation alignment: the tokens after block `tap`
     learn, with weight `align`, to know what it says of their places.
     """
@@ -65,6 +68,7 @@ class FlowLoss:
     times: str = "logit-normal"  # see hy_core.flow.schedule.sample_times
     shift: float = 1.0
     drop: float = 0.1
+    things: float = 0.0
     teacher: str = ""
     align: float = 0.5
     tap: int = 1
@@ -162,6 +166,7 @@ class FlowObjective(Objective):
         encoded = self.encoder.encode(prompts)
         return {
             "latents": self.latents.get(bucket, indices),
+            "things": self.latents.things(bucket, indices),
             "text": encoded.text,
             "pooled": encoded.pooled,
             "shape": (len(indices), 3, one.frames, one.height, one.width),
@@ -211,6 +216,9 @@ class FlowObjective(Objective):
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(data, batch["text"], batch["pooled"])
         self._encode(batch, cond, generator)
+        if self.options.things:
+            more = 1 + self.options.things * batch["things"]
+            cond.weigh(more / more.mean((2, 3, 4), keepdim=True))
         if batch["aligned"]:
             cond.feed(NAME, taught(self.teacher, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
