@@ -140,6 +140,20 @@ def test_captions_say_what_they_state():
     )
 
 
+def test_plain_captions_leave_looks_and_deeds_to_the_drivers():
+    rng = np.random.default_rng(9)
+    looks = ("hair", "shirt", "skin", "trousers", "face", "wall", "background", "looking")
+    for plain, least, most in ((0.0, 0.95, 1.0), (1.0, 0.0, 0.0), (0.5, 0.3, 0.7)):
+        source = CharacterDataset(plain=plain)
+        texts = [source.clip(rng, "train", 5, 32, 32).caption(rng) for _ in range(80)]
+        told = np.mean([any(word in text for word in looks) for text in texts])
+        assert least <= told <= most
+    plain = {text for text in texts if not any(word in text for word in looks)}
+    assert any("talks" in text for text in plain) and any("speaks" in text for text in plain)
+    words = describe(rng, sample_stage(rng, "all", 5, people=2), plain=True)
+    assert words.stated == (frozenset({"talk"}),) * 2 and " and " in words.text and not words.background
+
+
 def test_dataset_is_the_same_every_time():
     shapes = [(9, 48, 64), (1, 32, 32)]
     rows = [CharacterDataset(8, seed=1, shapes=shapes, block=2) for _ in range(2)]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHARD = 256  # clips of a file
 _ROWS = 8  # clips encoded together
 _UNLIKE = 30  # from the background, of 255 in any colour: a thing
-_CLIPS = 4096  # that are remembered: to make up a speech takes as long as to draw it
+_CLIPS = 16384  # that are remembered: to make up a speech takes as long as to draw it
 
 
 @dataclass(frozen=True)

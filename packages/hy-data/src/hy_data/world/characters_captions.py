@@ -72,11 +72,14 @@ class CharacterCaption:
 
 
 def describe(
-    rng: np.random.Generator, stage: Stage, wording: str = "train", full: bool = False
+    rng: np.random.Generator, stage: Stage, wording: str = "train", full: bool = False, plain: bool = False
 ) -> CharacterCaption:
-    """Describe a stage in one of the `WORDINGS`; `full` leaves nothing out."""
+    """Describe a stage in one of the `WORDINGS`; `full` leaves nothing out, `plain` all but that somebody talks."""
     if wording not in WORDINGS:
         raise UsageError(f"no wording {wording!r}", f"one of {', '.join(WORDINGS)}")
+    if plain:
+        texts = [f"{_pick(rng, _WHO)} {_speech(rng, one, wording)}" for one in stage.characters]
+        return CharacterCaption(" and ".join(texts), tuple(frozenset({"talk"}) for _ in texts), False)
     background = full or rng.random() < 0.65
     parts: list[str] = []
     stated: list[frozenset[str]] = []
@@ -136,16 +139,20 @@ def _who(rng: np.random.Generator, one: Character, framing: str, full: bool, sai
 def _does(
     rng: np.random.Generator, one: Character, framing: str, wording: str, full: bool, said: set[str]
 ) -> str:
-    talking = bool(one.performance.mouth.max(initial=0) > 0.2)
     verbs: list[str] = []
     if framing != "face" and (full or rng.random() < 0.9):
         verbs.append(_pick(rng, _ACTION[one.performance.action]))
         said.add("action")
     if full or not verbs or rng.random() < 0.6:
-        phrases = (_TALK if wording == "train" else _TALK_HELDOUT) if talking else _SILENT
-        verbs.append(_pick(rng, phrases))
+        verbs.append(_speech(rng, one, wording))
         said.add("talk")
     return " and ".join(verbs)
+
+
+def _speech(rng: np.random.Generator, one: Character, wording: str) -> str:
+    if one.performance.mouth.max(initial=0) <= 0.2:
+        return _pick(rng, _SILENT)
+    return _pick(rng, _TALK if wording == "train" else _TALK_HELDOUT)
 
 
 def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:

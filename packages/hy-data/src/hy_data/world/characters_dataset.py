@@ -51,13 +51,17 @@ def portrait(rng: np.random.Generator, stage: Stage) -> Stage:
 
 @dataclass(frozen=True, eq=False)
 class StageClip:
-    """A stage with its speech as a `hy_data.world.clips.Clip`; `still` is a portrait of its people."""
+    """A stage with its speech as a `hy_data.world.clips.Clip`; `still` is a portrait of its people.
+
+    `plain` is the share of captions that only say that somebody talks.
+    """
 
     stage: Stage
     speech: np.ndarray
     still: Stage
     height: int
     width: int
+    plain: float = 0.0
 
     def pixels(self) -> np.ndarray:
         return render_stage(self.stage, self.height, self.width)
@@ -66,7 +70,7 @@ class StageClip:
         return backdrop(self.stage.background, self.height, self.width)
 
     def caption(self, rng: np.random.Generator) -> str:
-        return describe(rng, self.stage).text
+        return describe(rng, self.stage, plain=rng.random() < self.plain).text
 
     def truth(self) -> dict[str, Any]:
         """Return what drives people, for K of them, lengths in pixels; the order is from left to right.
@@ -91,7 +95,9 @@ class StageClip:
 class CharacterDataset:
     """`length` clips of characters; the item at an index is the same in every run and worker.
 
-    `shapes` are the (frames, height, width) to draw from, shared by `block` neighbours, `framings` the views.
+    `shapes` are the (frames, height, width) to draw from, shared by `block` neighbours, `framings` the views. Of the
+    captions of `clip`, the share `plain` leaves to what drives a clip what people look like and do: words that told it
+    too would teach a model to look no further.
     """
 
     def __init__(
@@ -105,10 +111,11 @@ class CharacterDataset:
         people: int = 1,
         speech: str = "vowels",
         changing: float = 0.25,
+        plain: float = 0.0,
     ) -> None:
         self.length, self.seed, self.split = length, seed, split
         self.shapes, self.block, self.framings = tuple(shapes), block, tuple(framings)
-        self.people, self.speech, self.changing = people, speech, changing
+        self.people, self.speech, self.changing, self.plain = people, speech, changing, plain
 
     def clip(
         self,
@@ -124,7 +131,7 @@ class CharacterDataset:
         changing = bool(rng.random() < self.changing)
         people = things or self.people
         stage, sounds = sample_talking(rng, split, frames, framing, people, self.speech, changing)
-        return StageClip(stage, sounds, portrait(rng, stage), height, width)
+        return StageClip(stage, sounds, portrait(rng, stage), height, width, self.plain)
 
     def __len__(self) -> int:
         return self.length
