@@ -19,7 +19,6 @@ from hy_core.weights import load_vae
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hy_train.estimates import Estimates
 from hy_train.recipe import Recipe
 from hy_train.source import WORLD, sources
 
@@ -55,10 +54,6 @@ class VAELoss:
     logvar: float = -4.0  # log-variance of the untrained encoder: small noise, so that it learns to see first
     decoder_only: bool = False  # keep the encoder, and with it the latents that a DiT was trained on
     noise: float = 0.0  # most noise added to latents, in their spread: a DiT's are never exact (as in RAE)
-    estimates: str = (
-        ""  # name or folder of a model; what its DiT makes of latents is decoded too (see `Estimates`)
-    )
-    share: float = 0.5  # of the batches, in which that is decoded
 
 
 class VAEObjective(Objective):
@@ -80,11 +75,6 @@ class VAEObjective(Objective):
         if self.weights.decoder_only:
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
-        if self.weights.estimates and any(phase["crop"] < self.data.size for phase in self.data.phases):
-            raise UsageError(
-                "options.estimates: prompts tell of whole clips", "crop = data.size in all phases"
-            )
-        self.estimates = Estimates(self.weights.estimates) if self.weights.estimates else None
 
     def _started(self) -> VAE:
         """The codec of `data.start`, with fewer latent channels if [model] says so; else [model] must agree with it."""
@@ -103,8 +93,8 @@ class VAEObjective(Objective):
         clips = [self._source(rng).clip(rng, "train", self.data.frames, size, size) for _ in range(48)]
         return narrowed(model, channels, clips, self.weights.logvar)
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Tensor, list[str]]:
-        """Clips [B, 3, T, H, W] in [-1, 1], all of a batch of one length, and words for them."""
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Tensor:
+        """Clips [B, 3, T, H, W] in [-1, 1]; all of a batch have one length."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 0, step, rank))
         done = step / self.recipe.steps
         phase = next((p for p in self.data.phases if done < p["until"]), self.data.phases[-1])
@@ -114,10 +104,9 @@ class VAEObjective(Objective):
             phase.get("batch", self.recipe.batch) * max(phase["frames"]) / frames / (2 if frames == 1 else 1)
         )
         count = max(1, round(count))
-        videos, prompts = zip(*(self._clip(rng, frames, phase["crop"]) for _ in range(count)), strict=True)
-        return torch.stack(videos), list(prompts)
+        return torch.stack([self._clip(rng, frames, phase["crop"]) for _ in range(count)])
 
-    def _clip(self, rng: np.random.Generator, frames: int, crop: int) -> tuple[Tensor, str]:
+    def _clip(self, rng: np.random.Generator, frames: int, crop: int) -> Tensor:
         size, total = self.data.size, self.data.frames
         drawn = self._source(rng).clip(rng, "train", total, size, size)
         video = drawn.pixels()
@@ -137,32 +126,24 @@ class VAEObjective(Objective):
                 y, x = rng.integers(0, size - crop + 1, 2)
             y, x = (int(np.clip(v, 0, size - crop)) for v in (y, x))
             video = video[:, y : y + crop, x : x + crop]
-        return pixels(video), drawn.caption(rng)
+        return pixels(video)
 
     def _source(self, rng: np.random.Generator) -> Source:
         return self.sources[int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0]
 
-    def loss(
-        self, batch: tuple[Tensor, list[str]], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        video, prompts = batch
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(not self.weights.decoder_only):
-            posterior = self.model.encode(video)
+            posterior = self.model.encode(batch)
         latents = posterior.sample(generator)
-        estimated = self.estimates and torch.rand(1, generator=generator).item() < self.weights.share
-        if estimated:
-            made = self.estimates(self.model.to_model(latents), prompts, generator)
-            latents = self.model.from_model(made)
         if self.weights.noise:
-            size = torch.rand(len(video), 1, 1, 1, 1, generator=generator) * self.weights.noise
+            size = torch.rand(len(batch), 1, 1, 1, 1, generator=generator) * self.weights.noise
             noise = torch.randn(latents.shape, generator=generator)
             latents = latents + noise * size / self.config.scaling
         output = self.model.decode(latents)
-        square = F.mse_loss(output, video)
+        square = F.mse_loss(output, batch)
         kl = posterior.kl().sum() / posterior.mean.numel()
-        loss = F.l1_loss(output, video) + self.weights.square * square + self.weights.kl * kl
-        name = "psnr_of_estimates" if estimated else "psnr"
-        return loss, {name: psnr(square.detach()), "kl": kl.detach().item()}
+        loss = F.l1_loss(output, batch) + self.weights.square * square + self.weights.kl * kl
+        return loss, {"psnr": psnr(square.detach()), "kl": kl.detach().item()}
 
     def evaluate(self, clips: int = 24) -> dict[str, float]:
         """PSNR [dB] of held-out clips and of their moving things, from the mode."""
