@@ -118,6 +118,22 @@ def test_every_batch_may_begin_with_the_picture(tiny, given, clips):
     assert torch.equal(cond.contexts[0].latents, feed["reference"])
 
 
+def test_some_batches_have_fewer_drivers(given):
+    """What a run isn't given isn't in its feed; so it is in training."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [tuple(teacher(fewer=0.6).driven(generator)) for _ in range(700)]
+    everything = ("speech", "expression", "pose")
+    some = {one: drawn.count(one) for one in set(drawn) - {everything}}
+    assert len(some) == 6 and all(40 < count < 100 for count in some.values())
+    assert 230 < drawn.count(everything) < 330
+    assert all(tuple(teacher().driven(generator)) == everything for _ in range(50))
+    deaf = teacher(replace(CONFIG, speech=None), fewer=1.0)
+    assert {tuple(deaf.driven(generator)) for _ in range(50)} == {("expression",), ("pose",)}
+    feeds = [given(deaf, generator=generator).feeds["avatar"] for _ in range(12)]
+    assert {("pose" in feed, "expression" in feed) for feed in feeds} == {(True, False), (False, True)}
+    assert not any("pose_mask" in feed for feed in feeds)
+
+
 def test_a_source_that_tells_too_little(tiny, clips):
     cond = tiny.condition(rows=2)
     dumb = batch(clips, cond, truth=lambda row: {"portrait": clips[row].truth()["portrait"]})

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ class Settings:
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
     `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
     given, and is the reference in place of the portrait (1: of all of them); `whisper` is the folder of the encoder,
-    for features of Whisper; `codec` the file of the face codec that expressions are read by, for `extractor = "codec"`;
+    for features of Whisper; `fewer` is the share of batches that only some of the drivers drive, as in runs which are
+    given no others (each choice of them alike often); `codec` the file of the face codec that expressions are read by, for `extractor = "codec"`;
     `dropout` see `Dropout`.
     """
 
@@ -55,6 +57,7 @@ class Settings:
     face: float = FACE
     lips: float = LIPS
     hold: float = 0.1
+    fewer: float = 0.0
     whisper: str = ""
     codec: str = ""
     dropout: Mapping[str, float] = field(default_factory=dict)
@@ -113,15 +116,15 @@ class Teacher:
         """Fill the condition of a batch."""
         generator, rows = batch["generator"], self.rows(batch, cond)
         made = {name: torch.stack([row[name].float() for row in rows]) for name in rows[0]}
-        faces = made["mask"]
+        faces, driven = made["mask"], self.driven(generator)
         feed: dict[str, Any] = {"frames": cond.frames, "reference": made["reference"]}
-        if self.config.speech:
+        if "speech" in driven:
             feed["speech"] = {"features": made["speech"], "mask": faces}
-        if self.config.expression:
+        if "expression" in driven:
             feed["expression"] = {"features": made["expression"], "mask": faces}
-        if self.config.pose != "none":
+        if "pose" in driven:
             feed["pose"] = made["pose"]
-            if self.config.expression:
+            if "expression" in driven:
                 feed["pose_mask"] = made["rest"]
         if numbers := self.config.controls:
             feed["motion_head"] = made["head"].expand(-1, numbers)
@@ -134,6 +137,15 @@ class Teacher:
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         cond.feed(self.name, feed, part)
         cond.weigh(loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips))
+
+    def driven(self, generator: torch.Generator) -> Sequence[str]:
+        """Draw which drivers a batch has; what it hasn't isn't in its feed at all."""
+        config = self.config
+        there = {"speech": config.speech, "expression": config.expression, "pose": config.pose != "none"}
+        known = [name for name, one in there.items() if one]
+        some = [one for count in range(1, len(known)) for one in combinations(known, count)]
+        chance, pick = torch.rand(2, generator=generator, device=generator.device).tolist()
+        return some[int(pick * len(some))] if some and chance < self.settings.fewer else known
 
     def rows(self, batch: Mapping[str, Any], cond: Condition) -> list[Row]:
         """What drives each clip of a batch, without the dimension of rows: found out where it isn't kept."""
