@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import nullcontext
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_only_requests_of_one_form_share_a_forward(model):
 
 def test_trap_7_noise_is_float32_from_the_cpu_and_the_seed_alone(model):
     """Core facts, trap 7: official noise is float16 of the GPU's generator; ours is the same everywhere."""
-    wide, again = (pipeline.noise(request(seed=5), model) for _ in range(2))
+    wide, again = (pipeline.noise(request(), torch.Generator().manual_seed(5), model) for _ in range(2))
     assert wide.dtype == torch.float32 and wide.shape == (1, 4, 2, 4, 4) and wide.device.type == "cpu"
     assert torch.equal(wide, again)
     expected = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(5))
@@ -126,7 +127,7 @@ def test_a_sampler_of_a_plugin(model):
     class Own:
         @hookimpl
         def register_samplers(self, register):
-            register("idle", lambda velocity, x, sigmas, callback=None, before=None: torch.zeros_like(x))
+            register("idle", lambda velocity, x, sigmas, *_: torch.zeros_like(x))
 
     plugins = Plugins(entries=(), only=())
     plugins.add("own", Own())
@@ -134,7 +135,26 @@ def test_a_sampler_of_a_plugin(model):
     assert np.array_equal(*clips)
     with pytest.raises(UsageError, match="--sampler idle") as caught:
         generate(request(sampler="idle"), model=model)
-    assert "euler, heun" in caught.value.hint
+    assert "euler, heun, lcm" in caught.value.hint
+
+
+def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
+    """The same seed makes the same clip beside any other, and no draw comes twice."""
+    drawn, real = {}, pipeline.noise
+
+    def noise(request, generator, model):
+        drawn.setdefault(request.seed, []).append(real(request, generator, model))
+        return drawn[request.seed][-1]
+
+    monkeypatch.setattr(pipeline, "noise", noise)
+    wanted = [request(sampler="lcm", seed=seed, steps=3) for seed in (1, 2, 3)]
+    together = [result.frames for result in pipeline.stream(wanted, model=model, rows=3)]
+    alone = generate(wanted[1], model=model).frames
+    assert np.abs(together[1].astype(int) - alone).max() <= 1
+    one, two = drawn[1], drawn[2]
+    assert len(one) == 4 and len(two) == 8  # a start, one for who mixes it, and two on the way
+    assert all(torch.equal(*pair) for pair in zip(two[:4], two[4:], strict=True))
+    assert not any(torch.equal(a, b) for a, b in combinations([*one, *two[:4]], 2))
 
 
 def test_the_attention_back_end_of_the_request_is_used(model, monkeypatch):
@@ -149,10 +169,10 @@ def test_samplers_and_schedules_are_chosen_by_the_request(model):
         (sampler, schedule): generate(
             request(sampler=sampler, schedule=schedule), model=model
         ).frames.tobytes()
-        for sampler in ("euler", "heun")
+        for sampler in ("euler", "heun", "lcm")
         for schedule in ("shifted", "linear-quadratic")
     }
-    assert len(set(frames.values())) == 4
+    assert len(set(frames.values())) == 6
 
 
 # Progress and observers

@@ -85,7 +85,7 @@ def test_a_fresh_pipeline(kind, tmp_path, monkeypatch):
 
     model = models.load(str(tmp_path), device="cpu", dtype="fp32")
     model.text = lambda: Words(Encoded([text[0]], pooled))
-    monkeypatch.setattr(pipeline, "noise", lambda request, model: noise)
+    monkeypatch.setattr(pipeline, "noise", lambda request, generator, model: noise)
     # diffusers mixes the picture into the noise it is given; stability mode does so with its second draw
     monkeypatch.setattr("hy_core.flow.path.start_noise", lambda shape, seed, draw=0: noise)
     given = I2V(image=tmp_path / "picture.png", stability=True)
@@ -119,7 +119,7 @@ def test_a_fresh_pipeline_from_text(cfg, tmp_path, monkeypatch):
         ).frames[0]  # fmt: skip
     model = models.load(str(tmp_path), device="cpu", dtype="fp32")
     model.text = lambda: Words(None, words=Encoded([text[0]], pooled), blur=Encoded([other[0]], other_pooled))
-    monkeypatch.setattr(pipeline, "noise", lambda request, model: noise)
+    monkeypatch.setattr(pipeline, "noise", lambda request, generator, model: noise)
     request = Request(
         "words", "blur", width=SIZE[0], height=SIZE[1], frames=frames, steps=STEPS, shift=SHIFT, guidance=6.0,
         cfg=cfg, tiling="diffusers",

@@ -9,9 +9,10 @@ from hy_core.hooks import Register, hookimpl
 
 @hookimpl
 def register_samplers(register: Register) -> None:
-    """Euler and Heun."""
+    """Euler, Heun, and the one of consistency models."""
     register("euler", "hy_core.flow.sampler:sample_euler")
     register("heun", "hy_core.flow.sampler:sample_heun")
+    register("lcm", "hy_core.flow.sampler:sample_lcm")
 
 
 @hookimpl

@@ -58,6 +58,7 @@ class Defaults:
     cfg: float = 1.0
     shift: float | None = None
     negative: str = ""
+    sampler: str = "euler"
 
 
 @dataclass(frozen=True)

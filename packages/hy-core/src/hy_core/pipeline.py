@@ -22,7 +22,6 @@ from hy_core.dit.attention import attention
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
-from hy_core.flow.path import start_noise
 from hy_core.flow.sampler import SAMPLERS
 from hy_core.flow.schedule import sigmas_for
 from hy_core.request import SEED_END, Request, Result
@@ -334,10 +333,16 @@ class Run:
             self.tell("sample", group[0], step=step, steps=steps, seconds=seconds, preview=picture)
 
         self.stage = "sample"
-        x = torch.cat([noise(request, model) for request in requests]).to(model.device)
-        x = x if confined is None else torch.cat([x, x])
+        generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+
+        def draw() -> Tensor:
+            x = torch.cat([noise(*one, model) for one in zip(requests, generators, strict=True)])
+            return (x if confined is None else torch.cat([x, x])).to(model.device)
+
+        x = draw()
+        draw()  # a plugin may have mixed a start of both (see `start_noise`)
         sigmas = sigmas_for(first.schedule, first.steps, first.shift)
-        x = samplers[first.sampler](guided, x, sigmas, after, before)
+        x = samplers[first.sampler](guided, x, sigmas, after, before, draw)
         return confined_to(confined, x)[: len(requests)]
 
     def decode(self, model: Model, clip: Clip, latents: Tensor) -> Iterator[np.ndarray]:
@@ -403,14 +408,14 @@ class Run:
             self.plugins.run_end(result.request, result, None)
 
 
-def noise(request: Request, model: Model) -> Tensor:
-    """Start latents of a request [1, C, F, h, w]: float32, drawn on the CPU from its own seed.
+def noise(request: Request, generator: torch.Generator, model: Model) -> Tensor:
+    """Noise like the latents of a request [1, C, F, h, w]: float32, the next of its own generator, on the CPU.
 
-    So they are the same on any device and beside any other clip. The official code draws float16 on the GPU:
-    the same seed gives other noise there (core facts, trap 7).
+    The first are what it starts from. So they are the same on any device and beside any other clip. The official code
+    draws float16 on the GPU: the same seed gives other noise there (core facts, trap 7).
     """
     shape = model.vae.config.latent_size(request.frames, request.height, request.width)
-    return start_noise((model.vae.config.latent_channels, *shape), request.seed)
+    return torch.randn(1, model.vae.config.latent_channels, *shape, generator=generator)
 
 
 def confined_to(confined: Confined | None, x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-SAMPLERS = ("euler", "heun")
 SCHEDULES = ("shifted", "linear-quadratic")
 TILINGS = ("auto", "off", "official", "diffusers")
 DTYPES = ("auto", "fp32", "bf16", "fp16")

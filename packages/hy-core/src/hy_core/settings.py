@@ -47,7 +47,9 @@ class Core:
     attention: Literal["auto", "sdpa", "flash2", "flash3", "flex", "matmul"] = option(
         "auto", help="Attention back-end (hy doctor tells which work)."
     )
-    sampler: str = option("euler", metavar="NAME", help="euler or heun.")
+    sampler: str | None = option(
+        None, metavar="NAME", help="euler, heun or lcm; the model's own if not given."
+    )
     schedule: Literal["shifted", "linear-quadratic"] = option("shifted", help="How the steps are spaced.")
     shift: float | None = option(None, help="Shift of the schedule; adapts to the steps if not given.")
     tiling: Literal["auto", "off", "official", "diffusers"] = option("auto", help="Tiles of the decoder.")
@@ -337,7 +339,7 @@ def request(
     `seed` is taken when no layer sets one.
     """
     values: dict[str, Any] = {key: settings.core(key).value for key in CORE if key != "output"}
-    for key in ("fps", "steps", "guidance", "cfg", "negative", "shift"):
+    for key in ("fps", "steps", "guidance", "cfg", "negative", "shift", "sampler"):
         if values[key] is None:
             values[key] = defaults.get(key)
     if values["size"] is None:
@@ -350,6 +352,7 @@ def request(
     if values["seed"] is None:
         values["seed"] = seed
     values["negative"] = values["negative"] or ""
+    values["sampler"] = values["sampler"] or "euler"
     values["cfg"] = 1.0 if values["cfg"] is None else values["cfg"]
     for gone in ("size", "seconds"):
         del values[gone]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor, int], Tensor]
@@ -12,6 +13,9 @@ Velocity = Callable[[Tensor, Tensor, int], Tensor]
 
 Before = Callable[[Tensor, Tensor, int], Tensor]
 """`before(x, sigma, step)`: the latents that the step starts from."""
+
+Noise = Callable[[], Tensor]
+"""`noise()`: noise like the latents, another at each call; a clip's depends on its seed alone."""
 
 
 class Callback(Protocol):
@@ -26,10 +30,11 @@ def sample_euler(
     sigmas: Tensor,
     callback: Callback | None = None,
     before: Before | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Walk from `x` at sigmas[0] to sigmas[-1] by Euler's rule, x + (next - sigma) * velocity.
 
-    The latents stay float32 between steps whatever the network computes in (core facts, trap 8).
+    The latents stay float32 between steps whatever the network computes in (core facts, trap 8). No noise is drawn.
     """
     x, sigmas = x.float(), sigmas.float().to(x.device)
     steps = len(sigmas) - 1
@@ -49,6 +54,7 @@ def sample_heun(
     sigmas: Tensor,
     callback: Callback | None = None,
     before: Before | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
     """Walk by Heun's rule: an Euler step, then again with the mean of the velocities at both its ends.
 
@@ -68,4 +74,33 @@ def sample_heun(
     return x
 
 
-SAMPLERS = {"euler": sample_euler, "heun": sample_heun}
+def sample_lcm(
+    velocity: Velocity,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    before: Before | None = None,
+    noise: Noise | None = None,
+) -> Tensor:
+    """Go to the data that each step points to, and back to the next time with other noise.
+
+    Multistep consistency sampling (Song et al. 2023, algorithm 1), known as LCM's. What a step got wrong is drowned in
+    new noise, where Euler's rule carries it on; in exchange each step has to find the data in one. `noise` not given:
+    torch's own.
+    """
+    x, sigmas = x.float(), sigmas.float().to(x.device)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, target = sigmas[step], sigmas[step + 1]
+        x = before(x, sigma, step) if before else x
+        clean = x - sigma * velocity(x, sigma, step)
+        x = clean
+        if target > 0:
+            fresh = (noise() if noise else torch.randn_like(x)).to(x)
+            x = (1 - target) * clean + target * fresh
+        if callback:
+            callback(step + 1, steps, x, clean)
+    return x
+
+
+SAMPLERS = {"euler": sample_euler, "heun": sample_heun, "lcm": sample_lcm}

@@ -150,6 +150,7 @@ class Asked:
             guidance=default.guidance,
             cfg=default.cfg if self.cfg is None else self.cfg,
             shift=default.shift,
+            sampler=default.sampler,
             model=self.model.name if self.model else "",
             device=self.device,
             dtype=self.dtype,
