@@ -48,7 +48,7 @@ class Settings:
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
     `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
     given, and is the reference in place of the portrait (1: of all of them); `fewer` is the share that only some of the
-    drivers drive, as in runs which are given no others (each choice of them alike often); `whisper` is the folder of the
+    drivers drive, as in runs that get no others (each choice of them alike often); `whisper` is the folder of the
     encoder, for features of Whisper; `codec` the file of the face codec that expressions are read by, for
     `extractor = "codec"`; `dropout` see `Dropout`.
     """
