@@ -8,7 +8,7 @@ import pytest
 import torch
 from hy_core.errors import UsageError
 from hy_core.flow.path import clean, interpolate, velocity
-from hy_core.flow.sampler import sample_euler, sample_heun, sample_lcm
+from hy_core.flow.sampler import sample_euler, sample_heun, sample_stochastic
 from hy_core.flow.schedule import (
     adaptive_shift,
     linear_quadratic_sigmas,
@@ -192,7 +192,7 @@ def test_order_of_convergence(sample, order):
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
 
 
-@pytest.mark.parametrize("sample", [sample_euler, sample_heun, sample_lcm])
+@pytest.mark.parametrize("sample", [sample_euler, sample_heun, sample_stochastic])
 def test_a_straight_path_is_walked_exactly(sample):
     data, noise = rand(2, 4, 3, 2, 2), rand(2, 4, 3, 2, 2, seed=1)
     # From every point that data and some noise make the velocity leads to the data.
@@ -236,7 +236,7 @@ def test_trap_8_latents_stay_float32_between_steps():
     assert end.item() != 1  # in bfloat16 each of these small steps would be lost
 
 
-def test_lcm_goes_to_the_data_and_back_with_other_noise():
+def test_the_stochastic_sampler_goes_to_the_data_and_back_with_other_noise():
     drawn = [rand(1, 4, 3, 2, 2, seed=seed) for seed in range(1, 4)]
     supply, begun, reports = iter(drawn), [], []
 
@@ -244,15 +244,20 @@ def test_lcm_goes_to_the_data_and_back_with_other_noise():
         begun.append(x)
         return 0.3 * x
 
-    sigmas = shifted_sigmas(4, 5.0)
+    sigmas = torch.tensor([0.84, 0.6, 0.4, 0.2, 0.0])
     start = rand(1, 4, 3, 2, 2)
-    end = sample_lcm(model, start, sigmas, lambda *one: reports.append(one), noise=lambda: next(supply))
+    end = sample_stochastic(
+        model, start, sigmas, lambda *one: reports.append(one), noise=lambda: next(supply)
+    )
     for step, fresh in enumerate(drawn):
         clean = (1 - 0.3 * sigmas[step]) * begun[step]
         torch.testing.assert_close(reports[step][3], clean)
         torch.testing.assert_close(begun[step + 1], (1 - sigmas[step + 1]) * clean + sigmas[step + 1] * fresh)
     torch.testing.assert_close(end, (1 - 0.3 * sigmas[3]) * begun[3])
     assert next(supply, None) is None  # the last step ends at the data
+    early = torch.tensor([1.0, 0.95, 0.9])  # Euler's rule, and no noise
+    again = sample_stochastic(model, start, early, noise=lambda: next(supply))
+    assert torch.equal(again, sample_euler(model, start, early))
 
 
 def test_before_moves_the_latents_that_a_step_starts_from():

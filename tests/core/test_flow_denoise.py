@@ -8,7 +8,7 @@ from hy_core.condition import Condition, merge, mergeable
 from hy_core.dit import Additive, DiT, DiTConfig, embedded_guidance
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.guidance import Branch, Guided, combine
-from hy_core.flow.sampler import sample_euler, sample_heun, sample_lcm
+from hy_core.flow.sampler import sample_euler, sample_heun, sample_stochastic
 from hy_core.flow.schedule import shifted_sigmas
 
 CONFIG = DiTConfig(
@@ -69,7 +69,7 @@ def test_work_of_prompt_and_shape_is_done_once_a_run(dit, monkeypatch):
     assert len(calls) == 2  # one for each branch, whatever the steps
 
 
-@pytest.mark.parametrize("sample", [sample_euler, sample_heun, sample_lcm])
+@pytest.mark.parametrize("sample", [sample_euler, sample_heun, sample_stochastic])
 def test_pinned_frames_are_held_and_run_clean(dit, sample):
     cond, value = condition(), rand(1, 4, 2, *SIZE, seed=9)
     cond.pin("i2v", [0, -1], value)

@@ -135,7 +135,7 @@ def test_a_sampler_of_a_plugin(model):
     assert np.array_equal(*clips)
     with pytest.raises(UsageError, match="--sampler idle") as caught:
         generate(request(sampler="idle"), model=model)
-    assert "euler, heun, lcm" in caught.value.hint
+    assert "euler, heun, stochastic" in caught.value.hint
 
 
 def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
@@ -147,7 +147,7 @@ def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
         return drawn[request.seed][-1]
 
     monkeypatch.setattr(pipeline, "noise", noise)
-    wanted = [request(sampler="lcm", seed=seed, steps=3) for seed in (1, 2, 3)]
+    wanted = [request(sampler="stochastic", seed=seed, steps=3) for seed in (1, 2, 3)]
     together = [result.frames for result in pipeline.stream(wanted, model=model, rows=3)]
     alone = generate(wanted[1], model=model).frames
     assert np.abs(together[1].astype(int) - alone).max() <= 1
@@ -169,7 +169,7 @@ def test_samplers_and_schedules_are_chosen_by_the_request(model):
         (sampler, schedule): generate(
             request(sampler=sampler, schedule=schedule), model=model
         ).frames.tobytes()
-        for sampler in ("euler", "heun", "lcm")
+        for sampler in ("euler", "heun", "stochastic")
         for schedule in ("shifted", "linear-quadratic")
     }
     assert len(set(frames.values())) == 6

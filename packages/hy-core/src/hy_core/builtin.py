@@ -9,10 +9,10 @@ from hy_core.hooks import Register, hookimpl
 
 @hookimpl
 def register_samplers(register: Register) -> None:
-    """Euler, Heun, and the one of consistency models."""
+    """Euler, Heun, and one that draws noise on the way."""
     register("euler", "hy_core.flow.sampler:sample_euler")
     register("heun", "hy_core.flow.sampler:sample_heun")
-    register("lcm", "hy_core.flow.sampler:sample_lcm")
+    register("stochastic", "hy_core.flow.sampler:sample_stochastic")
 
 
 @hookimpl

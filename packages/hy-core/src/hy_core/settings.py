@@ -48,7 +48,7 @@ class Core:
         "auto", help="Attention back-end (hy doctor tells which work)."
     )
     sampler: str | None = option(
-        None, metavar="NAME", help="euler, heun or lcm; the model's own if not given."
+        None, metavar="NAME", help="euler, heun or stochastic; the model's own if not given."
     )
     schedule: Literal["shifted", "linear-quadratic"] = option("shifted", help="How the steps are spaced.")
     shift: float | None = option(None, help="Shift of the schedule; adapts to the steps if not given.")

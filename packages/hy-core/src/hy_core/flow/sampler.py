@@ -74,7 +74,11 @@ def sample_heun(
     return x
 
 
-def sample_lcm(
+LED = 0.85
+"""The time down to which `sample_stochastic` keeps the noise that a clip began with."""
+
+
+def sample_stochastic(
     velocity: Velocity,
     x: Tensor,
     sigmas: Tensor,
@@ -82,25 +86,27 @@ def sample_lcm(
     before: Before | None = None,
     noise: Noise | None = None,
 ) -> Tensor:
-    """Go to the data that each step points to, and back to the next time with other noise.
+    """Walk by Euler's rule down to `LED`; then go to the data that each step points to, and back with other noise.
 
-    Multistep consistency sampling (Song et al. 2023, algorithm 1), known as LCM's. What a step got wrong is drowned in
-    new noise, where Euler's rule carries it on; in exchange each step has to find the data in one. `noise` not given:
-    torch's own.
+    The second part is multistep consistency sampling (Song et al. 2023, algorithm 1): what a step got wrong is drowned
+    in new noise, where Euler's rule carries it on. Before, what is where is decided from the noise alone, and each new
+    one would decide it anew (EDM, Karras et al. 2022, adds noise in a range of times too). `noise` not given: torch's.
     """
     x, sigmas = x.float(), sigmas.float().to(x.device)
     steps = len(sigmas) - 1
     for step in range(steps):
         sigma, target = sigmas[step], sigmas[step + 1]
         x = before(x, sigma, step) if before else x
-        clean = x - sigma * velocity(x, sigma, step)
-        x = clean
-        if target > 0:
+        v = velocity(x, sigma, step)
+        clean = x - sigma * v
+        if 0 < target <= LED:
             fresh = (noise() if noise else torch.randn_like(x)).to(x)
             x = (1 - target) * clean + target * fresh
+        else:
+            x = x + (target - sigma) * v
         if callback:
             callback(step + 1, steps, x, clean)
     return x
 
 
-SAMPLERS = {"euler": sample_euler, "heun": sample_heun, "lcm": sample_lcm}
+SAMPLERS = {"euler": sample_euler, "heun": sample_heun, "stochastic": sample_stochastic}
