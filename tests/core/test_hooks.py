@@ -50,7 +50,7 @@ def test_hook_register_models():
 
 def test_hook_register_samplers():
     found = taking("register_samplers", "night", "math:sqrt").samplers()
-    assert list(found) == ["euler", "heun", "night"] and found["night"](4) == 2
+    assert list(found) == ["euler", "heun", "stochastic", "night"] and found["night"](4) == 2
 
 
 def test_hook_register_presets(tmp_path):

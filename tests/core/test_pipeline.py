@@ -147,7 +147,7 @@ def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
         return drawn[request.seed][-1]
 
     monkeypatch.setattr(pipeline, "noise", noise)
-    wanted = [request(sampler="stochastic", seed=seed, steps=3) for seed in (1, 2, 3)]
+    wanted = [request(sampler="stochastic", seed=seed, steps=3, shift=1.0) for seed in (1, 2, 3)]
     together = [result.frames for result in pipeline.stream(wanted, model=model, rows=3)]
     alone = generate(wanted[1], model=model).frames
     assert np.abs(together[1].astype(int) - alone).max() <= 1
