@@ -57,6 +57,15 @@ def test_each_layer_is_stronger_than_those_below(tmp_path: Path) -> None:
     assert curves == ["flag", "env", "file", "preset", "0,1"]
 
 
+def test_the_sampler_is_asked_for_or_the_models_own_or_euler() -> None:
+    def sampler(asked: dict[str, str], **model: str) -> str:
+        return settings.request(Settings([Layer("flags", asked)]), "x", {**DEFAULTS, **model}).sampler
+
+    assert sampler({}) == "euler"
+    assert sampler({}, sampler="stochastic") == "stochastic"
+    assert sampler({"sampler": "heun"}, sampler="stochastic") == "heun"
+
+
 def test_layers_merge_key_by_key(tmp_path: Path) -> None:
     merged = Settings(layers(tmp_path).values())
     request = settings.request(merged, "a fox", DEFAULTS)
