@@ -118,20 +118,42 @@ def test_every_batch_may_begin_with_the_picture(tiny, given, clips):
     assert torch.equal(cond.contexts[0].latents, feed["reference"])
 
 
-def test_some_batches_have_fewer_drivers(given):
+def test_drivers_of_a_batch(given):
     """What a run isn't given isn't in its feed; so it is in training."""
     generator = torch.Generator().manual_seed(0)
-    drawn = [tuple(teacher(fewer=0.6).driven(generator)) for _ in range(700)]
+    shares = {"speech": 3, "pose expression": 1, "pose": 0}
+    drawn = [teacher(drivers=shares).driven(generator) for _ in range(800)]
+    assert set(drawn) == {("speech",), ("pose", "expression")}
+    assert 550 < drawn.count(("speech",)) < 650
     everything = ("speech", "expression", "pose")
-    some = {one: drawn.count(one) for one in set(drawn) - {everything}}
-    assert len(some) == 6 and all(40 < count < 100 for count in some.values())
-    assert 230 < drawn.count(everything) < 330
-    assert all(tuple(teacher().driven(generator)) == everything for _ in range(50))
-    deaf = teacher(replace(CONFIG, speech=None), fewer=1.0)
-    assert {tuple(deaf.driven(generator)) for _ in range(50)} == {("expression",), ("pose",)}
+    assert all(teacher().driven(generator) == everything for _ in range(50))
+    deaf = teacher(replace(CONFIG, speech=None), drivers={"pose": 1, "expression": 1})
     feeds = [given(deaf, generator=generator).feeds["avatar"] for _ in range(12)]
     assert {("pose" in feed, "expression" in feed) for feed in feeds} == {(True, False), (False, True)}
     assert not any("pose_mask" in feed for feed in feeds)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"dance": 1}, "'dance' drives nothing here"),
+        ({"pose speech": 1}, "'speech' drives nothing here"),
+        ({"pose": -1}, "'pose' = -1 is no share"),
+        ({"pose": "often"}, "'pose' = 'often' is no share"),
+        ({"pose": 0}, "all shares are 0"),
+    ],
+)
+def test_drivers_that_arent_there(shares, message):
+    with pytest.raises(UsageError, match=message):
+        teacher(replace(CONFIG, speech=None), drivers=shares)
+
+
+def test_a_clip_counts_once_wherever_its_face_is(given):
+    """The weights of a clip's places have mean 1, and are largest in the face."""
+    cond = given(teacher(face=3.0, lips=12.0))
+    weight = cond.weight.expand(-1, -1, cond.frames, *cond.size)
+    torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(len(weight)), atol=1e-5, rtol=0)
+    assert (weight.amax((1, 2, 3, 4)) > 4 * weight.amin((1, 2, 3, 4))).all()
 
 
 def test_a_source_that_tells_too_little(tiny, clips):

@@ -10,10 +10,10 @@ hands and feet); `masks` [K, T, h, w] of 0 to 1 in place of boxes to say where d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     Row = dict[str, Tensor]
 
+HEAD = 1.5
+"""Sides of a head with its hair in those of its face: what counts as face in the loss."""
+
 _TOGETHER = 1 << 20  # pixels that are encoded together, of all frames of all clips
 
 
@@ -47,17 +50,17 @@ class Settings:
 
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
     `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
-    given, and is the reference in place of the portrait (1: of all of them); `fewer` is the share that only some of the
-    drivers drive, as in runs that get no others (each choice of them alike often); `whisper` is the folder of the
-    encoder, for features of Whisper; `codec` the file of the face codec that expressions are read by, for
-    `extractor = "codec"`; `dropout` see `Dropout`.
+    given, and is the reference in place of the portrait (1: of all of them); `drivers` says how often which of them
+    drive a batch, as in runs that get no others, `{ speech = 3, "expression pose" = 1 }` (not given: all of them
+    always); `whisper` is the folder of the encoder, for features of Whisper; `codec` the file of the face codec that
+    expressions are read by, for `extractor = "codec"`; `dropout` see `Dropout`.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     face: float = FACE
     lips: float = LIPS
     hold: float = 0.1
-    fewer: float = 0.0
+    drivers: Mapping[str, float] = field(default_factory=dict)
     whisper: str = ""
     codec: str = ""
     dropout: Mapping[str, float] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class Teacher:
                 '[conditioning.avatar]: codec is given, but no expression has extractor = "codec"'
             )
         self.dropout = Dropout(**settings.dropout)
+        self.choices = choices(config, settings.drivers)
         self._kept: dict[Any, Kept] = {}
 
     @cached_property
@@ -136,16 +140,15 @@ class Teacher:
         feed = left_out(feed, self.dropout.draw(batch["prompts"], generator))
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         cond.feed(self.name, feed, part)
-        cond.weigh(loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips))
+        weights = loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips)
+        cond.weigh(
+            weights / weights.mean((2, 3, 4), keepdim=True)
+        )  # a close-up counts no more than a whole body
 
     def driven(self, generator: torch.Generator) -> Sequence[str]:
         """Draw which drivers a batch has; what it hasn't isn't in its feed at all."""
-        config = self.config
-        there = {"speech": config.speech, "expression": config.expression, "pose": config.pose != "none"}
-        known = [name for name, one in there.items() if one]
-        some = [one for count in range(1, len(known)) for one in combinations(known, count)]
-        chance, pick = torch.rand(2, generator=generator, device=generator.device).tolist()
-        return some[int(pick * len(some))] if some and chance < self.settings.fewer else known
+        shares = torch.tensor(list(self.choices.values()), device=generator.device)
+        return list(self.choices)[torch.multinomial(shares, 1, generator=generator).item()]
 
     def rows(self, batch: Mapping[str, Any], cond: Condition) -> list[Row]:
         """What drives each clip of a batch, without the dimension of rows: found out where it isn't kept."""
@@ -179,7 +182,7 @@ class Teacher:
         if shape not in self._kept:
             place = None
             if folder is not None:
-                settings = [self.settings.whisper, self.settings.hold > 0, self.config.area]
+                settings = [self.settings.whisper, self.settings.hold > 0, self.config.area, HEAD]
                 if self.extractor:
                     settings.append(fingerprint([], self.extractor.codec))
                 place = folder / "avatar" / fingerprint([shape, settings, self.config.modules()], cond.vae)
@@ -221,8 +224,8 @@ class Teacher:
             drawn = np.stack([masks.from_boxes(one, height, width, self.config.area) for one in faces])
         mask, rest = masks.to_tokens(drawn, cond.grid)  # [K, F, S, 1], [F, S, 1]
         found = {"mask": mask, "rest": rest, "fps": torch.tensor([float(truth["fps"])])}
-        for name, boxes in (("face", faces), ("lips", lips)):
-            shown = np.max([masks.from_boxes(one, height, width) for one in boxes], 0)
+        for name, boxes, sides in (("face", faces, HEAD), ("lips", lips, 1.0)):
+            shown = np.max([masks.from_boxes(one, height, width, sides) for one in boxes], 0)
             found[name] = masks.to_latent(shown, *cond.size)[None]  # [1, F, h, w]
         if self.config.speech:
             found["speech"] = self.heard(truth, faces.shape[1])
@@ -273,6 +276,23 @@ class Teacher:
             raise HyError(f"speech for training comes at {RATE} Hz, not {truth['rate']}")
         with torch.autocast("cpu", enabled=False):  # as in a run, and as NumPy can take it
             return features([np.asarray(sound, np.float32)], self.listener, Span(frames, truth["fps"]))
+
+
+def choices(config: AvatarConfig, shares: Mapping[str, float]) -> dict[tuple[str, ...], float]:
+    """How often which drivers drive together, from the recipe's table; UsageError for what these weights don't know."""
+    there = {"speech": config.speech, "expression": config.expression, "pose": config.pose != "none"}
+    known = tuple(name for name, one in there.items() if one)
+    where = "[conditioning.avatar]: drivers"
+    for names, share in shares.items():
+        if strange := sorted(set(names.split()) - set(known)):
+            raise UsageError(
+                f"{where}: {strange[0]!r} drives nothing here", f"name some of {' '.join(known)}"
+            )
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < math.inf:
+            raise UsageError(f"{where}: {names!r} = {share!r} is no share", "give a number, as 1 or 0.5")
+    if shares and not any(shares.values()):
+        raise UsageError(f"{where}: all shares are 0", "leave drivers out to have all of them always")
+    return {tuple(names.split()): float(share) for names, share in shares.items()} or {known: 1.0}
 
 
 def parts(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
