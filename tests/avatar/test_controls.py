@@ -7,6 +7,7 @@ import pytest
 import torch
 from hy_avatar import controls
 from hy_avatar.controls import Controls, expression_bucket, head_bucket
+from hy_avatar.network import AvatarConfig
 from hy_avatar.objective import Dropout, left_out, loss_weights
 from hy_core.dit.layers import sinusoid
 from hy_core.testing.tiny import randomised
@@ -102,16 +103,21 @@ def test_the_face_counts_more_and_the_lips_most():
     assert loss_weights(face).tolist() == [1, 2, 2] and loss_weights().tolist() == [1]
 
 
+DRIVERS = AvatarConfig().guided
+
+
 def test_conditions_are_left_out_as_often_as_asked():
     generator = torch.Generator().manual_seed(0)
-    lost = Dropout().draw(["words"] * 200_000, generator)
+    lost = Dropout().draw(["words"] * 200_000, generator, DRIVERS)
     for name, share in (("speech", 0.1), ("pose", 0.1), ("reference", 0.05)):
         assert lost[name].float().mean().item() == pytest.approx(share, abs=0.003)
     assert (lost["speech"] & lost["pose"]).float().mean().item() == pytest.approx(0.01, abs=0.002)
-    bare = Dropout(0, 0, 0, 0, 0.5).draw(["", "words"] * 50_000, generator)
+    bare = Dropout(0, 0, 0, 0, 0.5).draw(["", "words"] * 50_000, generator, DRIVERS)
     assert torch.equal(bare["speech"], bare["pose"]) and not bare["speech"][1::2].any()
     assert bare["speech"][::2].float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert not bare["reference"].any()
+    bare = Dropout(0, 0, 0, 0, 0.5).draw(["", "words"] * 50, generator, (*DRIVERS, "reference"))
+    assert bare["pose"].any() and torch.equal(bare["reference"], bare["pose"])
 
 
 def test_what_is_left_out_is_zero_in_its_rows_only():

@@ -59,10 +59,26 @@ def test_body_and_face_follow_different_people(tiny, fed, tmp_path):
     assert "pose_mask" not in fed(pose=body) and "expression" not in fed(pose=body)
 
 
-def test_guidance_goes_against_nothing_that_drives(fed, tmp_path):
-    feed = fed(pose=pose_file(tmp_path / "a.json"), expression=pose_file(tmp_path / "b.json"), negative=True)
+@pytest.mark.parametrize("nobody", [False, True])
+def test_guidance_goes_against_nothing_that_drives(tiny, options, tmp_path, nobody):
+    """And, of weights that say so, against nobody in particular; a frame that is given stays given."""
+    config = replace(CONFIG, guide_reference=nobody)
+    options["weights"] = weights(tiny, tmp_path / "b.safetensors", config)
+    both = {"pose": pose_file(tmp_path / "a.json"), "expression": pose_file(tmp_path / "b.json")}
+
+    def encoded(negative):
+        cond = tiny.condition()
+        cond.negative = negative
+        Avatar(**options, **both, hold=True).encode(tiny.request, cond)
+        return cond
+
+    cond, feed = encoded(True), encoded(True).feeds["avatar"]
     assert not feed["pose"].any() and not feed["expression"]["features"].any()
-    assert (feed["pose_mask"] == 1).all() and feed["reference"].any()
+    assert (feed["pose_mask"] == 1).all()
+    assert feed["reference"].any() == cond.contexts[0].latents.any() == (not nobody)
+    driven = encoded(False)
+    assert driven.feeds["avatar"]["reference"].any() and driven.contexts[0].latents.any()
+    assert torch.equal(cond.pins[0].latent, driven.pins[0].latent)
 
 
 def test_a_whole_clip(tiny, options, tmp_path, talk):

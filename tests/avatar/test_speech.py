@@ -266,3 +266,32 @@ def test_features_of_another_whisper_are_one_line(tiny):
     with pytest.raises(UsageError, match=r"7 layers of 512.*5 of 384"):
         reader(feed)
     assert speech.WINDOW == 10
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_which_frame_of_four_a_sound_is_in(tiny, ordered):
+    """Without `ordered` the patches of a latent frame can't tell in which of its pixel frames a sound is."""
+    import copy
+
+    from hy_avatar import network
+    from hy_core.flow.denoise import Denoiser
+    from hy_core.testing.tiny import randomised
+
+    own = network.Speech(layers=1, channels=4, hidden=8, tokens=2, inner=16, every=1, ordered=ordered)
+    dit = copy.deepcopy(tiny.dit)
+    network.extend(dit, "avatar", network.AvatarConfig(speech=own, controls=0, reference="none"))
+    randomised(dit.double_blocks[0].after, 1)
+    sound = torch.randn(10, 1, 4, generator=torch.Generator().manual_seed(0))
+
+    def drawn(at):
+        features = torch.zeros(1, 1, 9, 10, 1, 4)
+        features[0, 0, at] = sound
+        cond = tiny.condition()
+        tokens = cond.grid[0] * cond.grid[1]
+        speech = {"features": features, "mask": torch.ones(1, 1, 3, tokens, 1)}
+        cond.feed("avatar", {"frames": 3, "speech": speech})
+        with torch.no_grad():
+            return Denoiser(dit, cond)(tiny.latents(), 0.6)
+
+    assert not torch.allclose(drawn(2), drawn(6), atol=1e-5)  # another latent frame
+    assert torch.allclose(drawn(2), drawn(3), atol=1e-5) != ordered

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hy_avatar.adapters import Adapters, Attend, Bottleneck
 from hy_avatar.controls import Controls
 
-ASKED = ("area", "hold", "confine")
+ASKED = ("area", "hold", "confine", "guide_reference")
 """Fields of `AvatarConfig` that no weight depends on: what a run is asked for where nobody says otherwise."""
 GROUP = 4
 """Pixel frames of a latent frame; the first latent frame is the first pixel frame alone."""
@@ -33,6 +33,8 @@ class Speech:
 
     The defaults are the released model's: 10 steps of Whisper tiny's 5 hidden states of 384, one head of 1024.
     `encoder` "mel" hears plain mel bands in their place (one layer, a channel for each): it needs no weights.
+    `ordered` tells the four pixel frames of a latent frame apart. At 25 frames a second their windows overlap, so that
+    each says what its neighbours are; at 8 they don't, and without it nothing says which of the four is the first.
     """
 
     window: int = 10
@@ -45,13 +47,15 @@ class Speech:
     every: int = 2  # double blocks
     every_single: int = 0  # none of the single ones
     encoder: str = "whisper"
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
 class Expression:
     """Expression: a latent of `features` numbers a pixel frame becomes `tokens` tokens of a latent frame.
 
-    `extractor` is what the latents come from: "points" of the face, or a trained "codec" (see `expression_extract`).
+    `extractor` is what the latents come from: "points" of the face, or a trained "codec" (see `expression_extract`);
+    `ordered` as for `Speech`.
     """
 
     features: int = 128
@@ -62,6 +66,7 @@ class Expression:
     every_double: int = 2
     every_single: int = 4
     extractor: str = "points"
+    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ class AvatarConfig:
     `controls` is how many numbers each motion takes.
 
     The rest says how a run is asked for, where nobody says otherwise: `area` are the sides of the mask in those of the
-    face, `hold` begins a clip with the picture itself, `confine` lets speech and expression change the face alone.
+    face, `hold` begins a clip with the picture itself, `confine` lets speech and expression change the face alone, and
+    with `guide_reference` guidance is for the reference too: its other side shows nobody in particular.
     """
 
     speech: Speech | None = None
@@ -94,6 +100,7 @@ class AvatarConfig:
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
     hold: bool = False
     confine: bool = False
+    guide_reference: bool = False
 
     def __post_init__(self) -> None:
         if self.reference not in ("add", "channel", "none"):
@@ -104,6 +111,11 @@ class AvatarConfig:
             raise UsageError(f"unknown encoder of speech {self.speech.encoder!r}", "use whisper or mel")
         if self.expression and self.expression.extractor not in ("points", "codec"):
             raise UsageError(f"unknown extractor {self.expression.extractor!r}", "use points or codec")
+
+    @property
+    def guided(self) -> tuple[str, ...]:
+        """The conditions that guidance is for: its other side is without them."""
+        return ("speech", "expression", "pose", *(["reference"] if self.guide_reference else []))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, with plain JSON types only."""
@@ -162,12 +174,14 @@ class ExpressionEncoder(nn.Module):
         self.keys = Linear(config.hidden, 2 * config.hidden)
         self.write = Linear(config.hidden, width)
         self.norm = nn.LayerNorm(width)
+        self.order = order(config.hidden) if config.ordered else None
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.read(latents.to(self.read.weight)).mT
         for layer in self.time:
             x = x + F.silu(layer(x))
-        k, v = self.keys(grouped(x.mT.unsqueeze(2))).chunk(2, dim=-1)  # [B,F,4,hidden]
+        frames = grouped(x.mT.unsqueeze(2))  # [B,F,4,hidden]
+        k, v = self.keys(frames if self.order is None else frames + self.order).chunk(2, dim=-1)
         read = F.scaled_dot_product_attention(self.queries.to(k).expand(*k.shape[:2], -1, -1), k, v)
         return self.norm(self.write(read + self.queries.to(k)))
 
@@ -181,19 +195,28 @@ def grouped(tokens: Tensor) -> Tensor:
     return torch.cat((first, tokens), 1).unflatten(1, (-1, GROUP)).flatten(2, 3)
 
 
+def order(width: int) -> nn.Parameter:
+    """What is added to each of the four pixel frames of a latent frame, [4, width], to tell them apart."""
+    return nn.Parameter(torch.randn(GROUP, width) * 0.3)  # beside tokens of size 1: the frames differ at once
+
+
 class Reader(nn.Module):
     """Turns the feed into what the other modules read, once per run: the drivers' features into tokens."""
 
     def __init__(self, config: AvatarConfig, width: int) -> None:
         super().__init__()
         self.audio_proj = SpeechProjection(config.speech, width) if config.speech else None
+        self.order = order(width) if config.speech and config.speech.ordered else None
         self.expression = ExpressionEncoder(config.expression, width) if config.expression else None
 
     def forward(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         feed = dict(feed)
         if self.audio_proj is not None and "speech" in feed:
             features = feed["speech"]["features"]  # [B,K,P,window,layers,channels]
-            tokens = grouped(self.audio_proj(features).flatten(0, 1)).unflatten(0, features.shape[:2])
+            tokens = grouped(self.audio_proj(features).flatten(0, 1))
+            if self.order is not None:
+                tokens = tokens + self.order.repeat_interleave(tokens.shape[2] // GROUP, 0)
+            tokens = tokens.unflatten(0, features.shape[:2])
             feed["speech"] = {**feed["speech"], "tokens": tokens}
         if self.expression is not None and "expression" in feed:
             latents = feed["expression"]["features"]  # [B,K,P,features]

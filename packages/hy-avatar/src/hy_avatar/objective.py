@@ -30,8 +30,9 @@ def loss_weights(
 class Dropout:
     """How often each condition is left out of a row, each by itself.
 
-    Of the rows whose prompt is left out (which the recipe says), the share `everything` loses all conditions but the
-    reference, as guidance has it. Leaving out means zeros: features of silence, no expression, no pose, no reference.
+    Of the rows whose prompt is left out (which the recipe says), the share `everything` loses all conditions that
+    guidance is for, as its other side does. Leaving out means zeros: features of silence, no expression, no pose, no
+    reference.
     """
 
     speech: float = 0.1
@@ -40,14 +41,16 @@ class Dropout:
     reference: float = 0.05
     everything: float = 0.5
 
-    def draw(self, prompts: Sequence[str], generator: torch.Generator) -> dict[str, Tensor]:
-        """Which rows lose what: bool [rows] for each condition."""
+    def draw(
+        self, prompts: Sequence[str], generator: torch.Generator, guided: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Which rows lose what: bool [rows] for each condition. `guided` are those that guidance is for."""
         names = [one.name for one in fields(self) if one.name != "everything"]
         chance = torch.rand(len(names) + 1, len(prompts), generator=generator, device=generator.device)
         wordless = torch.tensor([not prompt for prompt in prompts], device=generator.device)
         bare = wordless & (chance[-1] < self.everything)
         return {
-            name: (row < getattr(self, name)) | (bare & (name != "reference"))
+            name: (row < getattr(self, name)) | (bare & (name in guided))
             for name, row in zip(names, chance[:-1], strict=True)
         }
 
@@ -80,8 +83,6 @@ def rows_of(rows: Tensor, value: Tensor) -> Tensor:
     return rows.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))
 
 
-def undriven(
-    feed: Mapping[str, Any], drivers: Sequence[str] = ("speech", "expression", "pose")
-) -> dict[str, Any]:
-    """The feed without drivers, in the same form: who it is stays. Of all of them it is guidance's other side."""
-    return left_out(feed, dict.fromkeys(drivers, torch.ones(1, dtype=torch.bool)))
+def undriven(feed: Mapping[str, Any], conditions: Sequence[str]) -> dict[str, Any]:
+    """The feed without some conditions, in the same form: without all that guidance is for it is its other side."""
+    return left_out(feed, dict.fromkeys(conditions, torch.ones(1, dtype=torch.bool)))

@@ -269,19 +269,22 @@ class Avatar(Conditioner):
 
         options, config = self.options, self.config(cond.folder)
         drivers, faces = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
-        cond.add_context(self.name, drivers["reference"][:, :, :1], [-1], "video")
+        as_released = self.as_released(cond.folder)
+        feed = drivers | controls.feed(options.head, options.lively, request.fps, config.controls)
+        if cond.negative and not as_released:
+            feed = undriven(feed, config.guided)
+        cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         if config.hold if options.hold is None else options.hold:
             cond.pin(self.name, [0], drivers["reference"][:, :, :1])
-        feed = drivers | controls.feed(options.head, options.lively, request.fps, config.controls)
         confine = config.confine if options.confine is None else options.confine
         if confine and faces is not None and not cond.negative:
             cond.confine(self.name, faces, undriven(feed, ("speech", "expression")))
-        if self.as_released(cond.folder):
+        if as_released:
             released.feed(cond, self.name, feed, request.cfg, options.cache)
         else:
             from hy_avatar.network import part
 
-            cond.feed(self.name, undriven(feed) if cond.negative else feed, part)
+            cond.feed(self.name, feed, part)
             if not cond.negative:
                 cond.sample(self.name, windows=released.WINDOWS)
         if options.look != "off":

@@ -137,7 +137,7 @@ class Teacher:
         if torch.rand(1, generator=generator, device=generator.device).item() < self.settings.hold:
             feed["reference"] = made["first"]
             cond.pin(self.name, [0], batch["latents"][:, :, :1])
-        feed = left_out(feed, self.dropout.draw(batch["prompts"], generator))
+        feed = left_out(feed, self.dropout.draw(batch["prompts"], generator, self.config.guided))
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         cond.feed(self.name, feed, part)
         weights = loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips)
