@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from avatar.driven import CONFIG, actor, drivers, pose_file, weights
-from hy_avatar import driving, network, pose
+from hy_avatar import driving, network, pose, presence
 from hy_avatar.expression_extract import against_calm
 from hy_avatar.network import AvatarConfig
 from hy_avatar.plugin import Avatar
@@ -79,6 +79,31 @@ def test_guidance_goes_against_nothing_that_drives(tiny, options, tmp_path, nobo
     driven = encoded(False)
     assert driven.feeds["avatar"]["reference"].any() and driven.contexts[0].latents.any()
     assert torch.equal(cond.pins[0].latent, driven.pins[0].latent)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "asked"),
+    [
+        ("silence", None, 0),
+        ("auto", None, 1),
+        ("silence", "auto", 1),
+        ("auto", "silence", 0),
+        ("auto", "off", 0),
+    ],
+)
+def test_what_keeps_a_mouth_shut(tiny, options, tmp_path, talk, monkeypatch, own, given, asked):
+    """What the weights say, unless the run says something else: a detector of speech, or loudness."""
+    count = []
+    monkeypatch.setattr(presence, "available", lambda: True)
+    monkeypatch.setattr(presence, "detector", lambda: count.append(1))
+    options["weights"] = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, hush=own))
+    Avatar(**options, speech=[talk], hush=given).encode(tiny.request, tiny.condition())
+    assert len(count) == asked
+
+
+def test_a_way_to_keep_a_mouth_shut_that_isnt_there():
+    with pytest.raises(UsageError, match="unknown hush 'music'"):
+        AvatarConfig(hush="music")
 
 
 def test_a_whole_clip(tiny, options, tmp_path, talk):

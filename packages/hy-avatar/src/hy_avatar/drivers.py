@@ -100,11 +100,12 @@ class Drivers:
         ears = listener(
             self.config.speech, options.whisper or (cond.folder / WHISPER if cond.folder else None)
         )
+        hush = options.hush or self.config.hush
         heard = []
         for path in options.speech:
             track = features(stream_sound(path, sound.RATE), ears, span)
-            if options.hush != "off":
-                session = presence.detector() if options.hush == "auto" and presence.available() else None
+            if hush != "off":
+                session = presence.detector() if hush == "auto" and presence.available() else None
                 end = math.ceil(((span.start + span.count) / span.fps + 1) * sound.RATE)
                 said = presence.spoken(sound.until(stream_sound(path, sound.RATE), end), session)
                 quiet = ~presence.at_frames(said, span.count, span.fps, span.start)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hy_avatar.adapters import Adapters, Attend, Bottleneck
 from hy_avatar.controls import Controls
 
-ASKED = ("area", "hold", "confine", "guide_reference")
+ASKED = ("area", "hold", "confine", "guide_reference", "hush")
 """Fields of `AvatarConfig` that no weight depends on: what a run is asked for where nobody says otherwise."""
 GROUP = 4
 """Pixel frames of a latent frame; the first latent frame is the first pixel frame alone."""
@@ -88,7 +88,8 @@ class AvatarConfig:
 
     The rest says how a run is asked for, where nobody says otherwise: `area` are the sides of the mask in those of the
     face, `hold` begins a clip with the picture itself, `confine` lets speech and expression change the face alone, and
-    with `guide_reference` guidance is for the reference too: its other side shows nobody in particular.
+    with `guide_reference` guidance is for the reference too: its other side shows nobody in particular. `hush` says
+    what keeps a mouth shut (see `presence`): what isn't speech ("auto"), silence alone ("silence"), or nothing ("off").
     """
 
     speech: Speech | None = None
@@ -101,6 +102,7 @@ class AvatarConfig:
     hold: bool = False
     confine: bool = False
     guide_reference: bool = False
+    hush: str = "auto"
 
     def __post_init__(self) -> None:
         if self.reference not in ("add", "channel", "none"):
@@ -109,6 +111,8 @@ class AvatarConfig:
             raise UsageError(f"unknown pose {self.pose!r}", "use guided, paper or none")
         if self.speech and self.speech.encoder not in ("whisper", "mel"):
             raise UsageError(f"unknown encoder of speech {self.speech.encoder!r}", "use whisper or mel")
+        if self.hush not in ("auto", "silence", "off"):
+            raise UsageError(f"unknown hush {self.hush!r}", "use auto, silence or off")
         if self.expression and self.expression.extractor not in ("points", "codec"):
             raise UsageError(f"unknown extractor {self.expression.extractor!r}", "use points or codec")
 

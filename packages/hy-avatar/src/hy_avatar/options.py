@@ -69,9 +69,10 @@ class Options:
         metavar="DIR",
         help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
     )
-    hush: Literal["auto", "silence", "off"] = option(
-        "auto",
-        help="Keep the mouth shut in silence and, with silero-vad, in music; silence: by loudness only.",
+    hush: Literal["auto", "silence", "off"] | None = option(
+        None,
+        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or by loudness only (silence); "
+        "as the weights say if not given.",
     )
     hold: bool | None = option(
         None,
