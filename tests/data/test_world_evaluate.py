@@ -30,7 +30,7 @@ def run(tiny, monkeypatch):
     return run
 
 
-def test_every_attribute_comes_with_chance_and_real_renders(run):
+def test_every_attribute_comes_with_chance_and_real_renders(run, tiny):
     result = run(*SMALL, "--json")
     summary = json.loads(result.stdout)
     assert [group["group"] for group in summary["groups"]] == ["combinations", "wordings"]
@@ -43,6 +43,11 @@ def test_every_attribute_comes_with_chance_and_real_renders(run):
         *("colour", "shape", "size", "motion", "background", "alone", "all")
     }
     assert "making clips" in result.stderr
+    assert {name: summary[name] for name in ("steps", "cfg", "sampler", "shift")} == {
+        **{"steps": 1, "cfg": tiny.model.defaults.cfg},
+        **{"sampler": tiny.model.defaults.sampler, "shift": tiny.model.defaults.shift},
+    }
+    assert json.loads(run(*SMALL, "--cfg", "2.5", "--json").stdout)["cfg"] == 2.5
 
 
 def test_a_table_is_printed(run):

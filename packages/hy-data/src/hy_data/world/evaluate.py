@@ -17,6 +17,7 @@ from hy_data.world.tasks import TASKS, Advance, Asked, conditioner, plugin_optio
 from hy_data.world.text_to_video import GROUPS
 
 if TYPE_CHECKING:
+    from hy_core.models import Model
     from hy_core.vae import VAE
 
 
@@ -147,6 +148,7 @@ def command(
     said = plugin_options(kind, options) if kind else {}
     renders = work.renders and not generated
     started = time.perf_counter()
+    loaded = None
     with _progress() as (say, expect, advance):
         if codec:
             from hy_data.world.codec import evaluate_codec
@@ -161,7 +163,7 @@ def command(
 
             if not renders:
                 say(f"loading {model}")
-            loaded = None if renders else models.load(model, device, dtype)
+                loaded = models.load(model, device, dtype)
             chosen = groups or work.groups
             asked = Asked(
                 loaded,
@@ -193,7 +195,8 @@ def command(
             media.write(gif, sheet.mosaic(reports), FPS)
     summary = {
         "model": None if renders else str(vae or model),
-        **({} if codec else {"task": task, "steps": steps, "cfg": cfg}),
+        **({} if codec else {"task": task}),
+        **(_sampling(loaded, steps, cfg) if loaded else {}),
         **({"plugin": plugin or work.plugin, "options": list(options)} if work.plugin else {}),
         **scene,
         "seed": seed,
@@ -205,6 +208,17 @@ def command(
         return
     for report in reports:
         report.show()
+
+
+def _sampling(model: Model, steps: int, cfg: float | None) -> dict[str, Any]:
+    """How clips were sampled: what the command line says, and else what the model does."""
+    own = model.defaults
+    return {
+        "steps": steps,
+        "cfg": own.cfg if cfg is None else cfg,
+        "sampler": own.sampler,
+        "shift": own.shift,
+    }
 
 
 def _load_vae(model: str, path: Path | None, device: str, dtype: str) -> VAE:
