@@ -133,8 +133,16 @@ def test_a_killed_run_goes_on(tmp_path):
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 40
 
 
-def test_the_log_is_a_table(tmp_path):
+def test_the_log_is_a_table_for_each_part_of_a_run(tmp_path):
+    def rows(name):
+        with open(tmp_path / name / "metrics.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
     run(*vae(tmp_path, steps=12), quiet=True)
-    with open(tmp_path / "log" / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows and float(rows[0]["loss"]) > 0
+    first = rows("log")
+    assert first and float(first[0]["loss"]) > 0
+    run(*vae(tmp_path, steps=24), quiet=True)
+    assert rows("log") == first and int(rows("log-2")[0]["step"]) > int(first[-1]["step"])
+    (tmp_path / "last.ckpt").unlink()
+    run(*vae(tmp_path, steps=12), quiet=True)
+    assert rows("log") == first  # from the beginning again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -76,7 +77,7 @@ def run(
             ModelCheckpoint(train_time_interval=timedelta(minutes=recipe.save_minutes), **keep),
             *([_Measure(recipe.eval_every)] if recipe.eval_every else []),
         ],
-        logger=CSVLogger(folder, name="", version="log"),
+        logger=CSVLogger(folder, name="", version=_log(folder)),
         log_every_n_steps=10,
         enable_progress_bar=not quiet,
         enable_model_summary=False,
@@ -98,6 +99,14 @@ def run(
         objective.export(folder / "export")
     _write(folder / "report.json", report)
     return report
+
+
+def _log(folder: Path) -> str:
+    """Where this part of a run logs: one that goes on doesn't write over what it has said before."""
+    if not (folder / LAST).exists():
+        return "log"
+    names = ("log" if number == 1 else f"log-{number}" for number in itertools.count(1))
+    return next(name for name in names if not (folder / name / "metrics.csv").exists())
 
 
 def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
