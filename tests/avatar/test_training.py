@@ -141,6 +141,7 @@ def test_drivers_of_a_batch(given):
         ({"pose": -1}, "'pose' = -1 is no share"),
         ({"pose": "often"}, "'pose' = 'often' is no share"),
         ({"pose": 0}, "all shares are 0"),
+        ("pose", "drivers = 'pose' is no table"),
     ],
 )
 def test_drivers_that_arent_there(shares, message):

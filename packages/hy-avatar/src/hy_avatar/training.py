@@ -141,9 +141,8 @@ class Teacher:
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         cond.feed(self.name, feed, part)
         weights = loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips)
-        cond.weigh(
-            weights / weights.mean((2, 3, 4), keepdim=True)
-        )  # a close-up counts no more than a whole body
+        # A close-up counts no more than a whole body.
+        cond.weigh(weights / weights.mean((2, 3, 4), keepdim=True))
 
     def driven(self, generator: torch.Generator) -> Sequence[str]:
         """Draw which drivers a batch has; what it hasn't isn't in its feed at all."""
@@ -283,6 +282,8 @@ def choices(config: AvatarConfig, shares: Mapping[str, float]) -> dict[tuple[str
     there = {"speech": config.speech, "expression": config.expression, "pose": config.pose != "none"}
     known = tuple(name for name, one in there.items() if one)
     where = "[conditioning.avatar]: drivers"
+    if not isinstance(shares, Mapping):
+        raise UsageError(f"{where} = {shares!r} is no table", "give shares, as { speech = 3, pose = 1 }")
     for names, share in shares.items():
         if strange := sorted(set(names.split()) - set(known)):
             raise UsageError(
