@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from hy_data.world.render import backdrop, coverage
-from hy_data.world.scene import BACKGROUNDS, COLOURS, EXTENT, SHAPES, Scene
+from hy_data.world.scene import BACKGROUNDS, COLOURS, EXTENT, GROW, HOP, MOVE, SHAPES, TURN, Scene
 
 NONE = "none"  # the attribute of a thing that isn't there
 
@@ -25,7 +25,7 @@ _FOREGROUND = 40.0  # least distance of a thing's pixel from the background, of 
 _UNLIKE = 75.0  # a pixel this far from all mixes of a colour and the background isn't of that colour
 _PIXELS = 1500  # as many are enough to tell the colours
 _SIZE_LIMIT = 9.75 / 64  # between the largest small and the smallest large radius, by ratio
-_WEAKEST = {"move": 17 / 64, "hop": 13 / 64, "scale": math.log(1.6), "turn": math.radians(110)}
+_WEAKEST = {"move": MOVE[0], "hop": HOP[0], "scale": math.log(GROW[0]), "turn": TURN[0]}
 _FITS = 0.7  # least overlap to call a blob a shape; codecs at 28 dB keep more than 0.85
 _ANSWER = 0.5  # of the weakest motion: below it a thing is still
 _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}

@@ -38,10 +38,13 @@ FRAMES, FPS = 17, 8.0
 # large.
 EXTENT = {"circle": 1.0, "square": 1.22, "triangle": 1.35, "star": 1.42}
 _EDGE = 1.5 / 64  # smallest gap between a thing and the edge of the frame
-_MOVE = (17 / 64, 26 / 64)  # length of a move
-_HOP = (13 / 64, 19 / 64)  # height of a bounce
-_GROW = (1.6, 1.7)
-_TURN = (math.radians(110), math.radians(180))
+# How strong a motion is over a clip, from the weakest to the strongest.
+MOVE = (17 / 64, 26 / 64)  # length of a move
+HOP = (13 / 64, 19 / 64)  # height of a bounce
+GROW = (1.6, 1.7)  # last radius / first radius, or the other way round
+# Four frames of it are far from half of any shape's symmetry (36 degrees for a star), where the codec's latent frame
+# couldn't tell which way it went.
+TURN = (math.radians(60), math.radians(90))
 
 
 @dataclass(frozen=True)
@@ -156,20 +159,20 @@ def _place(
     radius = rng.uniform(*SIZES[size])
     move, scale, turn, hop, hops = (0.0, 0.0), 1.0, 0.0, 0.0, 0
     if motion in ("grow", "shrink"):
-        scale = rng.uniform(*_GROW)
+        scale = rng.uniform(*GROW)
         scale = scale if motion == "grow" else 1 / scale
     margin = radius * EXTENT[shape] * max(scale, 1) + _EDGE
     free = (frame[0] - 2 * margin, frame[1] - 2 * margin)
     if motion in ("right", "left"):
-        way = rng.uniform(_MOVE[0], min(_MOVE[1], free[0]))
+        way = rng.uniform(MOVE[0], min(MOVE[1], free[0]))
         move = (way if motion == "right" else -way, 0.0)
     elif motion in ("up", "down"):
-        way = rng.uniform(_MOVE[0], min(_MOVE[1], free[1]))
+        way = rng.uniform(MOVE[0], min(MOVE[1], free[1]))
         move = (0.0, way if motion == "down" else -way)
     elif motion == "bounce":
-        hop, hops = rng.uniform(_HOP[0], min(_HOP[1], free[1])), 2
+        hop, hops = rng.uniform(HOP[0], min(HOP[1], free[1])), 2
     elif motion == "spin":
-        turn = rng.uniform(*_TURN)
+        turn = rng.uniform(*TURN)
     x = rng.uniform(margin + max(-move[0], 0), frame[0] - margin - max(move[0], 0))
     y = rng.uniform(margin + max(-move[1], 0), frame[1] - margin - max(move[1], 0) - hop)
     return Thing(colour, shape, size, motion, x, y, radius, move, scale, turn, hop, hops)
