@@ -55,7 +55,7 @@ def test_no_spin_is_so_fast_that_a_latent_frame_hides_its_way():
     scenes = [sample_scene(rng, "all", objects=1, often={"spin": 20}) for _ in range(200)]
     turns = [np.degrees(np.diff(scene.tracks()[0].angle[::4])) for scene in scenes]
     fastest = max(turn.max() for turn in turns)
-    assert 20 < fastest < 36  # half of a star's symmetry, the least of any shape's
+    assert 15 < fastest < 36  # half of a star's symmetry, the least of any shape's
 
 
 def test_impacts_are_where_a_bouncing_thing_is_lowest():

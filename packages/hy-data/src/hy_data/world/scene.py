@@ -44,7 +44,7 @@ HOP = (13 / 64, 19 / 64)  # height of a bounce
 GROW = (1.6, 1.7)  # last radius / first radius, or the other way round
 # Four frames of it are far from half of any shape's symmetry (36 degrees for a star), where the codec's latent frame
 # couldn't tell which way it went.
-TURN = (math.radians(60), math.radians(90))
+TURN = (math.radians(60), math.radians(66))
 
 
 @dataclass(frozen=True)
