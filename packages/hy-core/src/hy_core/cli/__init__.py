@@ -53,7 +53,7 @@ cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (docs/errors.md)."""
+    """Run the command line and exit with its code (docs/reference/errors.md)."""
     signal.signal(signal.SIGTERM, interrupted)
     code = run(arguments)
     try:
