@@ -40,7 +40,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointFormat:
     """A DiT's checkpoint: how it names its parameters, and the prefix that all of them carry."""
 
     table: Table
@@ -53,12 +53,12 @@ class Layout:
         }
 
 
-def detect(shapes: Shapes) -> Layout:
+def detect(shapes: Shapes) -> CheckpointFormat:
     """Tell the layout of a DiT's checkpoint. HyError if it is none, saying what it looks like instead."""
     for prefix in PREFIXES:
         for table, marker in _MARKERS:
             if prefix + marker in shapes:
-                return Layout(table, prefix)
+                return CheckpointFormat(table, prefix)
     looks = next((what for part, what in _OTHERS if any(part in key for key in shapes)), None)
     some = ", ".join(sorted(shapes)[:3]) or "nothing"
     raise HyError(

@@ -17,7 +17,7 @@ from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
 from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import fp8
-from hy_core.weights.detect import Layout, detect, dit_config, vae_config
+from hy_core.weights.detect import CheckpointFormat, detect, dit_config, vae_config
 from hy_core.weights.files import find, load_state, metadata
 from hy_core.weights.strict import fill
 
@@ -59,7 +59,7 @@ def read_dit_config(path: str | Path) -> DiTConfig:
     return _dit_config(path, layout.strip(state), layout)
 
 
-def _dit_config(path: Path, state: Mapping[str, Tensor], layout: Layout) -> DiTConfig:
+def _dit_config(path: Path, state: Mapping[str, Tensor], layout: CheckpointFormat) -> DiTConfig:
     return _written(path, "dit", DiTConfig.from_dict) or dit_config(_shapes(state), layout.table)
 
 
