@@ -61,3 +61,10 @@ def test_an_error_of_ours_in_the_module_passes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingError, match="^no weights$"):
         import_target("ours:x")
+
+
+def test_short_names_are_accepted_and_listed():
+    assert import_target("tau", "constant", {"tau": "math:tau"}) > 6
+    with pytest.raises(UsageError, match="^constant: 'pi' is not module:attribute$") as caught:
+        import_target("pi", "constant", {"tau": "math:tau"})
+    assert caught.value.hint == "use tau, or module:attribute"

@@ -33,7 +33,7 @@ DETECTORS: dict[str, str] = {"mediapipe": "hy_avatar.faces_mediapipe:MediaPipeFa
 
 def detector(name: str = "mediapipe") -> FaceDetector:
     """Make a detector by its name in `DETECTORS`, or by "module:attribute" (called without arguments)."""
-    make: Callable[[], FaceDetector] = import_target(DETECTORS.get(name, name), f"face detector {name!r}")
+    make: Callable[[], FaceDetector] = import_target(name, f"face detector {name!r}", DETECTORS)
     return make()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from hy_core.errors import HyError, MissingError, UsageError
@@ -16,15 +17,19 @@ def is_target(text: object) -> bool:
     return len(parts) == 2 and all(word.isidentifier() for part in parts for word in part.split("."))
 
 
-def import_target(target: str, label: str = "") -> Any:
+def import_target(target: str, label: str = "", known: Mapping[str, str] | None = None) -> Any:
     """Import "module:attribute" and return the object.
 
-    `label` begins the error: the option, recipe key or plugin that named the target. UsageError if `target` has another
+    `label` begins the error: the option, recipe key or plugin that named the target. `known` maps short names, accepted
+    as well, to targets. UsageError if `target` has another
     form or the module lacks the attribute; MissingError if the module isn't installed or fails while it is imported.
     """
     start = f"{label}: " if label else ""
+    if known and target in known:
+        target = known[target]
     if not is_target(target):
-        raise UsageError(f"{start}{target!r} is not module:attribute", "such as my_package.judges:score")
+        hint = f"use {', '.join(known)}, or module:attribute" if known else "such as my_package.judges:score"
+        raise UsageError(f"{start}{target!r} is not module:attribute", hint)
     module, _, attribute = target.partition(":")
     try:
         found: Any = importlib.import_module(module)

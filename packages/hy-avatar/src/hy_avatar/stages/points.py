@@ -64,7 +64,7 @@ class FacePoints(Keeping):
 
 def plugged_landmarker(target: str) -> Any:
     """A new landmarker, by its name or "module:attribute"."""
-    return import_target(LANDMARKERS.get(target, target), "landmarker")()
+    return import_target(target, "landmarker", LANDMARKERS)()
 
 
 def load_points(path: Path | str) -> tuple[np.ndarray, float]:

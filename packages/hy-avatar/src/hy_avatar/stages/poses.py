@@ -49,7 +49,7 @@ class PersonPose(Keeping):
 
             finder = pose_detector(options.dwpose)
         else:
-            finder = import_target(DETECTORS.get(options.detector, options.detector), "detector")()
+            finder = import_target(options.detector, "detector", DETECTORS)()
         if not hasattr(finder, "detect"):
             raise UsageError(f"{options.detector} is no pose detector")
         track = pose.extract(footage.frames(), finder, footage.fps, str(footage.path))
