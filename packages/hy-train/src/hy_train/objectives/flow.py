@@ -18,6 +18,7 @@ from hy_core.conditioner import Conditioner
 from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
 from hy_core.errors import UsageError
+from hy_core.files import write_json
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
@@ -25,12 +26,12 @@ from hy_core.objective import Objective, seeded
 from hy_core.plugins import Plugins
 from hy_core.tables import from_table
 from hy_core.text import TextEncoder
-from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
+from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights, save_safetensors
 from torch import Tensor
 
 from hy_train.align import NAME, Align, attach, find_teacher, taught
 from hy_train.latents import Bucket, Latents
-from hy_train.objectives.vae import read_vae, save_atomic, write_atomic
+from hy_train.objectives.vae import read_vae
 from hy_train.recipe import Recipe
 from hy_train.source import WORLD, sources
 
@@ -288,7 +289,7 @@ class FlowObjective(Objective):
         folder.mkdir(parents=True, exist_ok=True)
         own = {k: v for k, v in self.model.state_dict().items() if port_owner(k) is None}
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in own.items()}
-        save_atomic(state, folder / "dit.safetensors")
+        save_safetensors(folder / "dit.safetensors", state)
         for name in self.notes.keys() & {port_owner(k) for k in self.model.state_dict()}:
             save_port_weights(self.model, name, folder / f"{name}.safetensors", self.notes[name])
         config = {**source.config, "name": self.recipe.name, "dit": self.config.to_json()}
@@ -300,4 +301,4 @@ class FlowObjective(Objective):
             shutil.copyfile(source.vae, folder / "vae.safetensors")
         for part in ("llm", "clip"):
             shutil.copytree(source.folder / part, folder / part, dirs_exist_ok=True)
-        write_atomic(folder / "config.json", config)
+        write_json(folder / "config.json", config)
