@@ -62,8 +62,8 @@ def register_presets(register):
 
 
 @hookimpl
-def register_key_maps(register):
-    CALLS.append("register_key_maps")
+def register_commands(register):
+    CALLS.append("register_commands")
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hy_core import options as opts
 from hy_core.errors import ConflictError, UsageError
-from hy_core.trace import traced, tracing
+from hy_core.guard import guarded_method
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +78,9 @@ class Conditioner:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:  # until it is registered
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        for call in LIFECYCLE:
+            if inspect.isfunction(method := cls.__dict__.get(call)):
+                setattr(cls, call, guarded_method(call, method))
 
     def __init__(self, options: Any = None, /, **values: Any) -> None:
         """Take an `Options` instance, or its fields as keywords; UsageError names the flag of a wrong one."""
@@ -85,9 +89,6 @@ class Conditioner:
         elif values or not isinstance(options, self.Options):
             raise TypeError(f"{type(self).__name__} takes one {self.Options.__qualname__}, or keywords")
         self.options = options
-        if tracing():
-            for method in LIFECYCLE:
-                setattr(self, method, traced(self.name, method, getattr(self, method)))
 
     def error(self, option: str, message: str) -> UsageError:
         """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""
