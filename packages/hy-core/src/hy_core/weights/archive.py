@@ -74,7 +74,7 @@ class Archive:
         if span.start % record.dtype.itemsize:
             part = part.clone()
         empty = torch.empty(0, dtype=record.dtype)
-        return empty.set_(part, record.offset, record.shape, record.stride)  # type: ignore[call-overload,no-any-return]
+        return empty.set_(part, record.offset, record.shape, record.stride)
 
     def verify(self, records: Iterable[TensorRecord]) -> None:
         """Compare the checksums of these tensors' values; raises ArchiveError. Reads all of them once."""
@@ -99,7 +99,9 @@ class Archive:
     def _mapped(self) -> torch.UntypedStorage:
         if self._bytes is None:
             size = self.path.stat().st_size
-            self._bytes = torch.UntypedStorage.from_file(str(self.path), False, size)
+            mapped = torch.UntypedStorage.from_file(str(self.path), False, size)
+            assert isinstance(mapped, torch.UntypedStorage)
+            self._bytes = mapped
         return self._bytes
 
 

@@ -45,7 +45,7 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """How a DiT's checkpoint names its parameters, and the prefix that all of them carry ("" or one that ends in ".")."""
+    """How a DiT's checkpoint names its parameters, and the prefix of all of them ("" or one that ends in ".")."""
 
     table: Table
     prefix: str = ""
@@ -91,6 +91,15 @@ def dit_config(shapes: Shapes, table: Table = OFFICIAL) -> DiTConfig:
     Raises HyError for a head of another size, and for shapes that aren't those of a DiT.
     """
 
+    try:
+        return _dit_config(shapes, table)
+    except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise HyError(
+            f"the shapes aren't those of a HunyuanVideo DiT: {error}", "put its config.json beside it"
+        ) from None
+
+
+def _dit_config(shapes: Shapes, table: Table) -> DiTConfig:
     def shape(key: str) -> tuple[int, ...]:
         source = table.source(key)
         if source is None or any(part not in shapes for part in source.keys):
@@ -130,7 +139,7 @@ def dit_config(shapes: Shapes, table: Table = OFFICIAL) -> DiTConfig:
         depth_single=singles,
         depth_refiner=count("txt_in.individual_token_refiner.blocks.{}.norm1.weight"),
         mlp_ratio=hidden / width,
-        patch=tuple(patch),
+        patch=(patch[0], patch[1], patch[2]),
         rope_dims=_ROPE_DIMS[head_dim],
         text_dim=shape("txt_in.input_embedder.weight")[1],
         pooled_dim=shape("vector_in.in_layer.weight")[1],
@@ -139,10 +148,13 @@ def dit_config(shapes: Shapes, table: Table = OFFICIAL) -> DiTConfig:
 
 
 def vae_config(shapes: Shapes) -> VAEConfig:
-    """Read a VAE's configuration off the shapes of its parameters; norm groups and scaling as published."""
-    channels = []
+    """Derive a VAE's configuration from the shapes of its parameters; norm groups and scaling are the published ones.
+
+    Raises HyError for weights of something else, and for widths that the published norm groups don't divide.
+    """
+    channels: list[int] = []
     while (key := f"encoder.down_blocks.{len(channels)}.resnets.0.conv2.conv.weight") in shapes:
-        channels.append(shapes[key][0])
+        channels.append(shapes[key][0] if shapes[key] else 0)
     if not channels or "post_quant_conv.weight" not in shapes:
         some = ", ".join(sorted(shapes)[:3]) or "nothing"
         raise HyError(f"these weights aren't those of a HunyuanVideo VAE: they have {some}")
@@ -153,11 +165,16 @@ def vae_config(shapes: Shapes) -> VAEConfig:
         raise HyError(
             "a VAE's shapes don't show its norm groups", hint="put its config.json beside the weights"
         )
-    return VAEConfig(
-        in_channels=shapes["encoder.conv_in.conv.weight"][1],
-        out_channels=shapes["decoder.conv_out.conv.weight"][0],
-        latent_channels=shapes["post_quant_conv.weight"][0],
-        channels=tuple(channels),
-        layers=layers,
-        attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
-    )
+    try:
+        return VAEConfig(
+            in_channels=shapes["encoder.conv_in.conv.weight"][1],
+            out_channels=shapes["decoder.conv_out.conv.weight"][0],
+            latent_channels=shapes["post_quant_conv.weight"][0],
+            channels=tuple(channels),
+            layers=layers,
+            attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
+        )
+    except (KeyError, IndexError) as error:
+        raise HyError(
+            f"the shapes aren't those of a HunyuanVideo VAE: {error}", "it isn't complete"
+        ) from None

@@ -40,7 +40,11 @@ _IGNORED = {
     ("datetime", "datetime"),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
     ("pathlib", "Path"),
     ("pathlib", "PosixPath"),
     ("pathlib", "PurePosixPath"),
@@ -49,7 +53,11 @@ _IGNORED = {
     ("torch.serialization", "_get_layout"),
     ("types", "SimpleNamespace"),
     ("_codecs", "encode"),
-    *((module, name) for module in _BUILTINS for name in ("set", "frozenset", "dict", "list", "int", "complex")),
+    *(
+        (module, name)
+        for module in _BUILTINS
+        for name in ("set", "frozenset", "dict", "list", "int", "complex")
+    ),
 }
 _TENSORS = {
     "_rebuild_tensor",
@@ -287,13 +295,24 @@ def _append_item(machine: _Machine, _: Any) -> None:
     machine.append([value])
 
 
+def _pop(machine: _Machine, _: Any) -> None:
+    if machine.stack:
+        machine.stack.pop()
+    else:
+        machine.pop_mark()
+
+
+def _pop_mark(machine: _Machine, _: Any) -> None:
+    machine.pop_mark()
+
+
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_SET": lambda machine, _: machine.stack.append(_Placeholder()),
     "MARK": _Machine.mark,
-    "POP": lambda machine, _: machine.stack.pop() if machine.stack else machine.pop_mark(),
-    "POP_MARK": lambda machine, _: machine.pop_mark(),
+    "POP": _pop,
+    "POP_MARK": _pop_mark,
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     "DICT": lambda machine, _: machine.push_mark(_pairs),
     "LIST": lambda machine, _: machine.push_mark(list),
