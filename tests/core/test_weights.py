@@ -370,7 +370,7 @@ def test_saving_is_whole_or_nothing(tmp_path: Path) -> None:
     state = load_state(path)
     assert torch.equal(state["b"], base.t()) and torch.equal(state["c"], base[1:])
     (tmp_path / "file").write_text("")
-    with pytest.raises(HyError, match="can't write") as caught:
+    with pytest.raises(HyError, match="cannot write") as caught:
         save_safetensors(tmp_path / "file" / "x.safetensors", {"a": base})
     line(caught)
     with pytest.raises(Exception):  # noqa: B017 - whatever is wrong with the tensors, the old file stays

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hy_core import media
 from hy_core.errors import HyError, MissingError
+from hy_core.files import atomic
 from hy_core.stage import Clip, Stage
 
 from hy_avatar.footage import Footage
@@ -46,7 +46,7 @@ class Keeping(Stage):
 
 def write(path: Path, **arrays: Any) -> None:
     """Write arrays as NPZ, whole or not at all."""
-    with media.atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import secrets
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from hy_core.errors import HyError, UsageError
+from hy_core.files import Existing, Staging, check_writable, writing
 from hy_core.request import Sound
 
 log = logging.getLogger(__name__)
@@ -31,9 +28,21 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 class Writer:
     """Takes frames as they come; the file appears at the end of the `with` block, or not at all."""
 
-    def __init__(self, path: Path, fps: float, sound: Sound | None = None, comment: str | None = None):
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        sound: Sound | None = None,
+        comment: str | None = None,
+        existing: Existing = "replace",
+    ) -> None:
         self.path, self.fps, self.sound, self.comment = Path(path), fps, sound, comment
-        self.made: list[tuple[Path, Path]] = []
+        self.staging = Staging(existing)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the clip: one, or one for each frame; their final names once the `with` block has ended."""
+        return self.staging.files
 
     def __enter__(self) -> Writer:
         return self
@@ -41,34 +50,18 @@ class Writer:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         try:
             if kind is None:
-                self.finish()
-                for temporary, final in self.made:
-                    os.replace(temporary, final)
-        except OSError as problem:
-            raise HyError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+                with writing(self.path):
+                    self.finish()
+                self.staging.commit()
         finally:
-            if kind is not None:
-                self.drop()
-            for temporary, _ in self.made:
-                temporary.unlink(missing_ok=True)
-
-    def temporary(self, final: Path) -> Path:
-        """A name beside `final` that is removed unless the whole write succeeds."""
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise HyError(f"cannot create the folder {final.parent}: {problem.strerror}") from problem
-        path = final.with_name(f".{final.stem[:80]}-{secrets.token_hex(4)}.part{final.suffix}")
-        self.made.append((path, final))
-        return path
+            self.drop()
+            self.staging.discard()
 
     def add(self, frames: Any) -> None:
         """Append `frames`: uint8 [F, H, W, 3], an array or a tensor on any device."""
         frames = as_array(frames)
-        try:
+        with writing(self.path):
             self.put(frames)
-        except OSError as problem:
-            raise HyError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
 
     def put(self, frames: np.ndarray) -> None:
         raise NotImplementedError
@@ -106,7 +99,7 @@ class VideoWriter(Writer):
     def open(self, width: int, height: int) -> None:
         codec, options, sound_codec, flags = self.CODECS[self.path.suffix.lower()]
         self.count, self.rate = 0, Fraction(self.fps).limit_denominator(1001)
-        self.container = av.open(str(self.temporary(self.path)), "w", options=flags)
+        self.container = av.open(address(self.staging.file(self.path)), "w", options=flags)
         self.video = self.container.add_stream(codec, rate=self.rate, options=options)
         self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
         self.video.time_base = 1 / self.rate
@@ -153,7 +146,7 @@ class GifWriter(Writer):
         images = paletted(self.frames)
         extra = {} if self.comment is None else {"comment": self.comment.encode()}
         images[0].save(
-            self.temporary(self.path),
+            self.staging.file(self.path),
             format="GIF",
             save_all=True,
             append_images=images[1:],
@@ -174,7 +167,7 @@ class PictureWriter(Writer):
             path = Path(str(self.path) % self.count) if numbered(self.path) else self.path
             if self.count > 1 and path == self.path:
                 raise UsageError(f"{path} is one picture but the clip has more frames", pattern_hint(path))
-            save_picture(self.temporary(path), image, self.comment if self.count == 1 else None)
+            save_picture(self.staging.file(path), image, self.comment if self.count == 1 else None)
 
     def finish(self) -> None:
         if not self.count:
@@ -192,12 +185,16 @@ WRITERS: dict[str, type[Writer]] = {
 
 
 def open_writer(
-    path: Path | str, fps: float, sound: Sound | None = None, comment: str | None = None
+    path: Path | str,
+    fps: float,
+    sound: Sound | None = None,
+    comment: str | None = None,
+    existing: Existing = "replace",
 ) -> Writer:
     """The writer that the name's suffix asks for."""
     path = Path(path)
     check_suffix(path, WRITERS)
-    return WRITERS[path.suffix.lower()](path, fps, sound, comment)
+    return WRITERS[path.suffix.lower()](path, fps, sound, comment, existing)
 
 
 def check_suffix(path: Path, known: Iterable[str]) -> None:
@@ -216,12 +213,9 @@ def write(
     return Path(path)
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file becomes `path` at the end of the block, or disappears."""
-    out = Writer(path, 1.0)
-    with out:
-        yield out.temporary(path)
+def address(path: Path) -> str:
+    """A file's name for FFmpeg, which takes `tcp:1.mp4` for an address."""
+    return f"file:{path}"
 
 
 def check_target(path: Path | str, frames: int, more: Iterable[str] = ()) -> None:
@@ -236,26 +230,7 @@ def check_target(path: Path | str, frames: int, more: Iterable[str] = ()) -> Non
             raise UsageError(f"{path} is one picture but the clip has {frames} frames", pattern_hint(path))
         if Path(str(path) % 1).parent != path.parent:
             raise UsageError(f"{path}: the number belongs in the file's name, not in a folder's")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "end the name with / to write into it")
-    check_folder(path.parent)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise `UsageError` if files could not be made in `folder` (it may still have to be created)."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UsageError(f"{there} is a file, not a folder")
-    try:
-        with tempfile.TemporaryFile(dir=there):  # trying is surer than reading permissions
-            pass
-    except OSError as problem:
-        reason = problem.strerror or "no file can be made there"
-        raise UsageError(
-            f"cannot write to the folder {there.resolve()}: {reason}", "choose another with -o"
-        ) from None
+    check_writable(path)
 
 
 def as_array(frames: Any) -> np.ndarray:
