@@ -29,12 +29,26 @@ class Entry(Generic[T]):
 class Registered(Mapping[str, T]):
     """What plugins registered of one kind; a "module:attribute" target is imported when it is looked up."""
 
-    def __init__(self, what: str, entries: Mapping[str, Entry[T]]) -> None:
+    def __init__(
+        self,
+        what: str,
+        entries: Mapping[str, Entry[T]],
+        guard: Callable[[str, str, Any], Any] | None = None,
+    ) -> None:
         self._what = what
         self._entries = entries
+        self._guard = guard
 
     def __getitem__(self, name: str) -> T:
+        """The object; with a guard, a function whose errors name the plugin. PluginError if it can't be imported."""
         entry = self._entries[name]
+        found = self._found(name, entry)
+        if self._guard is None or entry.owner.startswith("(") or not callable(found):  # "(core)": our own
+            return found
+        guarded: T = self._guard(entry.owner, f"{self._what} {name!r}", found)
+        return guarded
+
+    def _found(self, name: str, entry: Entry[T]) -> T:
         if isinstance(entry.target, str):
             try:
                 found: T = import_target(entry.target, f"{self._what} {name!r}")
