@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hy_avatar import faces
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.errors import HyError, MissingError
 
 mediapipe = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None, reason="MediaPipe is not installed"
@@ -78,7 +78,7 @@ def test_a_detector_from_elsewhere():
     finder = faces.detector(f"{__name__}:Middle") if __name__ in __import__("sys").modules else Middle()
     assert len(faces.track(np.zeros((3, 8, 8, 3), np.uint8), finder)) == 1
     for name in ("nobody", "nowhere.at.all:Thing", "hy_avatar.faces:Nothing"):
-        with pytest.raises(UsageError, match="face detector"):
+        with pytest.raises(HyError, match="face detector"):
             faces.detector(name)
 
 

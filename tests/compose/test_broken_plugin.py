@@ -50,7 +50,7 @@ def site(tmp_path, monkeypatch):
         (
             "registers",
             3,
-            "Error: plugin 'registers' register_conditioners failed: TypeError: 3 isn't a subclass",
+            "Error: plugin 'registers', register_conditioners (bad_registers.py:3): TypeError: 3 isn't a subclass",
         ),
         ("validates", 2, "Error: --validates-word: is never right"),
     ],
@@ -88,7 +88,7 @@ class Greedy(Conditioner):
     def encode(self, request, cond):
         import torch
 
-        cond.pin(self.name, [0], torch.zeros(1, 16, 1, *cond.size))
+        cond.fix_frames(self.name, [0], torch.zeros(1, 16, 1, *cond.size))
 
 
 def test_two_that_want_the_same_frame_are_a_conflict_that_names_both(tiny):
@@ -100,7 +100,7 @@ def test_two_that_want_the_same_frame_are_a_conflict_that_names_both(tiny):
 
 def test_two_that_attach_the_same_name_are_a_conflict(tiny):
     class Mine(Conditioner):
-        def extend(self, dit):
+        def attach(self, dit):
             from hy_core.dit import Additive
 
             dit.time.attach("shared", Additive(1, dit.width))
@@ -123,8 +123,7 @@ def test_an_observer_that_fails_never_ends_a_run(tiny, caplog):
     with caplog.at_level(logging.ERROR, "hy"):
         result = generate(tiny.request, model=tiny.model, plugins=some)
     assert result.frames.shape == (9, 32, 32, 3)
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [
-        f"plugin 'gallery': {hook} failed: RuntimeError: no disk"
-        for hook in ("on_run_start", "on_step", "on_step", "on_run_end")
-    ]
+    hooks = ("on_run_start", "on_step", "on_step", "on_run_end")
+    for record, hook in zip(caplog.records, hooks, strict=True):
+        start, end = f"plugin 'gallery', {hook} (test_broken_plugin.py:", "): RuntimeError: no disk"
+        assert record.getMessage().startswith(start) and record.getMessage().endswith(end)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hy_core import Check, Conditioner, Plugins, hooks
 from hy_core.plugins import HOOKS
+from hy_core.request import Result, Sound
 from plugins.made import plugin
 
 
@@ -59,8 +61,9 @@ def test_hook_register_presets(tmp_path):
     assert taking("register_presets", "night", str(path)).presets()["night"] == path
 
 
-def test_hook_register_key_maps():
-    assert taking("register_key_maps", "night", "math:sqrt").key_maps()["night"](4) == 2
+def test_hook_register_commands():
+    some = taking("register_commands", "count", "click:Command")
+    assert some.commands([*some.loaded])["count"].__name__ == "Command"
 
 
 def test_hook_register_writers():
@@ -109,12 +112,39 @@ def test_hook_on_step():
 def test_hook_on_run_end():
     some, told = observing("on_run_end")
     error = ValueError()
-    some.run_end("request", "result", None)
+    result = Result(
+        np.zeros((1, 2, 2, 3), np.uint8), 8.0, Sound(np.zeros((1, 4), np.float32), 8000), {"hy": {}}
+    )
+    some.run_end("request", result, None)
     some.run_end("request", None, error)
-    assert told == [
-        {"request": "request", "result": "result", "error": None},
-        {"request": "request", "result": None, "error": error},
-    ]
+    assert told[1] == {"request": "request", "result": None, "error": error}
+    seen = told[0]["result"]
+    assert told[0]["error"] is None and seen.frames.shape == (1, 2, 2, 3) and seen.sound.rate == 8000
+
+
+def test_an_observer_cannot_change_a_clip(caplog):
+    def paint(result):
+        result.provenance["hy"] = "changed"
+        result.frames = None
+        result.sound.samples = None
+
+    def draw(result):
+        result.frames[:] = 255
+
+    def shout(result):
+        result.sound.samples[:] = 1
+
+    some = Plugins([])
+    for name, observer in (("paint", paint), ("draw", draw), ("shout", shout)):
+        some.add(name, plugin(on_run_end=observer))
+    result = Result(
+        np.zeros((1, 2, 2, 3), np.uint8), 8.0, Sound(np.zeros((1, 4), np.float32), 8000), {"hy": 1}
+    )
+    with caplog.at_level(logging.ERROR, "hy"):
+        some.run_end("request", result, None)
+    assert not result.frames.any() and not result.sound.samples.any() and result.provenance == {"hy": 1}
+    assert result.frames.flags.writeable and result.sound.samples.flags.writeable
+    assert ["draw" in r.getMessage() or "shout" in r.getMessage() for r in caplog.records] == [True, True]
 
 
 def test_every_hook_has_a_test():
@@ -130,7 +160,7 @@ def test_a_failing_observer_is_logged_with_its_name_and_the_others_are_still_tol
     with caplog.at_level(logging.ERROR, "hy"):
         some.run_start("request")
     assert told == [{"request": "request"}, "request"]
-    expected = "plugin 'bad': on_run_start failed: ZeroDivisionError: division by zero"
+    expected = "plugin 'bad', on_run_start (test_hooks.py:158): ZeroDivisionError: division by zero"
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 
@@ -189,7 +219,7 @@ def test_registering_and_looking_up_imports_nothing_heavy():
         "from hy_core import Plugins\n"
         "some = Plugins()\n"
         f"some.load({str(file)!r})\n"
-        "tables = [some.conditioners(), some.samplers(), some.presets(), some.key_maps(), some.writers()]\n"
+        "tables = [some.conditioners(), some.samplers(), some.presets(), some.writers()]\n"
         "tables += [some.objectives(), some.strategies(), some.datasets(), some.stages(), some.checks()]\n"
         "cls = tables[0]['hy_dawn']\n"
         "cls(curve='0.1,0.9').validate(None)\n"

@@ -19,8 +19,8 @@ class Watch(Conditioner):
     def validate(self, request):
         CALLS.append("validate")
 
-    def extend(self, dit):
-        CALLS.append("extend")
+    def attach(self, dit):
+        CALLS.append("attach")
 
     def encode(self, request, cond):
         CALLS.append(f"encode {'negative' if cond.negative else 'positive'}")
@@ -62,8 +62,8 @@ def register_presets(register):
 
 
 @hookimpl
-def register_key_maps(register):
-    CALLS.append("register_key_maps")
+def register_commands(register):
+    CALLS.append("register_commands")
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hy_core.dit import DiT, DiTConfig
-from hy_core.errors import UsageError
+from hy_core.errors import HyError, UsageError
 from hy_train import recipe
 from hy_train.align import NAME, Align, attach, find_teacher
 from hy_train.objectives.flow import FlowObjective
@@ -34,7 +34,7 @@ def test_align_leaves_tokens_alone_and_context_frames_out():
 
 def test_unknown_teachers_and_blocks_are_errors():
     for name in ("nowhere:thing", "hy_train.align:thing", "nothing"):
-        with pytest.raises(UsageError, match="teacher"):
+        with pytest.raises(HyError, match="options.teacher"):
             find_teacher(name)
     dit = DiT(
         DiTConfig(

@@ -11,8 +11,8 @@ from typing import Any
 import av
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.media import atomic, check_folder
-from hy_core.media.reading import open_media
+from hy_core.files import atomic, check_writable
+from hy_core.media.container import open_media
 
 from hy_audio.reading import Extent, picture_stream
 
@@ -34,11 +34,9 @@ def check_target(path: Path | str, source: Path | str | None = None) -> None:
     if path.suffix.lower() not in (*VIDEOS, *SOUNDS):
         kind = path.suffix or "a name without suffix"
         raise UsageError(f"{path}: can't write {kind}", f"use one of {' '.join([*VIDEOS, *SOUNDS])}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder")
     if source is not None and path.exists() and path.samefile(source):
         raise UsageError(f"{path} is the clip itself", "give another name with -o")
-    check_folder(path.parent)
+    check_writable(path)
 
 
 def write_sound(path: Path | str, pieces: Iterable[np.ndarray], rate: int) -> Path:
@@ -92,7 +90,7 @@ def mux(
             raise HyError(f"{source} has no picture stream", "for sound alone, name a .wav or .flac")
         flags = {"movflags": "+faststart"} if codec == "aac" and target.suffix.lower() != ".mkv" else {}
         try:
-            with av.open(str(temporary), "w", options=flags) as out:
+            with av.open(f"file:{temporary}", "w", options=flags) as out:
                 copied = _streams(box, out, video, keep, target)
                 pieces = iter(pieces)
                 first = next(pieces, np.zeros((1, 0), np.float32))

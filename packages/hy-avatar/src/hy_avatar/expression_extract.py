@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.files import atomic
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -328,7 +328,7 @@ def crops(frames: np.ndarray, size: int, boxes: np.ndarray | None = None, area: 
 def save_codec(path: Path | str, codec: FaceCodec) -> None:
     """Write a codec's weights and sizes as safetensors."""
     tensors = {key: value.detach().contiguous().cpu() for key, value in codec.state_dict().items()}
-    with media.atomic(Path(path)) as temporary:
+    with atomic(Path(path)) as temporary:
         save_file(tensors, temporary, {"face_codec": json.dumps(codec.settings)})
 
 

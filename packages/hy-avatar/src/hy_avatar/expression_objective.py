@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from hy_core.errors import UsageError
 from hy_core.objective import Objective, seeded
 from hy_core.plugins import Plugins
 from hy_core.tables import from_table
-from safetensors.torch import load_file, save_file
+from hy_core.weights import save_safetensors
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -111,9 +111,7 @@ class FaceCodecObjective(Objective):
             path = folder / f"{first:06d}.safetensors"
             if not path.exists():
                 rows = [self.faces("train", i) for i in range(first, min(first + _SHARD, self.data.clips))]
-                part = path.with_suffix(f".{os.getpid()}")
-                save_file({"faces": torch.stack(rows)}, part)
-                os.replace(part, path)
+                save_safetensors(path, {"faces": torch.stack(rows)})
             shards.append(load_file(path)["faces"])
         self.held = torch.cat(shards)  # [clips, kept, 3, S, S]
 
@@ -160,7 +158,7 @@ def pair(faces: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 def source(name: str, options: Mapping[str, Any], plugins: tuple[str, ...]) -> Any:
     """A dataset that draws clips, made with its table; `UsageError` for one that isn't there or draws none."""
     known = Plugins()
-    known.load(*dict.fromkeys([*(["data"] if "data" in known.found else []), "avatar", *plugins]))
+    known.load(*dict.fromkeys([*(["world"] if "world" in known.found else []), "avatar", *plugins]))
     make = known.datasets().pick(name)
     if not hasattr(make, "clip"):
         raise UsageError(f"data.source: {name!r} draws no clips")

@@ -5,14 +5,14 @@ Boxes are [left, top, right, bottom] in parts of the picture, 0 to 1; frames are
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from hy_core.errors import HyError, UsageError
+from hy_core.errors import HyError
+from hy_core.imports import import_target
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,7 @@ DETECTORS: dict[str, str] = {"mediapipe": "hy_avatar.faces_mediapipe:MediaPipeFa
 
 def detector(name: str = "mediapipe") -> FaceDetector:
     """Make a detector by its name in `DETECTORS`, or by "module:attribute" (called without arguments)."""
-    target = DETECTORS.get(name, name)
-    module, _, attribute = target.partition(":")
-    if not attribute:
-        raise UsageError(f"no face detector {name!r}", f"use {', '.join(DETECTORS)}, or module:attribute")
-    try:
-        make: Callable[[], FaceDetector] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as problem:
-        raise UsageError(f"face detector {name!r} cannot be imported ({problem})") from problem
+    make: Callable[[], FaceDetector] = import_target(name, f"face detector {name!r}", DETECTORS)
     return make()
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hy_core.weights import save_safetensors
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +65,8 @@ class Kept:
     def _write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{uuid.uuid4().hex}.safetensors"
-        part = path.with_suffix(".part")
         tensors = {f"{key}/{name}": value for key, row in self._held.items() for name, value in row.items()}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-        os.replace(part, path)
+        save_safetensors(path, tensors)
         self._held, self._bytes, self._written = {}, 0, time.monotonic()
         self._look()
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def save(path: Path | str, track: PoseTrack) -> None:
     kind = path.suffix.lower()
     if kind not in (".json", ".npz"):
         raise UsageError(f"{path}: pose files are .json or .npz")
-    with media.atomic(path) as temporary:
+    with atomic(path) as temporary:
         if kind == ".npz":
             with open(temporary, "wb") as file:
                 np.savez_compressed(

@@ -44,3 +44,12 @@ class MemoryLimitError(HyError):
     """The run doesn't fit into this machine's memory."""
 
     exit_code = 4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch means that memory ran out; torch isn't imported for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    said = ("out of memory", "allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(words in text for words in said)

@@ -56,11 +56,6 @@ def register_presets(register: Register) -> None:
 
 
 @hookspec
-def register_key_maps(register: Register) -> None:
-    """`register(name, target)`: how the keys of a foreign checkpoint become ours."""
-
-
-@hookspec
 def register_writers(register: Register) -> None:
     """`register(suffix, target)`: a function `(result, path)` that writes files ending in, say, ".webp"."""
 
@@ -88,6 +83,11 @@ def register_datasets(register: Register) -> None:
 @hookspec
 def register_stages(register: Register) -> None:
     """`register(name, target)`: a step of the data pipeline, clip record to clip records."""
+
+
+@hookspec
+def register_commands(register: Register) -> None:
+    """`register(name, target)`: a click command for `hy plugins run PLUGIN NAME`."""
 
 
 @hookspec

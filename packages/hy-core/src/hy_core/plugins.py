@@ -1,18 +1,18 @@
-"""Find, select, load, isolate and time plugins; one typed method per hook."""
+"""The plugins of a process: select, load, isolate and time them; one typed method per hook."""
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import importlib.util
 import inspect
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,34 +22,20 @@ import pluggy
 from hy_core import builtin, hooks, options
 from hy_core.conditioner import Conditioner
 from hy_core.errors import HyError, PluginError
+from hy_core.found import Found, check_requirements, file_sha256, read_installed, remedy
+from hy_core.guard import failure, guarded, place, reason
 from hy_core.hooks import Check
 from hy_core.registered import KINDS, NAME, READERS, Entry, Registered, read_target
 from hy_core.trace import trace
 
 if TYPE_CHECKING:
+    import click
+
     from hy_core.request import Request, Result
 
 CORE = "(core)"  # no plugin can be called so
 HOOKS = tuple(name for name in vars(hooks) if name.startswith(("register_", "on_")))
 log = logging.getLogger("hy")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A plugin as its metadata tells it, without importing it."""
-
-    name: str
-    distribution: str
-    version: str
-    summary: str
-    module: str
-    rivals: tuple[str, ...] = ()  # further packages with a plugin of this name
-    requires: tuple[str, ...] = ()  # what the distribution says that it needs
-
-    @property
-    def package(self) -> str:
-        """Distribution and version: `hy-dawn 0.1.0`."""
-        return f"{self.distribution} {self.version}".strip()
 
 
 class Plugins:
@@ -79,28 +65,7 @@ class Plugins:
 
     @cached_property
     def _installed(self) -> dict[str, tuple[importlib.metadata.EntryPoint, Found]]:
-        entries = self._entries
-        if entries is None:
-            entries = importlib.metadata.entry_points(group=hooks.GROUP)
-        together: dict[str, dict[str, importlib.metadata.EntryPoint]] = {}
-        for entry in entries:
-            together.setdefault(entry.name, {})[_package(entry)] = entry
-        table = {}
-        for name in sorted(together):
-            first, *rivals = sorted(together[name])
-            entry = together[name][first]
-            about = entry.dist.metadata if entry.dist else {}
-            found = Found(
-                name,
-                about["Name"] if entry.dist else first,
-                about["Version"] if entry.dist else "",
-                (about["Summary"] or "") if entry.dist else "",
-                entry.value,
-                tuple(rivals),
-                tuple(entry.dist.requires or ()) if entry.dist else (),
-            )
-            table[name] = (entry, found)
-        return table
+        return read_installed(self._entries)
 
     @property
     def found(self) -> dict[str, Found]:
@@ -122,9 +87,13 @@ class Plugins:
         return any(hook in self.hooks(name) for name in self._loaded)
 
     def distributions(self, names: Iterable[str]) -> list[str]:
-        """What the loaded ones of these plugins were installed by; a plugin that is a file is by none."""
-        found = {self._loaded[name].distribution for name in names if name in self._loaded}
-        return sorted(one for one in found if not one.endswith(".py"))
+        """The distributions that the loaded ones of these plugins come from; a plugin that is a file has none."""
+        loaded = (self._loaded[name] for name in names if name in self._loaded)
+        return sorted({found.distribution for found in loaded if not found.file and found.version})
+
+    def records(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """What provenance holds of the loaded ones of these plugins: name, path ("" if installed), sha256."""
+        return [self._loaded[name].record() for name in names if name in self._loaded]
 
     def _allowed(self, name: str) -> bool:
         return self._only is None or name in self._only
@@ -164,32 +133,42 @@ class Plugins:
             raise PluginError(
                 f"{found.package}: {name!r} isn't a name for a plugin", "its author must mend that"
             )
+        check_requirements(found)
         with _one_line(found):
             module = entry.load()
         self.add(found, module)
         return name
 
     def _load_file(self, path: Path) -> str:
-        path, name = path.resolve(), path.stem
-        if name in self._loaded and self._loaded[name].module == str(path):
-            return name
+        name = path.stem
         if not NAME.fullmatch(name):
             raise PluginError(
-                f"{path.name} isn't a name for a plugin", "use lower case, such as night_sky.py"
+                f"{str(path)!r} isn't a name for a plugin", "use lower case, such as night_sky.py"
             )
-        if not path.is_file():
+        try:
+            path = path.expanduser().resolve()
+            there = path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no such home, NUL
+            raise PluginError(f"can't read the plugin file {str(path)!r}: {reason(error)}") from None
+        if name in self._loaded and self._loaded[name].file == str(path):
+            return name
+        if not there:
             raise PluginError(f"no such plugin file: {path}")
         self._refuse_off(name)
         taken = self._loaded.get(name) or self.found.get(name)
         if taken:
             raise PluginError(f"{path} and {taken.package} both are plugin {name!r}", "rename the file")
         spec = importlib.util.spec_from_file_location(f"hy_local_{name}", path)
+        if spec is None or spec.loader is None:
+            raise PluginError(f"{path} isn't a Python file", "a plugin is a file NAME.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up by name
+        found = Found(name, path.name, module=str(path), file=str(path))
         try:
-            with _one_line(Found(name, path.name, "", "", str(path))):
+            with _one_line(found):
+                found = replace(found, sha256=file_sha256(path))
                 spec.loader.exec_module(module)
-            self.add(Found(name, path.name, "", _first_line(module), str(path)), module)
+            self.add(replace(found, summary=_first_line(module)), module)
         except BaseException:
             sys.modules.pop(spec.name, None)
             raise
@@ -205,7 +184,7 @@ class Plugins:
     def add(self, found: Found | str, module: Any) -> None:
         """Take a module, or any object with hookimpls, as a plugin; refuse one whose hooks don't fit."""
         if isinstance(found, str):
-            found = Found(found, found, "", "", getattr(module, "__name__", type(module).__name__))
+            found = Found(found, found, module=getattr(module, "__name__", type(module).__name__))
         if found.name in self._loaded:
             raise PluginError(f"plugin {found.name!r} is loaded already", "take another name")
         try:
@@ -283,19 +262,15 @@ class Plugins:
 
     def samplers(self) -> Registered[Callable[..., Any]]:
         """Samplers by name."""
-        return Registered("sampler", self._collect("register_samplers"))
+        return Registered("sampler", self._collect("register_samplers"), guarded)
 
     def presets(self) -> Registered[Path]:
         """Preset files by name."""
         return Registered("preset", self._collect("register_presets"))
 
-    def key_maps(self) -> Registered[Any]:
-        """Key maps of foreign checkpoints by name."""
-        return Registered("key map", self._collect("register_key_maps"))
-
     def writers(self) -> Registered[Callable[[Result, Path], None]]:
         """Writers by suffix, such as ".webp"."""
-        return Registered("writer", self._collect("register_writers"))
+        return Registered("writer", self._collect("register_writers"), guarded)
 
     def objectives(self) -> Registered[Any]:
         """Training objectives by name."""
@@ -319,7 +294,11 @@ class Plugins:
 
     def checks(self) -> Registered[Callable[[], Check]]:
         """Checks of `hy doctor` by name."""
-        return Registered("check", self._collect("register_checks"))
+        return Registered("check", self._collect("register_checks"), guarded)
+
+    def commands(self, names: Iterable[str]) -> Registered[click.Command]:
+        """Commands that these plugins register, loading them; `hy plugins run` calls them."""
+        return Registered("command", self._collect("register_commands", self.load(*names)))
 
     def registered(self, name: str) -> dict[str, list[str]]:
         """What a loaded plugin registers, by hook: the names."""
@@ -339,7 +318,7 @@ class Plugins:
         if (owner, hook) not in self._said:
             said: list[tuple[str, Any]] = []
             reader = READERS.get(hook, read_target)
-            with _one_line(self._loaded[owner], hook):
+            with _one_line(self._loaded[owner], hook, self._manager.get_plugin(owner)):
                 self._call(owner, hook, register=lambda *a, **k: said.append(reader(owner, *a, **k)))
             self._said[owner, hook] = said
         return self._said[owner, hook]
@@ -370,14 +349,15 @@ class Plugins:
 
     def run_end(self, request: Request, result: Result | None, error: BaseException | None) -> None:
         """Tell every observer that a run is over."""
-        self._tell("on_run_end", request=request, result=result, error=error)
+        self._tell("on_run_end", request=request, result=_looked_at(result), error=error)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
         for owner in self._loaded:
             try:
                 self._call(owner, hook, **arguments)
-            except Exception as error:  # an observer must never end a run
-                log.error("plugin %r: %s failed: %s", owner, hook, _reason(error), exc_info=debugging())
+            except (Exception, SystemExit) as error:  # an observer must never end a run
+                function = getattr(self._manager.get_plugin(owner), hook, None)
+                log.error("%s", failure(owner, hook, error, function), exc_info=debugging())
 
 
 @dataclass(frozen=True)
@@ -407,40 +387,38 @@ def _core() -> Found:
     return Found(CORE, "hy-core", "", "What the core registers itself", builtin.__name__)
 
 
+def _looked_at(result: Result | None) -> Result | None:
+    """A copy of a result for observers: its arrays can't be written, and what they assign stays theirs."""
+    if result is None:
+        return None
+    frames, sound = result.frames, result.sound
+    if hasattr(frames, "flags"):  # a NumPy array
+        frames = frames.view()
+        frames.flags.writeable = False
+    if sound is not None:
+        samples = sound.samples.view()
+        samples.flags.writeable = False
+        sound = replace(sound, samples=samples)
+    return replace(result, frames=frames, sound=sound, provenance=copy.deepcopy(result.provenance))
+
+
 @contextmanager
-def _one_line(found: Found, doing: str = "") -> Iterator[None]:
-    """Turn whatever a plugin raises while it loads into a PluginError of one line."""
+def _one_line(found: Found, call: str = "", module: Any = None) -> Iterator[None]:
+    """Turn whatever a plugin raises while it loads, or in a registration hook, into a PluginError of one line."""
     try:
         yield
     except HyError as error:
         raise PluginError(f"plugin {found.name!r}: {error.message}", error.hint) from error
     except (Exception, SystemExit) as error:
-        failed = f"{doing} failed" if doing else "failed to load"
-        hint = _remedy(error, found)
-        raise PluginError(f"plugin {found.name!r} {failed}: {_reason(error)}", hint) from error
-
-
-def _reason(error: BaseException) -> str:
-    """An error in one line; its type too, unless it is an import that says all."""
-    said = " ".join(str(error).split())
-    return said if said and isinstance(error, ImportError) else f"{type(error).__name__}: {said}".rstrip(": ")
-
-
-def _remedy(error: BaseException, found: Found) -> str:
-    """What helps: against a failed import, the extra of the distribution that brings the missing module."""
-    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if not missing:
-        return "set HY_DEBUG=1 for the traceback, or go without this plugin"
-    for need in found.requires:
-        wanted = re.match(r"[\w.-]+", need)
-        extra = re.search(r"""extra\s*==\s*["']([\w.-]+)["']""", need)
-        if wanted and extra and wanted[0].replace("-", "_").lower() == missing.lower():
-            return f'pip install "{found.distribution}[{extra[1]}]"'
-    return f"install what brings the module {missing!r}"
-
-
-def _package(entry: importlib.metadata.EntryPoint) -> str:
-    return f"{entry.dist.metadata['Name']} {entry.dist.metadata['Version']}" if entry.dist else entry.value
+        hint = remedy(error, found)
+        if call:
+            message = failure(
+                found.name, call, error, getattr(module, call, None), getattr(module, "__file__", None)
+            )
+            raise PluginError(message, hint) from error
+        where = place(error, file=found.file) if found.file else ""
+        where = f" ({where})" if where else ""
+        raise PluginError(f"plugin {found.name!r} failed to load{where}: {reason(error)}", hint) from error
 
 
 def _first_line(module: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from hy_core import options
 from hy_core.conditioner import Conditioner
-from hy_core.errors import PluginError, UsageError
+from hy_core.errors import HyError, PluginError, UsageError
+from hy_core.imports import import_target, is_target
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")  # of plugins and conditioners: they begin flags and keys
@@ -29,14 +29,32 @@ class Entry(Generic[T]):
 class Registered(Mapping[str, T]):
     """What plugins registered of one kind; a "module:attribute" target is imported when it is looked up."""
 
-    def __init__(self, what: str, entries: Mapping[str, Entry[T]]) -> None:
+    def __init__(
+        self,
+        what: str,
+        entries: Mapping[str, Entry[T]],
+        guard: Callable[[str, str, Any], Any] | None = None,
+    ) -> None:
         self._what = what
         self._entries = entries
+        self._guard = guard
 
     def __getitem__(self, name: str) -> T:
+        """The object; with a guard, a function whose errors name the plugin. PluginError if it can't be imported."""
         entry = self._entries[name]
+        found = self._found(name, entry)
+        if self._guard is None or entry.owner.startswith("(") or not callable(found):  # "(core)": our own
+            return found
+        guarded: T = self._guard(entry.owner, f"{self._what} {name!r}", found)
+        return guarded
+
+    def _found(self, name: str, entry: Entry[T]) -> T:
         if isinstance(entry.target, str):
-            return _imported(entry.target, f"plugin {entry.owner!r}: {self._what} {name!r}")
+            try:
+                found: T = import_target(entry.target, f"{self._what} {name!r}")
+            except HyError as error:
+                raise PluginError(f"plugin {entry.owner!r}: {error.message}", error.hint) from error
+            return found
         return entry.target
 
     def __contains__(self, name: object) -> bool:
@@ -59,17 +77,6 @@ class Registered(Mapping[str, T]):
         near = options.nearest(name, self._entries)
         hint = f"did you mean {near}?" if near else f"there is: {', '.join(self) or 'none'}"
         raise UsageError(f"no {self._what} {name!r}", hint)
-
-
-def _imported(target: str, label: str) -> Any:
-    module, _, attribute = target.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise PluginError(f"{label}: can't import {target}: {error}") from error
-    return found
 
 
 # A reader takes what a plugin passed to `register`; it returns (name, target), or raises Type- or ValueError.
@@ -98,7 +105,7 @@ def read_target(owner: str, name: str, target: Any) -> tuple[str, Any]:
     """`register(name, target)`: an object, or where to import it from."""
     if not (isinstance(name, str) and name):
         raise TypeError(f"{name!r} isn't a name")
-    if isinstance(target, str) and not all(target.partition(":")):
+    if isinstance(target, str) and not is_target(target):
         raise ValueError(f'{name!r}: {target!r} isn\'t "module:attribute"')
     return name, target
 

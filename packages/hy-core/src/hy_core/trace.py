@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any
 
 
 def tracing() -> bool:
@@ -32,14 +30,3 @@ def trace(owner: str, call: str) -> Iterator[None]:
     finally:
         milliseconds = (time.perf_counter() - start) * 1000
         print(f"trace  {owner}  {call}  {milliseconds:.1f} ms{end}", file=sys.stderr, flush=True)
-
-
-def traced(owner: str, call: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with a trace around each call."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with trace(owner, call):
-            return function(*args, **kwargs)
-
-    return wrapper

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hy_core.dit import DiT
 from hy_core.errors import UsageError
+from hy_core.imports import import_target
 from torch import Tensor, nn
 
 NAME = "align"
@@ -39,12 +39,9 @@ class Align(nn.Module):
 
 
 def find_teacher(text: str) -> Teacher:
-    """The teacher "module:attribute"; UsageError if there is none."""
-    module, _, name = text.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise UsageError(f"options.teacher = {text!r}: there is no such thing", "module:function") from None
+    """The teacher "module:attribute"; UsageError or MissingError if there is none."""
+    teacher: Teacher = import_target(text, "options.teacher")
+    return teacher
 
 
 def attach(dit: DiT, block: int, features: int) -> Align:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import time
 import warnings
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from hy_core.dit import Port
 from hy_core.errors import HyError, UsageError
+from hy_core.files import write_json
 from hy_core.objective import Objective
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -97,7 +97,7 @@ def run(
     with averaged(module, average):
         report |= objective.evaluate()
         objective.export(folder / "export")
-    _write(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 
@@ -163,10 +163,4 @@ def _same_recipe(recipe: Recipe, folder: Path) -> None:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if theirs != json.loads(json.dumps(mine)):
             raise UsageError(f"{folder} holds a run of another model", "choose another --out, or remove it")
-    _write(path, mine)
-
-
-def _write(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, mine)

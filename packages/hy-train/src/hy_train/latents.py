@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.objective import seeded
+from hy_core.weights import save_safetensors
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hy_train.objectives.vae import pixels, save_atomic
+from hy_train.objectives.vae import pixels
 from hy_train.source import WORLD
 
 if TYPE_CHECKING:
     from hy_core.vae import VAE
-    from hy_data.world.clips import Clip, Source
+    from hy_world.clips import Clip, Source
 
 _SHARD = 256  # clips of a file
 _ROWS = 8  # clips encoded together
@@ -125,7 +126,7 @@ class Latents:
                 rows.append(vae.to_model(found).half())
                 grounds = np.stack([self.clip(number, index).ground() for index in indices])
                 things.append(places(videos, grounds, found.shape[2:]))
-            save_atomic({"latents": torch.cat(rows), "things": torch.cat(things)}, path)
+            save_safetensors(path, {"latents": torch.cat(rows), "things": torch.cat(things)})
         files = [
             [load_file(path) for number, _, path in shards if number == wanted]
             for wanted in range(len(self.buckets))

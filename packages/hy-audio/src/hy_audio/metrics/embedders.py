@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from hy_core.errors import MissingError, UsageError
-
-from hy_audio.plug import plugged
+from hy_core.imports import import_target
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def embedder(name: str) -> Embedder:
         return (Clap if kind == "clap" else Classifier).load(rest)
     if not rest:
         raise UsageError(f"no embedder {name!r}", "mel, clap:FOLDER, classifier:FOLDER or module:attribute")
-    found = plugged(name)
+    found = import_target(name)
     found = found() if isinstance(found, type) else found
     if not callable(found) or not isinstance(getattr(found, "rate", None), int):
         raise UsageError(f"{name} is no embedder", "it needs a rate and takes samples")

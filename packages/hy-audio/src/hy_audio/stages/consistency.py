@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
-from hy_audio.plug import plugged
 from hy_audio.sync import TOLERANCE, compare
 
 Scorer = Callable[[Path, tuple[float, float] | None], float]
@@ -41,7 +41,7 @@ class Consistency(Stage):
         path, span = place(clip)
         fields: dict[str, Any]
         if self.options.scorer:
-            score = float(plugged(self.options.scorer)(path, span))
+            score = float(import_target(self.options.scorer, "scorer")(path, span))
             fields = {"av_score": round(score, 4)}
         else:
             seen = compare(path, span, self.options.tolerance)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from hy_core.errors import MissingError, UsageError
+from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
 from hy_audio import reading
 from hy_audio.loudness import levels
-from hy_audio.plug import plugged
 from hy_audio.stages.heuristic import heuristic
 from hy_audio.stages.presence import BELOW, QUIET
 
@@ -88,7 +88,9 @@ def tagger_of(name: str) -> Tagger:
     """The tagger of a name: heuristic, module:function, or the folder of a classifier. HyError if there is none."""
     if name == "heuristic":
         return heuristic
-    return plugged(name) if ":" in name and not name.startswith((".", "/")) else AudioSetTagger.load(name)
+    return (
+        import_target(name) if ":" in name and not name.startswith((".", "/")) else AudioSetTagger.load(name)
+    )
 
 
 def classify(

@@ -13,6 +13,7 @@ import torch
 from hy_core import models
 from hy_core.errors import MissingError, UsageError
 from hy_core.flow.schedule import sample_times
+from hy_core.imports import import_target
 from hy_core.objective import Recipe
 from hy_core.tables import from_table
 from torch import Tensor, nn
@@ -25,7 +26,6 @@ from hy_audio.dit.losses import Alignment, drop_conditions, flow_loss
 from hy_audio.dit.model import AudioDiT
 from hy_audio.dit.senses import Small, Stated, assemble, eyes, language_model, reader
 from hy_audio.models import OWN, POCKET, kind
-from hy_audio.plug import plugged
 from hy_audio.reading import Sight
 from hy_audio.training.sounds import ENDLESS, ClipData, ClipObjective, open_clips, resampled
 from hy_audio.weights import load_network, save_network
@@ -247,7 +247,7 @@ class AudioFlowObjective(ClipObjective):
         depth = self.config.depth_triple + self.config.depth_single
         if not 0 < self.options.tap <= depth:
             raise UsageError(f"options.tap = {self.options.tap}: the network has {depth} blocks")
-        found = plugged(self.options.teacher)
+        found = import_target(self.options.teacher, "options.teacher")
         found = found() if isinstance(found, type) else found
         if not callable(found) or not isinstance(getattr(found, "rate", None), int):
             raise UsageError(f"{self.options.teacher} is no teacher", "it needs a rate and takes samples")

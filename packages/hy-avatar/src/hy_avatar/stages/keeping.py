@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hy_core import media
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.errors import HyError, MissingError
+from hy_core.files import atomic
 from hy_core.stage import Clip, Stage
 
 from hy_avatar.footage import Footage
@@ -46,20 +44,9 @@ class Keeping(Stage):
         return folder / f"{footage.path.stem[:60]}-{digest}{suffix}"
 
 
-def plugged(target: str, known: Mapping[str, str]) -> Any:
-    """What a name of `known`, or "module:attribute", stands for, imported; `UsageError` in one line."""
-    module, _, attribute = known.get(target, target).partition(":")
-    if not attribute:
-        raise UsageError(f"{target!r} is not known", f"use {', '.join(known) or 'it'}, or module:attribute")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as problem:
-        raise UsageError(f"{target!r} cannot be imported ({problem})") from problem
-
-
 def write(path: Path, **arrays: Any) -> None:
     """Write arrays as NPZ, whole or not at all."""
-    with media.atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from hy_core.errors import UsageError
+from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip
 
@@ -63,7 +64,7 @@ class FacePoints(Keeping):
 
 def plugged_landmarker(target: str) -> Any:
     """A new landmarker, by its name or "module:attribute"."""
-    return keeping.plugged(target, LANDMARKERS)()
+    return import_target(target, "landmarker", LANDMARKERS)()
 
 
 def load_points(path: Path | str) -> tuple[np.ndarray, float]:

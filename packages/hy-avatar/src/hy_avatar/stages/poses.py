@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hy_core.errors import UsageError
+from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip
 
 from hy_avatar import pose, pose_motion
 from hy_avatar.footage import Footage
-from hy_avatar.stages import keeping
 from hy_avatar.stages.keeping import Keeping
 
 DETECTORS = {"mediapipe": "hy_avatar.pose_detectors:MediaPipePose"}
@@ -49,7 +49,7 @@ class PersonPose(Keeping):
 
             finder = pose_detector(options.dwpose)
         else:
-            finder = keeping.plugged(options.detector, DETECTORS)()
+            finder = import_target(options.detector, "detector", DETECTORS)()
         if not hasattr(finder, "detect"):
             raise UsageError(f"{options.detector} is no pose detector")
         track = pose.extract(footage.frames(), finder, footage.fps, str(footage.path))

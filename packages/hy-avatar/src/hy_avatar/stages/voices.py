@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from hy_core.errors import UsageError
+from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip, Stage
 
@@ -123,7 +124,7 @@ class LipSync(Stage):
         """Find `sync_score`, and without a scorer `sync_offset`, the seconds by which the sound is late."""
         footage, options = Footage.of(clip), self.options
         if options.scorer:
-            score = float(keeping.plugged(options.scorer, {})(footage.path, footage.span, footage.crop))
+            score = float(import_target(options.scorer, "scorer")(footage.path, footage.span, footage.crop))
             return {"sync_score": round(score, 4)}, self._low(score)
         if "points" not in clip:
             raise UsageError(f"{self.name} needs the record's 'points'", "run face-points before it")

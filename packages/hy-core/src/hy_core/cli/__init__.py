@@ -54,7 +54,9 @@ cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (docs/reference/errors.md)."""
-    signal.signal(signal.SIGTERM, interrupted)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupted)
     code = run(arguments)
     try:
         sys.stdout.flush()
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def interrupted(number: int, frame: Any) -> None:
-    """End on SIGTERM as on Ctrl-C, so that no partial file stays."""
+    """End on SIGTERM and SIGHUP as on Ctrl-C, so that no partial file stays."""
     raise KeyboardInterrupt
 
 

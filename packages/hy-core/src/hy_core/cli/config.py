@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from hy_core import options, settings
+from hy_core import files, options, settings
 from hy_core.cli import output
 from hy_core.cli.select import SELECTION, Selection
 from hy_core.conditioner import suggested
@@ -125,13 +124,7 @@ def init(file: Path | None, user: bool, plugin: tuple[str, ...], force: bool) ->
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", "--force replaces it")
     text = blank(plugin, prompt=not user)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    files.write_text(path, text)
     click.echo(str(path))
 
 

@@ -24,7 +24,7 @@ from hy_core.settings import Settings
 
 if TYPE_CHECKING:
     from hy_core.conditioner import Conditioner
-    from hy_core.media.writing import Writer
+    from hy_core.media.writer import Writer
     from hy_core.request import Result
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -136,7 +136,7 @@ def plan_batch(
         if "seed" not in layer.core:
             request = replace(request, seed=request.seed + seen.get(text, 0))
             seen[text] = seen.get(text, 0) + 1
-        prints = partial(models.prints, request, conditioners)
+        prints = partial(models.fingerprints, request, conditioners)
         path, finished = place(request, folder, layer.core.get("output"), taken, prints)
         jobs.append(Job(request, tuple(conditioners), path, True, finished))
     return jobs
@@ -166,7 +166,7 @@ def target(chosen: str | None, request: Request) -> tuple[Path, bool]:
 
 def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> None:
     """Everything that can go wrong before a weight is loaded."""
-    from hy_core import media
+    from hy_core import files, media
 
     weights = jobs[0].request.weights
     if weights and not Path(weights).exists():
@@ -187,7 +187,7 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     if preview is not None:
         if preview.suffix.lower() not in (*media.PICTURES, ".gif"):
             raise UsageError(f"--preview {preview}: needs a picture", "such as preview.png")
-        media.check_folder(preview.parent)
+        files.check_writable(preview)
 
 
 def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
@@ -197,9 +197,9 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     from hy_core.estimate import estimate, seconds
 
     first, shown = jobs[0].request, []
-    card = models.find(first.model, first.weights)
-    precision = models.precision(card.layout, first.device, first.dtype)
-    dit, vae = models.configs(card)
+    spec = models.find(first.model, first.weights)
+    precision = models.precision(spec.layout, first.device, first.dtype)
+    dit, vae = models.configs(spec)
     for _, same in groupby(jobs, key=lambda job: replace(job.request, prompt="", seed=0)):
         one, *others = same
         request, count = one.request, 1 + len(others)
@@ -296,7 +296,7 @@ class Sink:
 
     def files(self, index: int) -> list[Path]:
         """What a clip was written to (numbered pictures are several); nothing if it has yet to be."""
-        return [final for _, final in self.open[index].made] if index in self.open else []
+        return self.open[index].files if index in self.open else []
 
 
 def pixels(request: Request) -> int:
@@ -307,9 +307,9 @@ def check_memory(request: Request, rows: int) -> None:
     """Refuse a clip that can't fit before the machine tries."""
     from hy_core import estimate, models
 
-    card = models.find(request.model, request.weights)
-    precision = models.precision(card.layout, request.device, request.dtype)
-    cost = estimate.estimate(request, *models.configs(card), batch=rows, dtype_bytes=precision.dit.itemsize)
+    spec = models.find(request.model, request.weights)
+    precision = models.precision(spec.layout, request.device, request.dtype)
+    cost = estimate.estimate(request, *models.configs(spec), batch=rows, dtype_bytes=precision.dit.itemsize)
     estimate.check_memory(cost, precision.device)
 
 
@@ -343,19 +343,19 @@ class Listener:
 
 def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> list[Path]:
     """Write a clip; returns the files (several for numbered pictures)."""
-    from hy_core import media, provenance
+    from hy_core import files, media, provenance
 
     path = final_path(job)
     writers = selection.plugins.writers()
     result.path = path  # a plugin's writer may ask
     if path.suffix.lower() in writers:
-        with media.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             writers[path.suffix.lower()](result, temporary)
         return [path]
     comment = provenance.dumps(result.provenance) if keep_record else None
     with media.open_writer(path, result.fps, result.sound, comment) as out:
         out.add(result.frames)
-    return [final for _, final in out.made]
+    return out.files
 
 
 def final_path(job: Job) -> Path:

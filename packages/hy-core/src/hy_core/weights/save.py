@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hy_core.dit.model import DiT
 from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
+from hy_core.files import atomic
 
 
 def save_safetensors(
@@ -24,20 +24,11 @@ def save_safetensors(
     HyError if the folder can't be written or the disk is full; nothing is left behind then.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_own(state), part, dict(metadata or {}))
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise HyError(
-            f"can't write {path}: {error.strerror or error}", hint="check the folder and the disk"
-        ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
+        with atomic(path) as temporary:
+            save_file(_own(state), temporary, dict(metadata or {}))
+    except SafetensorError as error:  # a full disk
+        raise HyError(f"cannot write {path}: {error}", "check the folder and the disk") from None
 
 
 def save_dit(dit: DiT, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -56,10 +47,13 @@ def save_port_weights(
 
 
 def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that don't share memory, as the format asks: views are copied, others taken as they are."""
+    """Tensors that don't share memory, as the format requires: views and repeated tensors are copied."""
     whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for key, tensor in state.items():
         tensor = tensor.detach()
         alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        alone = alone and (not tensor.nbytes or tensor.data_ptr() not in seen)
         whole[key] = tensor if alone else tensor.contiguous().clone()
+        seen.add(whole[key].data_ptr())
     return whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core.errors import MissingError, UsageError
+from hy_core.files import write_json
 from hy_core.objective import Objective, seeded
 from hy_core.tables import from_table
 from hy_core.vae import VAE, VAEConfig
-from hy_core.weights import load_vae
-from safetensors.torch import save_file
+from hy_core.weights import load_vae, save_safetensors
 from torch import Tensor, nn
 
 from hy_train.recipe import Recipe
@@ -25,7 +24,7 @@ from hy_train.source import WORLD, sources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hy_data.world.clips import Clip, Source
+    from hy_world.clips import Clip, Source
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,8 @@ class VAEObjective(Objective):
             config = replace(config, scaling=round(1 / self.evaluate(8)["latent_std"], 6))
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().to(torch.float16).contiguous() for k, v in self.model.state_dict().items()}
-        save_atomic(state, folder / "vae.safetensors")
-        write_atomic(folder / "vae.json", asdict(config))
+        save_safetensors(folder / "vae.safetensors", state)
+        write_json(folder / "vae.json", asdict(config))
 
 
 @torch.no_grad()
@@ -248,17 +247,3 @@ def pixels(video: np.ndarray) -> Tensor:
 def psnr(square: Tensor) -> float:
     """Mean squared error of pixels in [-1, 1] to decibels."""
     return (10 * torch.log10(4 / square.clamp(min=1e-12))).item()
-
-
-def save_atomic(state: dict[str, Tensor], path: Path) -> None:
-    """Write safetensors whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    save_file(state, part)
-    os.replace(part, path)
-
-
-def write_atomic(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)

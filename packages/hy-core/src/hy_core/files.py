@@ -1,0 +1,345 @@
+"""Write files so that each appears under its name complete, or not at all.
+
+`atomic` writes one file, `Staging` several that belong together; `write_bytes`, `write_text` and `write_json` write
+values. All work in a hidden folder `.hy-<16 hex digits>.part` beside the target: its name is unpredictable, it is
+created exclusively and readable by its owner alone, and the files in it have their final names, so that no name is
+too long that isn't too long itself. At the end each file is flushed to the disk, then moved, then its folder is
+flushed.
+
+A process that is killed leaves its hidden folder behind. The next one of the same user that writes into the same
+place removes it: every live folder is locked by its process, and the lock ends with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from hy_core.errors import HyError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+Existing = Literal["replace", "number", "refuse"]
+"""What to do with a file that has the name already: replace it, take the next free of name-2, name-3 and so on, or
+raise `HyError`. The last two are exclusive: of two processes only one gets a name."""
+
+_HIDDEN = re.compile(r"\.hy-[0-9a-f]{16}\.part")
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_NAME_BYTES = 255
+
+
+class Staging:
+    """Files that appear together at the end of a `with` block, or not at all if it raises.
+
+    Within the block write to the paths that `file` returns. `HyError` if a file can't be written. A process that is
+    killed while it moves several files leaves some of them, but never the first: it is moved last, and an older file
+    of its name is removed before any is moved. So the first file proves that the set is complete.
+    """
+
+    def __init__(self, existing: Existing = "replace") -> None:
+        self.existing = existing
+        self.files: list[Path] = []
+        """Final paths, in the order of `file`; after the block those that were written."""
+        self._staged: list[Path] = []
+        self._folders: dict[Path, _HiddenFolder] = {}
+
+    def file(self, final: Path | str) -> Path:
+        """Return the path to write to for what becomes `final`; missing folders are created."""
+        final = Path(final)
+        folder = final.parent
+        if folder not in self._folders:
+            with writing(final):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._folders[folder] = _HiddenFolder(folder)
+        staged = self._folders[folder].path / final.name
+        self.files.append(final)
+        self._staged.append(staged)
+        return staged
+
+    def commit(self) -> None:
+        """Flush and move the files; they are there when this returns."""
+        order = range(len(self.files))
+        for index in order:
+            with writing(self.files[index]):
+                flush(self._staged[index])
+        if len(order) > 1 and self.existing == "replace":
+            with writing(self.files[0]):
+                self.files[0].unlink(missing_ok=True)
+        for index in [*order[1:], *order[:1]]:
+            with writing(self.files[index]):
+                self.files[index] = move(self._staged[index], self.files[index], self.existing)
+        for folder in self._folders:
+            flush(folder)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what wasn't committed."""
+        for folder in self._folders.values():
+            folder.remove()
+        self._folders.clear()
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.discard()
+
+
+@contextmanager
+def atomic(path: Path | str, existing: Existing = "replace") -> Iterator[Path]:
+    """Yield a temporary path; what is written there becomes `path` at the end of the block.
+
+    If the block raises, nothing is left and a file that had the name stays. `HyError` for a disk that is full, and
+    for a folder or a name that can't be written; other errors of the block pass.
+    """
+    with Staging(existing) as staging:
+        temporary = staging.file(path)
+        with storage_errors(Path(path)):
+            yield temporary
+
+
+def write_bytes(path: Path | str, data: bytes, existing: Existing = "replace") -> None:
+    """Write a file of bytes, see `atomic`."""
+    with atomic(path, existing) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str, existing: Existing = "replace") -> None:
+    """Write a file of UTF-8 text with its line ends as they are, see `atomic`."""
+    write_bytes(path, text.encode("utf-8"), existing)
+
+
+def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
+    """Write a value as JSON and a line end, see `atomic`."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def move(source: Path, target: Path, existing: Existing = "replace") -> Path:
+    """Move a file within a file system and return its new path; `HyError` for one that exists and is not to."""
+    if existing == "replace":
+        os.replace(source, target)
+        return target
+    for name in numbered_names(target) if existing == "number" else (target,):
+        try:
+            _move_exclusively(source, name)
+        except FileExistsError:
+            continue
+        return name
+    raise HyError(f"{target} exists", "remove it, or choose another name")
+
+
+def numbered_names(path: Path) -> Iterator[Path]:
+    """Yield `path`, then the same with -2, -3 and so on before the suffix, cut to what the file system takes."""
+    yield path
+    for number in itertools.count(2):
+        end = f"-{number}{path.suffix}"
+        stem = path.stem.encode("utf-8", "surrogateescape")[: _NAME_BYTES - len(os.fsencode(end))]
+        yield path.with_name(stem.decode("utf-8", "ignore") + end)
+
+
+def free_name(path: Path) -> Path:
+    """Return the first of `numbered_names` that doesn't exist now; another process may take it before it is used."""
+    return next(name for name in numbered_names(path) if not os.path.lexists(name))
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise `UsageError` now if a file could not be written to `path` later; nothing is left behind.
+
+    Its folder may not exist yet.
+    """
+    path = Path(path)
+    try:
+        there = path.is_dir()
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"{str(path)[:80]!r} can't be the name of a file: {_reason(problem)}", "choose another with -o"
+        ) from None
+    if there:
+        raise UsageError(f"{path} is a folder", "end the name with / to write into it")
+    check_folder(path.parent)
+    most = _longest_name(path)
+    for part in path.parts:
+        if len(os.fsencode(part)) > most:
+            raise UsageError(
+                f"the name {part[:40]}… has {len(os.fsencode(part))} bytes; at most {most} are possible",
+                "choose a shorter one with -o",
+            )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` if files can't be created in `folder`, which may not exist yet."""
+    existing = _existing(folder)
+    if not existing.is_dir():
+        raise UsageError(f"{existing} is not a folder", "choose another with -o")
+    try:
+        _HiddenFolder(existing).remove()  # trying is surer than reading permissions
+    except OSError as problem:
+        raise UsageError(
+            f"cannot write to the folder {_shown(existing)}: {_reason(problem)}", "choose another with -o"
+        ) from None
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's or a folder's content is on the disk; folders only where the system allows it."""
+    if path.is_dir():
+        with suppress(OSError):
+            _fsync(path, os.O_RDONLY)
+    else:
+        _fsync(path, os.O_RDWR)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn every error of the system in the block into a `HyError` that says that `path` can't be written."""
+    try:
+        yield
+    except Exception as problem:  # PyAV's errors have an errno, but not all are OSErrors
+        if not isinstance(problem, OSError) and not getattr(problem, "errno", None):
+            raise
+        raise HyError(f"cannot write {path}: {_reason(problem)}") from problem
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or failing disk in the block into a `HyError` that says that `path` can't be written."""
+    try:
+        yield
+    except Exception as problem:  # PyAV's errors have an errno, but not all are OSErrors
+        if getattr(problem, "errno", None) not in _STORAGE_ERRORS:
+            raise
+        raise HyError(f"cannot write {path}: {_reason(problem)}") from problem
+
+
+class _HiddenFolder:
+    """A new, locked, hidden folder in `parent`; stale ones of the same user are removed first."""
+
+    swept: set[tuple[str, int]] = set()
+    """Folders, each with the process, that were looked through already."""
+
+    def __init__(self, parent: Path) -> None:
+        key = (os.path.abspath(parent), os.getpid())
+        if key not in self.swept:
+            self.swept.add(key)
+            sweep(parent)
+        while True:
+            self.path = parent / f".hy-{secrets.token_hex(8)}.part"
+            self.path.mkdir(mode=0o700)
+            self._lock = _lock(self.path)
+            if self._lock is not None:
+                return
+            # Another process swept it before it was locked: take a new one.
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None and self._lock >= 0:
+            os.close(self._lock)
+        self._lock = None
+
+
+def sweep(folder: Path) -> None:
+    """Remove the hidden folders in `folder` that this user's killed processes left."""
+    if fcntl is None:
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (_HIDDEN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)):
+                continue
+            if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                continue
+            lock = _lock(Path(entry.path))
+            if lock is not None and lock >= 0:  # not where the file system has no locks
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder: its descriptor, -1 where folders can't be locked, None if another process has or removed it."""
+    if fcntl is None:
+        return -1
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        return -1
+    if not folder.exists():
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _move_exclusively(source: Path, target: Path) -> None:
+    """Move a file to a name that nothing has; `FileExistsError` otherwise."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(source, target)
+    else:
+        os.unlink(source)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest parent that exists."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _longest_name(path: Path) -> int:
+    try:
+        return os.pathconf(_existing(path.parent), "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        return _NAME_BYTES
+
+
+def _shown(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except OSError:  # the current folder was deleted
+        return folder
+
+
+def _reason(problem: Exception) -> str:
+    return getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
