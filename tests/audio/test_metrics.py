@@ -17,8 +17,9 @@ from hy_audio.sync import agreement, match, motion, onsets
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.request import Sound
-from hy_data.world import render, sample_scene
-from hy_data.world.sound import sound
+from hy_world.render import render
+from hy_world.scene import sample_scene
+from hy_world.sound import sound
 
 # -- distances -------------------------------------------------------------------------------------------
 

@@ -408,9 +408,9 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
 
 def test_the_worlds_bounces_are_at_no_fixed_moment():
     plugins = installed()
-    plugins.load("data")
+    plugins.load("world")
     clips = plugins.datasets().pick("world-sound")(100, seed=1, impacts=1.0, block=4)
-    from hy_data.world.sound import impacts
+    from hy_world.sound import impacts
 
     moments, lengths = set(), set()
     for index in range(40):

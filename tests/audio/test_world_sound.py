@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hy_data.world import BACKGROUNDS, SHAPES, SIZES, sample_scene
-from hy_data.world.listen import TOLERANCE, listen, match_moments, score_sound
-from hy_data.world.scene import Scene, Thing
-from hy_data.world.sound import AMBIENCES, RATE, impacts, pitch, ring, silent, sound
+from hy_world.listen import TOLERANCE, listen, match_moments, score_sound
+from hy_world.scene import BACKGROUNDS, SHAPES, SIZES, Scene, Thing, sample_scene
+from hy_world.sound import AMBIENCES, RATE, impacts, pitch, ring, silent, sound
 
 pytest.importorskip("librosa")
 

@@ -14,7 +14,7 @@ from hy_avatar.training import poses
 from hy_core.condition import Condition
 from hy_core.testing.tiny import randomised
 from hy_core.weights import save_port_weights
-from hy_data.world.characters_dataset import CharacterDataset, StageClip
+from hy_world.characters_dataset import CharacterDataset, StageClip
 
 CONFIG = AvatarConfig(
     speech=Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1),
@@ -34,7 +34,7 @@ def weights(tiny, path, config=CONFIG):
     dit = copy.deepcopy(tiny.dit)
     network.extend(dit, "avatar", config)
     for module in (
-        dit.feed,
+        dit.adapter_inputs,
         dit.embed,
         dit.time,
         *(b.after for b in (*dit.double_blocks, *dit.single_blocks)),

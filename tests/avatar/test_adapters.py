@@ -51,7 +51,7 @@ def extended(tiny, config=CONFIG, awake=True):
     dit = copy.deepcopy(tiny.dit)
     network.extend(dit, "avatar", config)
     if awake:
-        for port in (dit.feed, dit.embed, dit.time):
+        for port in (dit.adapter_inputs, dit.embed, dit.time):
             randomised(port, 5)
         for block in (*dit.double_blocks, *dit.single_blocks):
             randomised(block.after, 6)
@@ -63,7 +63,7 @@ def answer(dit, tiny, feed, context=False):
     if context:
         cond.add_context("avatar", rand(1, 16, 1, 4, 4, seed=9), [-1], "video")
     if feed is not None:
-        cond.feed("avatar", feed, network.part)
+        cond.set_adapter_inputs("avatar", feed, network.part)
     return Denoiser(dit, cond)(tiny.latents(), 0.6)
 
 
@@ -117,7 +117,12 @@ def test_every_reference_form_starts_from_the_base(tiny, reference):
 def test_detached_the_network_is_what_it_was(tiny):
     dit = extended(tiny)
     keys = set(tiny.dit.state_dict())
-    for port in (dit.feed, dit.embed, dit.time, *(b.after for b in (*dit.double_blocks, *dit.single_blocks))):
+    for port in (
+        dit.adapter_inputs,
+        dit.embed,
+        dit.time,
+        *(b.after for b in (*dit.double_blocks, *dit.single_blocks)),
+    ):
         if "avatar" in port:
             port.detach("avatar")
     assert set(dit.state_dict()) == keys
@@ -193,7 +198,7 @@ def test_rows_go_through_together(tiny):
     conds = []
     for feed in (one, two):
         cond = tiny.condition()
-        cond.feed("avatar", feed, network.part)
+        cond.set_adapter_inputs("avatar", feed, network.part)
         conds.append(cond)
     both = Denoiser(dit, merge(conds))(torch.cat([tiny.latents()] * 2), 0.6)
     alone = torch.cat([Denoiser(dit, cond)(tiny.latents(), 0.6) for cond in conds])

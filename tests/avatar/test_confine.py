@@ -14,7 +14,7 @@ from hy_avatar.objective import undriven
 from hy_avatar.plugin import Avatar
 from hy_core import Request, models, pipeline
 from hy_core.errors import ConflictError, PluginError
-from hy_data.world.tasks import Each
+from hy_world.tasks import Each
 
 BOX = "0.3,0.3,0.6,0.6"
 
@@ -22,7 +22,7 @@ BOX = "0.3,0.3,0.6,0.6"
 @pytest.fixture
 def options(tiny, tmp_path, face):
     file = weights(tiny, tmp_path / "a.safetensors", replace(CONFIG, area=1.0))
-    return {"image": face, "weights": file, "speaker": [BOX], "hush": "off", "pose_fit": False}
+    return {"image": face, "weights": file, "speaker": [BOX], "speech_gate": "off", "pose_fit": False}
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def test_outside_of_the_face_nothing_changes(tiny, options, sampled, talk, face,
 
     free, freely = clip(speech=[talk]), clip(speech=[other])
     assert (free - freely)[:, ~inside].abs().max() > 0  # it spreads
-    one, two = clip(speech=[talk], confine=True), clip(speech=[other], confine=True)
+    one, two = clip(speech=[talk], restrict_to_mask=True), clip(speech=[other], restrict_to_mask=True)
     assert torch.equal(one[:, ~inside], two[:, ~inside])
     assert (one - two)[:, inside].abs().max() > 0
-    both = clip(speech=[talk], expression=mime, confine=True)
+    both = clip(speech=[talk], expression=mime, restrict_to_mask=True)
     silent = clip(Silent, speech=[talk], expression=mime)
     torch.testing.assert_close(both[:, ~inside], silent[:, ~inside], atol=1e-4, rtol=1e-4)
     assert (both - silent)[:, inside].abs().max() > 1e-2
@@ -81,13 +81,15 @@ def test_outside_of_the_face_nothing_changes(tiny, options, sampled, talk, face,
 
 def test_as_the_weights_were_trained(tiny, options, tmp_path, talk):
     def confined(trained, **more):
-        file = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, confine=trained))
+        file = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, restrict_to_mask=trained))
         cond = tiny.condition()
         Avatar(**{**options, "weights": file, **more}).encode(tiny.request, cond)
-        return cond.confined
+        return cond.mask_restriction
 
     assert confined(True, speech=[talk]) and not confined(False, speech=[talk])
-    assert confined(False, speech=[talk], confine=True) and not confined(True, speech=[talk], confine=False)
+    assert confined(False, speech=[talk], restrict_to_mask=True) and not confined(
+        True, speech=[talk], restrict_to_mask=False
+    )
     assert not confined(True)  # no face is driven
 
 
@@ -97,7 +99,7 @@ def test_clips_go_through_together(tiny, options, sampled, talk, tmp_path):
         replace(tiny.request, width=64, height=64, frames=5, cfg=2.0, negative="x", seed=s) for s in (1, 2)
     ]
     boxes = [["0.1,0.1,0.4,0.5"], ["0.5,0.4,0.9,0.9"]]
-    own = [Avatar(**{**options, "speaker": box}, speech=[talk], confine=True) for box in boxes]
+    own = [Avatar(**{**options, "speaker": box}, speech=[talk], restrict_to_mask=True) for box in boxes]
     both = sampled(requests, Each({1: own[0], 2: own[1]}), tiny.model, rows=2)
     alone = [sampled([request], one, tiny.model)[0] for request, one in zip(requests, own, strict=True)]
     torch.testing.assert_close(both, torch.stack(alone), atol=1e-4, rtol=1e-4)
@@ -111,7 +113,7 @@ def test_a_released_model_too(released_folder, sampled, face, talk, tmp_path):
     other = small.tone(tmp_path / "other.wav", pitch=900)
 
     def clip(speech):
-        given = {"image": face, "speaker": [BOX], "area": 1.0, "hush": "off", "confine": True}
+        given = {"image": face, "speaker": [BOX], "area": 1.0, "speech_gate": "off", "restrict_to_mask": True}
         return sampled([request], Avatar(**given, speech=[speech]), model)[0]
 
     one, two = clip(talk), clip(other)
@@ -121,8 +123,8 @@ def test_a_released_model_too(released_folder, sampled, face, talk, tmp_path):
 
 def test_two_that_confine_and_masks_that_don_t_fit(tiny):
     cond = tiny.condition()
-    cond.confine("avatar", torch.ones(1, 1, 3, 4, 4), {})
+    cond.restrict_to_mask("avatar", torch.ones(1, 1, 3, 4, 4), {})
     with pytest.raises(ConflictError, match="avatar and other both confine"):
-        copy.copy(cond).confine("other", torch.ones(1, 1, 3, 4, 4), {})
-    with pytest.raises(PluginError, match="avatar: confine takes a mask"):
-        cond.confine("avatar", torch.ones(1, 1, 3, 2, 2), {})
+        copy.copy(cond).restrict_to_mask("other", torch.ones(1, 1, 3, 4, 4), {})
+    with pytest.raises(PluginError, match="avatar: restrict_to_mask takes a mask"):
+        cond.restrict_to_mask("avatar", torch.ones(1, 1, 3, 2, 2), {})

@@ -36,7 +36,7 @@ def fed(tiny, options):
         cond = tiny.condition(request)
         cond.negative = negative
         avatar.encode(request, cond)
-        return cond.feeds["avatar"]
+        return cond.adapter_inputs["avatar"]
 
     return fed
 
@@ -69,16 +69,16 @@ def test_guidance_goes_against_nothing_that_drives(tiny, options, tmp_path, nobo
     def encoded(negative):
         cond = tiny.condition()
         cond.negative = negative
-        Avatar(**options, **both, hold=True).encode(tiny.request, cond)
+        Avatar(**options, **both, fix_first_frame=True).encode(tiny.request, cond)
         return cond
 
-    cond, feed = encoded(True), encoded(True).feeds["avatar"]
+    cond, feed = encoded(True), encoded(True).adapter_inputs["avatar"]
     assert not feed["pose"].any() and not feed["expression"]["features"].any()
     assert (feed["pose_mask"] == 1).all()
     assert feed["reference"].any() == cond.contexts[0].latents.any() == (not nobody)
     driven = encoded(False)
-    assert driven.feeds["avatar"]["reference"].any() and driven.contexts[0].latents.any()
-    assert torch.equal(cond.pins[0].latent, driven.pins[0].latent)
+    assert driven.adapter_inputs["avatar"]["reference"].any() and driven.contexts[0].latents.any()
+    assert torch.equal(cond.fixed_frames[0].latent, driven.fixed_frames[0].latent)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_what_keeps_a_mouth_shut(tiny, options, tmp_path, talk, monkeypatch, own
     count = []
     monkeypatch.setattr(presence, "available", lambda: True)
     monkeypatch.setattr(presence, "detector", lambda: count.append(1))
-    options["weights"] = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, hush=own))
-    Avatar(**options, speech=[talk], hush=given).encode(tiny.request, tiny.condition())
+    options["weights"] = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, speech_gate=own))
+    Avatar(**options, speech=[talk], speech_gate=given).encode(tiny.request, tiny.condition())
     assert len(count) == asked
 
 
 def test_a_way_to_keep_a_mouth_shut_that_isnt_there():
-    with pytest.raises(UsageError, match="unknown hush 'music'"):
-        AvatarConfig(hush="music")
+    with pytest.raises(UsageError, match="unknown speech_gate 'music'"):
+        AvatarConfig(speech_gate="music")
 
 
 def test_a_whole_clip(tiny, options, tmp_path, talk):
@@ -111,7 +111,7 @@ def test_a_whole_clip(tiny, options, tmp_path, talk):
     request = replace(tiny.request, cfg=2.0, negative="noise")
 
     def clip(**more):
-        avatar = Avatar(**options, speech=[talk], hush="off", **more)
+        avatar = Avatar(**options, speech=[talk], speech_gate="off", **more)
         avatar.validate(request)
         return generate(request, [avatar], model=tiny.model).frames.astype(int)
 
@@ -130,7 +130,7 @@ def test_latents_that_are_added_to_the_noisy_ones(tiny):
     assert set(dit.state_dict()) == set(tiny.dit.state_dict())
     assert dit.embed["avatar"].base[0] is dit.img_in
     z, cond = tiny.latents(seed=8), tiny.condition()
-    cond.feed("avatar", {"frames": 3, "pose": z, "pose_strength": 0.5})
+    cond.set_adapter_inputs("avatar", {"frames": 3, "pose": z, "pose_strength": 0.5})
     with torch.no_grad():
         found = Denoiser(dit, cond)(tiny.latents(), 0.6)
         wanted = Denoiser(tiny.dit, tiny.condition())(tiny.latents() + 0.5 * z, 0.6)
@@ -174,13 +174,13 @@ def test_no_more_of_a_dance_is_watched_than_the_clip_shows(fed, tiny, tmp_path, 
             return points, scores
 
     monkeypatch.setattr(driving, "pose_detector", lambda folder: Detector())
-    feeds = []
+    adapter_inputs = []
     for name, frames in (("short.mp4", 40), ("long.mp4", 400)):
         media.write(tmp_path / name, np.zeros((frames, 64, 64, 3), np.uint8), tiny.request.fps)
         made.clear()
-        feeds.append(fed(pose=tmp_path / name)["pose"])
+        adapter_inputs.append(fed(pose=tmp_path / name)["pose"])
         assert tiny.request.frames < len(made) < 40
-    assert torch.equal(*feeds)
+    assert torch.equal(*adapter_inputs)
 
 
 def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
@@ -301,8 +301,8 @@ def test_a_long_clip_in_windows(tiny, options, tmp_path):
     avatar = Avatar(**options, pose=pose_file(tmp_path / "a.json"), expression=pose_file(tmp_path / "b.json"))
     cond = tiny.condition(request)
     avatar.encode(request, cond)
-    window = cond.window([2, 3]).feeds["avatar"]
-    whole = cond.feeds["avatar"]
+    window = cond.window([2, 3]).adapter_inputs["avatar"]
+    whole = cond.adapter_inputs["avatar"]
     assert torch.equal(window["pose"], whole["pose"][:, :, 2:4])
     assert torch.equal(window["pose_mask"], whole["pose_mask"][:, 2:4])
     assert torch.equal(window["expression"]["features"], whole["expression"]["features"][:, :, 8:13])

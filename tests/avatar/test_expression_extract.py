@@ -19,9 +19,9 @@ from hy_avatar.expression_extract import (
 )
 from hy_avatar.expression_extract_train import losses, train
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_data.world.characters import Character, Stage, perform, sample_stage
-from hy_data.world.characters_geometry import truth
-from hy_data.world.characters_render import render_stage
+from hy_world.characters import Character, Stage, perform, sample_stage
+from hy_world.characters_geometry import truth
+from hy_world.characters_render import render_stage
 
 
 def actors(rng, count, frames=9):

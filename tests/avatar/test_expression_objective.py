@@ -62,10 +62,10 @@ def test_an_avatar_learns_from_codes(tiny, tmp_path):
     config = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
     clips, cond = [actor(seed, size=32) for seed in range(2)], tiny.condition(rows=2)
     none = {"speech": 0.0, "expression": 0.0, "pose": 0.0, "reference": 0.0}
-    settings = Settings(hold=0.0, dropout=none, codec=str(tmp_path / "codec.safetensors"))
+    settings = Settings(fix_first_frame=0.0, dropout=none, codec=str(tmp_path / "codec.safetensors"))
     teacher = Teacher("avatar", config, settings)
     teacher.give(batch(clips, cond), cond)
-    given = cond.feeds["avatar"]["expression"]["features"]
+    given = cond.adapter_inputs["avatar"]["expression"]["features"]
     assert given.shape == (2, 1, 9, 12)
     shown = torch.from_numpy(clips[1].pixels()).permute(3, 0, 1, 2) / 127.5 - 1
     wanted = teacher.coded(shown, clips[1].truth())

@@ -27,9 +27,12 @@ REQUEST = Request("a person talks", width=64, height=64, frames=9, steps=1, seed
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"look": "instead"}, "--avatar-look: this model has no language model that sees pictures"),
-        ({"head": 60.0}, "--avatar-head: this model knows no amounts of motion"),
-        ({"lively": 0.0}, "--avatar-lively: this model knows no amounts of motion"),
+        (
+            {"image_prompt": "instead"},
+            "--avatar-image-prompt: this model has no language model that sees pictures",
+        ),
+        ({"head_scale": 60.0}, "--avatar-head-scale: this model knows no amounts of motion"),
+        ({"expression_scale": 0.0}, "--avatar-expression-scale: this model knows no amounts of motion"),
         ({"cache": False}, "--avatar-cache: this model isn't sampled as released"),
         ({"whisper": "."}, "--avatar-whisper: this model hears mel bands"),
     ],
@@ -37,23 +40,23 @@ REQUEST = Request("a person talks", width=64, height=64, frames=9, steps=1, seed
 def test_what_a_model_can_t_heed_is_an_error(tiny, face, tmp_path, more, said):
     file = weights(tiny, tmp_path / "a.safetensors", replace(CONFIG, controls=0))
     plain = Avatar(image=face, weights=file)
-    plain.extend(tiny.dit)  # without the option all is well
+    plain.attach(tiny.dit)  # without the option all is well
     from hy_core.testing.tiny import Tiny
 
     with pytest.raises(UsageError, match=said):
-        Avatar(image=face, weights=file, **more).extend(Tiny().dit)
+        Avatar(image=face, weights=file, **more).attach(Tiny().dit)
 
 
 def test_what_a_model_can_heed_is_none(tiny, face, tmp_path):
     file = weights(tiny, tmp_path / "a.safetensors")
-    Avatar(image=face, weights=file, head=60.0, lively=0.0).extend(tiny.dit)
+    Avatar(image=face, weights=file, head_scale=60.0, expression_scale=0.0).attach(tiny.dit)
 
 
 @pytest.mark.parametrize(
     ("more", "flag", "driver"),
     [
         ({"strength": 2.0}, "--avatar-strength", "--avatar-speech"),
-        ({"hush": "off"}, "--avatar-hush", "--avatar-speech"),
+        ({"speech_gate": "off"}, "--avatar-speech-gate", "--avatar-speech"),
         ({"expression_strength": 0.5}, "--avatar-expression-strength", "--avatar-expression"),
         ({"pose_person": 1}, "--avatar-pose-person", "--avatar-pose"),
     ],

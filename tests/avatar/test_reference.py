@@ -60,25 +60,25 @@ def test_the_first_frame_is_the_picture(released_folder, face):
         "x", negative="y", width=32, height=32, frames=5, fps=25, steps=2, cfg=7.5, model=str(released_folder)
     )
     free = generate(request, [Avatar(image=face)]).frames
-    held = generate(request, [Avatar(image=face, hold=True)]).frames
+    held = generate(request, [Avatar(image=face, fix_first_frame=True)]).frames
     assert not np.array_equal(free, held)
     cond = Condition([torch.zeros(1, 4)], torch.zeros(1, 4), 2, (4, 4))
-    cond.pin("i2v", [0], torch.zeros(1, 16, 1, 4, 4))
+    cond.fix_frames("i2v", [0], torch.zeros(1, 16, 1, 4, 4))
     with pytest.raises(ConflictError, match="i2v and avatar both set latent frame 0"):
-        cond.pin("avatar", [0], torch.zeros(1, 16, 1, 4, 4))
+        cond.fix_frames("avatar", [0], torch.zeros(1, 16, 1, 4, 4))
 
 
 def test_a_clip_begins_as_the_weights_were_trained(tiny, face, tmp_path):
     """With the picture itself if they were, unless told otherwise."""
 
     def begins(trained, **options):
-        file = weights(tiny, tmp_path / "a.safetensors", replace(CONFIG, hold=trained))
+        file = weights(tiny, tmp_path / "a.safetensors", replace(CONFIG, fix_first_frame=trained))
         cond = tiny.condition()
         Avatar(image=face, weights=file, **options).encode(tiny.request, cond)
-        return sorted(cond.pins)
+        return sorted(cond.fixed_frames)
 
     assert begins(False) == [] and begins(True) == [0]
-    assert begins(False, hold=True) == [0] and begins(True, hold=False) == []
+    assert begins(False, fix_first_frame=True) == [0] and begins(True, fix_first_frame=False) == []
 
 
 # -- read by the language model --------------------------------------------------------------------------

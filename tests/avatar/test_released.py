@@ -37,8 +37,8 @@ def test_every_key_has_its_place():
     assert all(place is not None and len(place.keys) == 1 for place in places)
     theirs = [place.keys[0] for place in places]
     assert len(set(theirs)) == len(theirs)
-    assert all(released.owns(key) for key in theirs)
-    assert not any(released.owns(key) for key in base)
+    assert all(released.owns_key(key) for key in theirs)
+    assert not any(released.owns_key(key) for key in base)
     assert {key.split(".")[0] for key in theirs} == {
         "audio_proj", "audio_adapter_blocks", "before_proj", "fps_proj", "motion_exp", "motion_pose", "ref_in",
     }  # fmt: skip
@@ -85,12 +85,12 @@ def test_what_is_said_changes_the_clip(request_, face, talk, tmp_path):
     model = models.load(str(request_.model), conditioners=[Avatar(image=face)])
 
     def clip(speech, **options):
-        avatar = Avatar(image=face, speech=[speech], speaker=[BOX], hush="off", **options)
+        avatar = Avatar(image=face, speech=[speech], speaker=[BOX], speech_gate="off", **options)
         return generate(request_, [avatar], model=model).frames.astype(int)
 
     one = clip(talk)
     assert abs(one - clip(other)).max() > 0
-    assert abs(one - clip(talk, head=80)).max() > 0
+    assert abs(one - clip(talk, head_scale=80)).max() > 0
     assert abs(one - clip(talk, strength=0.0)).max() > 0
 
 
@@ -146,8 +146,8 @@ def test_nothing_is_missing_and_nothing_left_over(released_folder, face, tmp_pat
 def test_without_the_plugin_the_file_doesn_t_fit(released_folder):
     with pytest.raises(HyError, match="unexpected .audio_adapter_blocks"):
         models.load(str(released_folder))
-    owned = load_owned(models.find(str(released_folder)).dit, released.owns)
-    assert set(owned) == {key for key in small.state() if released.owns(key)}
+    owned = load_owned(models.find(str(released_folder)).dit, released.owns_key)
+    assert set(owned) == {key for key in small.state() if released.owns_key(key)}
 
 
 def test_guidance_as_released():

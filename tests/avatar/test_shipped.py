@@ -30,7 +30,7 @@ def shipped(tiny, tmp_path, monkeypatch):
 
 def test_the_built_in_model_needs_no_option(tiny, shipped, face, talk):
     def clip(model, **more):
-        avatar = Avatar(image=face, speech=[talk], speaker=[BOX], hush="off", **more)
+        avatar = Avatar(image=face, speech=[talk], speaker=[BOX], speech_gate="off", **more)
         avatar.validate(tiny.request)
         return generate(tiny.request, [avatar], model=model).frames.astype(int)
 
@@ -57,8 +57,8 @@ def test_training_begins_with_what_the_recipe_says(tiny, shipped, face):
     """Not with the shipped weights: only with some that lie beside the model that it starts from."""
     learner = Avatar()
     learner.home = shipped.folder
-    config = AvatarConfig(speech=CONFIG.speech, hold=True)
-    learner.learn(tiny.dit, {"config": config.to_json(), "hold": 1.0})
+    config = AvatarConfig(speech=CONFIG.speech, fix_first_frame=True)
+    learner.attach_for_training(tiny.dit, {"config": config.to_json(), "fix_first_frame": 1.0})
     assert learner.weights() is None and learner.teacher.config == config
 
 
@@ -69,12 +69,14 @@ def test_training_that_goes_on_may_ask_anew(tiny, shipped):
     def learned(**table):
         learner = Avatar()
         learner.home = shipped.folder
-        learner.learn(Tiny().dit, {"config": table} if table else {})
+        learner.attach_for_training(Tiny().dit, {"config": table} if table else {})
         return learner.teacher.config
 
     modules = {name: value for name, value in CONFIG.to_json().items() if name != "area"}
     assert learned() == learned(**modules) == CONFIG
-    assert learned(**modules | {"confine": True, "area": 1.0}) == replace(CONFIG, confine=True, area=1.0)
+    assert learned(**modules | {"restrict_to_mask": True, "area": 1.0}) == replace(
+        CONFIG, restrict_to_mask=True, area=1.0
+    )
 
 
 def test_the_command(hy, tmp_path, monkeypatch, talk):
@@ -89,7 +91,7 @@ def test_the_command(hy, tmp_path, monkeypatch, talk):
     out = tmp_path / "talk.mp4"
     run = hy(
         "generate", "a person talks to the camera", "-p", "avatar", "--avatar-speech", talk,
-        "--avatar-image", small.portrait(tmp_path / "face.png"), "--avatar-confine", "--steps", "1", "-o", out,
+        "--avatar-image", small.portrait(tmp_path / "face.png"), "--avatar-restrict-to-mask", "--steps", "1", "-o", out,
     )  # fmt: skip
     assert run.exit_code == 0, run.stderr
     from hy_core import media

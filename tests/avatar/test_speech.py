@@ -218,7 +218,7 @@ def test_two_speakers_in_one_run(released_folder, face, talk, tmp_path):
     boxes = ["0.0,0.2,0.4,0.8", "0.6,0.2,1.0,0.8"]
 
     def clip(speech, faces):
-        avatar = Avatar(image=face, speech=speech, speaker=faces, area=1, hush="off")
+        avatar = Avatar(image=face, speech=speech, speaker=faces, area=1, speech_gate="off")
         avatar.validate(request)
         return generate(request, [avatar])
 
@@ -289,7 +289,7 @@ def test_which_frame_of_four_a_sound_is_in(tiny, ordered):
         cond = tiny.condition()
         tokens = cond.grid[0] * cond.grid[1]
         speech = {"features": features, "mask": torch.ones(1, 1, 3, tokens, 1)}
-        cond.feed("avatar", {"frames": 3, "speech": speech})
+        cond.set_adapter_inputs("avatar", {"frames": 3, "speech": speech})
         with torch.no_grad():
             return Denoiser(dit, cond)(tiny.latents(), 0.6)
 

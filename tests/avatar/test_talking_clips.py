@@ -130,9 +130,11 @@ def test_an_avatar_is_taught_by_it(tiny, prepared, tmp_path):
     cond = tiny.condition(rows=2)
     cond.patch = (2, 2)
     clips = [drawn(prepared, 9, (32, 32), seed) for seed in range(2)]
-    teacher = Teacher("avatar", CONFIG, Settings(hold=0.0, dropout={"speech": 0.0, "expression": 0.0}))
+    teacher = Teacher(
+        "avatar", CONFIG, Settings(fix_first_frame=0.0, dropout={"speech": 0.0, "expression": 0.0})
+    )
     teacher.give(batch(clips, cond), cond)
-    feed = cond.feeds["avatar"]
+    feed = cond.adapter_inputs["avatar"]
     assert feed["speech"]["features"].shape == (2, 1, 9, 10, 1, 20)
     for row, clip in enumerate(clips):
         wanted = torch.from_numpy(clip.truth()["heard"])
@@ -147,14 +149,14 @@ def test_features_of_another_encoder_are_one_line(tiny, prepared):
     config = replace(CONFIG, speech=replace(CONFIG.speech, channels=24))
     cond = tiny.condition(rows=1)
     with pytest.raises(UsageError, match=r"mel 10 1 20, the avatar reads mel 10 1 24"):
-        Teacher("avatar", config, Settings(hold=0.0)).give(batch([drawn(prepared)], cond), cond)
+        Teacher("avatar", config, Settings(fix_first_frame=0.0)).give(batch([drawn(prepared)], cond), cond)
 
 
 def test_a_driver_without_its_stage_is_one_line(tiny, prepared, tmp_path):
     path = write(tmp_path / "c.jsonl", [record(prepared, "points")])
     cond = tiny.condition(rows=1)
     with pytest.raises(UsageError, match="learns from 'landmarks'") as error:
-        Teacher("avatar", CONFIG, Settings(hold=0.0)).give(batch([drawn(path)], cond), cond)
+        Teacher("avatar", CONFIG, Settings(fix_first_frame=0.0)).give(batch([drawn(path)], cond), cond)
     assert "stage" in error.value.hint
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from avatar.driven import CONFIG, actor, batch
 from hy_avatar import kept, training
-from hy_avatar.kept import Kept, fingerprint
+from hy_avatar.kept import BlockCache, fingerprint
 from hy_avatar.reference import latents
 from hy_avatar.training import Settings, Teacher
 from hy_core.errors import UsageError
@@ -23,7 +23,7 @@ def clips():
 
 
 def teacher(config=CONFIG, **settings):
-    return Teacher("avatar", config, Settings(**{"hold": 0.0, "dropout": NONE_LOST, **settings}))
+    return Teacher("avatar", config, Settings(**{"fix_first_frame": 0.0, "dropout": NONE_LOST, **settings}))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("patch", [(1, 1), (2, 2), (4, 4)])
 def test_masks_have_the_network_s_patches(given, patch):
-    feed = given(teacher(), patch).feeds["avatar"]
+    feed = given(teacher(), patch).adapter_inputs["avatar"]
     tokens = (4 // patch[0]) * (4 // patch[1])
     assert feed["speech"]["mask"].shape == feed["expression"]["mask"].shape == (2, 1, 3, tokens, 1)
     assert feed["pose_mask"].shape == (2, 3, tokens, 1)
@@ -84,8 +84,8 @@ def test_clips_together_are_what_they_are_alone(tiny, clips, monkeypatch):
 
 def test_a_clip_is_read_once(given, reads):
     one = teacher()
-    feed = given(one).feeds["avatar"]
-    assert same(feed, given(one).feeds["avatar"]) and reads == [2]
+    feed = given(one).adapter_inputs["avatar"]
+    assert same(feed, given(one).adapter_inputs["avatar"]) and reads == [2]
     given(one, keys="bc")
     assert reads == [2, 1]
 
@@ -94,12 +94,12 @@ def test_a_run_that_goes_on_reads_nothing_again(tiny, given, reads, tmp_path):
     """Nor does the process beside it; with masks of another area, first frames or other patches it's read anew."""
     beside = teacher()
     assert beside.kept(tmp_path, tiny.condition(rows=2)).find("ab") == {}
-    feed = given(teacher(), folder=tmp_path).feeds["avatar"]
-    for one in (teacher(), beside, teacher(replace(CONFIG, hold=True, confine=True))):
-        assert same(feed, given(one, folder=tmp_path).feeds["avatar"])
+    feed = given(teacher(), folder=tmp_path).adapter_inputs["avatar"]
+    for one in (teacher(), beside, teacher(replace(CONFIG, fix_first_frame=True, restrict_to_mask=True))):
+        assert same(feed, given(one, folder=tmp_path).adapter_inputs["avatar"])
     assert reads == [2]
     given(teacher(replace(CONFIG, area=1.0)), folder=tmp_path)
-    given(teacher(hold=1.0), folder=tmp_path)
+    given(teacher(fix_first_frame=1.0), folder=tmp_path)
     given(teacher(), (4, 4), folder=tmp_path)
     assert reads == [2] * 4
     assert len(list((tmp_path / "avatar").iterdir())) == 4
@@ -108,13 +108,13 @@ def test_a_run_that_goes_on_reads_nothing_again(tiny, given, reads, tmp_path):
 def test_every_batch_may_begin_with_the_picture(tiny, given, clips):
     """Then the first frame is given, and the reference is that frame in place of the portrait."""
     portraits = given(teacher())
-    assert not portraits.pins
-    cond = given(teacher(hold=1.0))
-    assert set(cond.pins) == {0}
-    feed = cond.feeds["avatar"]
+    assert not portraits.fixed_frames
+    cond = given(teacher(fix_first_frame=1.0))
+    assert set(cond.fixed_frames) == {0}
+    feed = cond.adapter_inputs["avatar"]
     pixels = batch(clips, cond)["pixels"]()[:, :, :1]
     torch.testing.assert_close(feed["reference"], latents(tiny.vae, pixels), atol=1e-2, rtol=1e-2)
-    assert not torch.allclose(feed["reference"], portraits.feeds["avatar"]["reference"], atol=0.1)
+    assert not torch.allclose(feed["reference"], portraits.adapter_inputs["avatar"]["reference"], atol=0.1)
     assert torch.equal(cond.contexts[0].latents, feed["reference"])
 
 
@@ -128,9 +128,12 @@ def test_drivers_of_a_batch(given):
     everything = ("speech", "expression", "pose")
     assert all(teacher().driven(generator) == everything for _ in range(50))
     deaf = teacher(replace(CONFIG, speech=None), drivers={"pose": 1, "expression": 1})
-    feeds = [given(deaf, generator=generator).feeds["avatar"] for _ in range(12)]
-    assert {("pose" in feed, "expression" in feed) for feed in feeds} == {(True, False), (False, True)}
-    assert not any("pose_mask" in feed for feed in feeds)
+    adapter_inputs = [given(deaf, generator=generator).adapter_inputs["avatar"] for _ in range(12)]
+    assert {("pose" in feed, "expression" in feed) for feed in adapter_inputs} == {
+        (True, False),
+        (False, True),
+    }
+    assert not any("pose_mask" in feed for feed in adapter_inputs)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def rows(*keys):
 def test_rows_are_written_together_now_and_then(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(kept.time, "monotonic", lambda: clock[0])
-    ours, theirs = Kept(tmp_path / "k"), Kept(tmp_path / "k")
+    ours, theirs = BlockCache(tmp_path / "k"), BlockCache(tmp_path / "k")
     ours.put(rows("x"))  # the first at once
     assert set(theirs.find("xyz")) == {"x"}
     ours.put(rows("y"))  # soon after: only here
@@ -184,22 +187,22 @@ def test_rows_are_written_together_now_and_then(tmp_path, monkeypatch):
 
 
 def test_two_that_find_out_the_same(tmp_path):
-    one, two = Kept(tmp_path), Kept(tmp_path)
+    one, two = BlockCache(tmp_path), BlockCache(tmp_path)
     one.put(rows("x"))
     two.put(rows("x", "y"))
-    for who in (one, two, Kept(tmp_path)):
+    for who in (one, two, BlockCache(tmp_path)):
         assert {key: set(row) for key, row in who.find("xy").items()} == {"x": {"a", "b"}, "y": {"a", "b"}}
 
 
 def test_what_was_killed_amid_writing_is_nothing(tmp_path):
-    Kept(tmp_path).put(rows("x"))
+    BlockCache(tmp_path).put(rows("x"))
     (tmp_path / "half.part").write_bytes(b"\x10")
-    assert set(Kept(tmp_path).find("x")) == {"x"}
+    assert set(BlockCache(tmp_path).find("x")) == {"x"}
 
 
 def test_without_a_folder_memory_has_an_end(monkeypatch):
     monkeypatch.setattr(kept, "_MOST", 25)
-    one = Kept(None)
+    one = BlockCache(None)
     one.put(rows("x", "y", "z"))  # 12 bytes each
     assert set(one.find("xyz")) == {"x", "y"}
 

@@ -88,7 +88,7 @@ class Greedy(Conditioner):
     def encode(self, request, cond):
         import torch
 
-        cond.pin(self.name, [0], torch.zeros(1, 16, 1, *cond.size))
+        cond.fix_frames(self.name, [0], torch.zeros(1, 16, 1, *cond.size))
 
 
 def test_two_that_want_the_same_frame_are_a_conflict_that_names_both(tiny):
@@ -100,7 +100,7 @@ def test_two_that_want_the_same_frame_are_a_conflict_that_names_both(tiny):
 
 def test_two_that_attach_the_same_name_are_a_conflict(tiny):
     class Mine(Conditioner):
-        def extend(self, dit):
+        def attach(self, dit):
             from hy_core.dit import Additive
 
             dit.time.attach("shared", Additive(1, dit.width))

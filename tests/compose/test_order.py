@@ -32,7 +32,7 @@ def test_every_call_of_a_run_in_order(tiny, watched):
         "validate",
         "on_run_start",
         "weights",
-        "extend",
+        "attach",
         "encode positive",
         "encode negative",
         "branches",

@@ -27,7 +27,7 @@ def avatar_weights(dit, path):
     speech = network.Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1)
     config = network.AvatarConfig(speech=speech, area=1.0)
     network.extend(dit, "avatar", config)
-    for module in (dit.feed, dit.embed, dit.time, *(block.after for block in dit.double_blocks)):
+    for module in (dit.adapter_inputs, dit.embed, dit.time, *(block.after for block in dit.double_blocks)):
         randomised(module, 1)
     save_port_weights(dit, "avatar", path, {"config": json.dumps(config.to_json())})
     return path
@@ -46,7 +46,7 @@ def test_in_any_order_one_clip(tiny, tmp_path, files, sound_model):  # noqa: F81
     request = replace(tiny.request, cfg=2.0, negative="noise")
 
     def clip(order, spoken=True):
-        speech = {"speech": [files["talk"]], "speaker": [BOX], "hush": "off"} if spoken else {}
+        speech = {"speech": [files["talk"]], "speaker": [BOX], "speech_gate": "off"} if spoken else {}
         parts = {
             "i2v": I2V(image=files["face"]),
             "avatar": Avatar(image=files["face"], weights=weights, **speech),
@@ -74,7 +74,7 @@ def test_in_any_order_one_clip(tiny, tmp_path, files, sound_model):  # noqa: F81
 
 def test_two_first_frames_are_one_too_many(tiny, tmp_path, files):
     weights = avatar_weights(Tiny().dit, tmp_path / "avatar.safetensors")
-    both = [I2V(image=files["face"]), Avatar(image=files["face"], weights=weights, hold=True)]
+    both = [I2V(image=files["face"]), Avatar(image=files["face"], weights=weights, fix_first_frame=True)]
     with pytest.raises(ConflictError, match="avatar and i2v|i2v and avatar"):
         generate(tiny.request, both, model=tiny.model)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from hy_core.dit import attention as module
-from hy_core.dit.attention import BACKENDS, Layout, attend, attention, problem, set_attention
+from hy_core.dit.attention import BACKENDS, PackedSequence, attend, attention, problem, set_attention
 from hy_core.errors import MissingError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,14 +73,14 @@ def test_rows_of_one_length_are_one_call(monkeypatch: pytest.MonkeyPatch) -> Non
         return F.scaled_dot_product_attention(q, k, v)
 
     monkeypatch.setitem(BACKENDS, "sdpa", module._by_length(counted))
-    layout = Layout([4] * 3, [2] * 3)
+    layout = PackedSequence([4] * 3, [2] * 3)
     video, text = torch.randn(12, 2, 8), torch.randn(6, 2, 8)
     packed = layout.pack(video, text)
     attend(packed, packed, packed, layout.lengths)
     assert calls == [(3, 2, 6, 8)]
 
     calls.clear()
-    layout = Layout([4] * 4, [2, 5, 2, 1])
+    layout = PackedSequence([4] * 4, [2, 5, 2, 1])
     text = torch.randn(10, 2, 8)
     packed = layout.pack(torch.randn(16, 2, 8), text)
     attend(packed, packed, packed, layout.lengths)
@@ -91,7 +91,7 @@ def test_rows_of_one_length_are_one_call(monkeypatch: pytest.MonkeyPatch) -> Non
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5))
 def test_layout_keeps_rows_together_and_can_be_undone(counts) -> None:
     streams = list(zip(*counts, strict=True))
-    layout = Layout(*streams)
+    layout = PackedSequence(*streams)
     # every token says which stream and row it is of, and which one it is there
     tokens = [
         torch.tensor([[s, row, i] for row, n in enumerate(stream) for i in range(n)]).reshape(-1, 3)

@@ -39,19 +39,19 @@ def test_text_joins_the_stream_before_and_after_the_prompt():
 
 def test_two_plugins_cannot_pin_one_frame():
     cond = condition()
-    cond.pin("i2v", [0, 2], latents(2))
-    cond.pin("avatar", [1], latents(1))
+    cond.fix_frames("i2v", [0, 2], latents(2))
+    cond.fix_frames("avatar", [1], latents(1))
     with pytest.raises(ConflictError, match="i2v and avatar both set latent frame 2"):
-        cond.pin("avatar", [-2], latents(1))
-    assert sorted(cond.pins) == [0, 1, 2]
+        cond.fix_frames("avatar", [-2], latents(1))
+    assert sorted(cond.fixed_frames) == [0, 1, 2]
 
 
 def test_a_refused_pin_leaves_nothing_behind():
     cond = condition()
-    cond.pin("i2v", [2], latents(1))
+    cond.fix_frames("i2v", [2], latents(1))
     with pytest.raises(ConflictError):
-        cond.pin("avatar", [1, 2], latents(2))
-    assert sorted(cond.pins) == [2]
+        cond.fix_frames("avatar", [1, 2], latents(2))
+    assert sorted(cond.fixed_frames) == [2]
 
 
 def test_two_plugins_cannot_replace_the_prompts_tokens():
@@ -65,9 +65,15 @@ def test_two_plugins_cannot_replace_the_prompts_tokens():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: c.pin("dawn", [FRAMES], latents(1)), "dawn: pin frame 4: the video has 4 latent frames"),
-        (lambda c: c.pin("dawn", [1, -3], latents(2)), "dawn: pin names a frame twice"),
-        (lambda c: c.pin("dawn", [1], latents(2)), r"dawn: pin takes latents \[1, C, 1, 2, 3\]"),
+        (
+            lambda c: c.fix_frames("dawn", [FRAMES], latents(1)),
+            "dawn: fix_frames: frame 4: the video has 4 latent frames",
+        ),
+        (lambda c: c.fix_frames("dawn", [1, -3], latents(2)), "dawn: fix_frames names a frame twice"),
+        (
+            lambda c: c.fix_frames("dawn", [1], latents(2)),
+            r"dawn: fix_frames takes latents \[1, C, 1, 2, 3\]",
+        ),
         (lambda c: c.add_context("dawn", latents(2), at=[0]), "dawn: add_context takes latents"),
         (lambda c: c.add_context("dawn", latents(1), at=[0], time="late"), "dawn: add_context takes time"),
         (lambda c: c.add_text("dawn", rand(2, WIDTH + 1)), "dawn: add_text takes tokens"),
@@ -82,24 +88,29 @@ def test_misuse_names_the_plugin(call, message):
 
 def test_held_latents_have_the_pinned_values_in_every_row():
     cond, value, x = condition(2), latents(1, seed=3), latents(FRAMES, rows=2)
-    assert cond.hold(x) is x
-    cond.pin("i2v", [1], value)
-    held = cond.hold(x)
+    assert cond.with_fixed_frames(x) is x
+    cond.fix_frames("i2v", [1], value)
+    held = cond.with_fixed_frames(x)
     assert torch.equal(held[:, :, 1], value[:, :, 0].expand(2, -1, -1, -1))
     assert torch.equal(held[:, :, [0, 2, 3]], x[:, :, [0, 2, 3]])
 
 
 def test_a_copy_is_independent():
     cond = condition()
-    cond.pin("i2v", [0], latents(1))
+    cond.fix_frames("i2v", [0], latents(1))
     other = cond.copy(negative=True, text=[rand(1, WIDTH)])
-    other.pin("i2v", [1], latents(1))
-    other.feed("dawn", 1)
+    other.fix_frames("i2v", [1], latents(1))
+    other.set_adapter_inputs("dawn", 1)
     other.add_text("dawn", rand(1, WIDTH))
     other.add_context("dawn", latents(1), at=[-1])
-    assert sorted(cond.pins) == [0] and not cond.feeds and not cond.contexts and not cond.negative
+    assert (
+        sorted(cond.fixed_frames) == [0]
+        and not cond.adapter_inputs
+        and not cond.contexts
+        and not cond.negative
+    )
     assert cond.tokens()[0].shape == (3, WIDTH)
-    assert sorted(other.pins) == [0, 1]
+    assert sorted(other.fixed_frames) == [0, 1]
 
 
 CONTRIBUTIONS = {
@@ -108,19 +119,21 @@ CONTRIBUTIONS = {
     "tokens": lambda c: c.add_text("tokens", [rand(1, WIDTH, seed=3)]),
     "portrait": lambda c: c.add_context("portrait", latents(1, seed=4), at=[-1], time="video"),
     "clip": lambda c: c.add_context("clip", latents(2, seed=5), at=[-3, -2]),
-    "first": lambda c: c.pin("first", [0], latents(1, seed=6)),
-    "last": lambda c: c.pin("last", [-1], latents(1, seed=7)),
-    "dawn": lambda c: c.feed("dawn", rand(1, FRAMES, 1, seed=8)),
-    "night": lambda c: c.feed("night", "dark"),
+    "first": lambda c: c.fix_frames("first", [0], latents(1, seed=6)),
+    "last": lambda c: c.fix_frames("last", [-1], latents(1, seed=7)),
+    "dawn": lambda c: c.set_adapter_inputs("dawn", rand(1, FRAMES, 1, seed=8)),
+    "night": lambda c: c.set_adapter_inputs("night", "dark"),
 }
 
 
 def said(cond):
     """All that the network would see, comparable with ==."""
     shown = [(c.owner, c.at, c.time, c.latents.tolist()) for c in cond.contexts]
-    pins = [(place, pin.owner, pin.latent.tolist()) for place, pin in sorted(cond.pins.items())]
-    feeds = sorted((owner, str(value)) for owner, value in cond.feeds.items())
-    return [tokens.tolist() for tokens in cond.tokens()], shown, pins, feeds
+    fixed_frames = [
+        (place, pin.owner, pin.latent.tolist()) for place, pin in sorted(cond.fixed_frames.items())
+    ]
+    adapter_inputs = sorted((owner, str(value)) for owner, value in cond.adapter_inputs.items())
+    return [tokens.tolist() for tokens in cond.tokens()], shown, fixed_frames, adapter_inputs
 
 
 @given(st.permutations(sorted(CONTRIBUTIONS)), st.sets(st.sampled_from(sorted(CONTRIBUTIONS))))
@@ -136,7 +149,7 @@ def test_the_order_of_plugins_does_not_matter(order, chosen):
 
 def fed(value):
     cond = condition()
-    cond.feed("dawn", value)
+    cond.set_adapter_inputs("dawn", value)
     return cond
 
 
@@ -150,7 +163,7 @@ def fed(value):
 )
 def test_feeds_of_one_form_are_joined(one, two, joined):
     assert mergeable([fed(one), fed(two)])
-    feed = merge([fed(one), fed(two)]).feeds["dawn"]
+    feed = merge([fed(one), fed(two)]).adapter_inputs["dawn"]
     if joined is not None:
         assert torch.equal(feed, joined)
     elif isinstance(feed, dict):
@@ -180,7 +193,7 @@ def test_merging_keeps_every_row(rows):
     for seed, count in enumerate(rows):
         cond = condition(count)
         cond.add_text("i2v", rand(2, WIDTH, seed=seed))
-        cond.pin("i2v", [1], latents(1, seed=seed))
+        cond.fix_frames("i2v", [1], latents(1, seed=seed))
         cond.add_context("clip", latents(1, seed=seed + 10, rows=count), at=[-1])
         conds.append(cond)
     merged = merge(conds)
@@ -189,6 +202,6 @@ def test_merging_keeps_every_row(rows):
     assert all(torch.equal(a, b) for a, b in zip(merged.tokens(), every, strict=True))
     assert torch.equal(merged.pooled, torch.cat([cond.pooled for cond in conds]))
     x = rand(sum(rows), 4, FRAMES, *SIZE, seed=99)
-    apart = torch.cat([cond.hold(part) for cond, part in zip(conds, x.split(rows), strict=True)])
-    assert torch.equal(merged.hold(x), apart)
+    apart = torch.cat([cond.with_fixed_frames(part) for cond, part in zip(conds, x.split(rows), strict=True)])
+    assert torch.equal(merged.with_fixed_frames(x), apart)
     assert len(merged.contexts[0].latents) == sum(rows)

@@ -25,9 +25,9 @@ def test_the_defaults_do_nothing():
     assert list(plain.branches(None)) == [] and dict(plain.parallel_plan()) == {}
     nothing = [
         plain.validate(None),
-        plain.extend(None),
+        plain.attach(None),
         plain.encode(None, None),
-        plain.encode_batch({}, None),
+        plain.training_condition({}, None),
     ]
     assert [*nothing, plain.finish(None, None), plain.weights()] == [None] * 6
 

@@ -23,11 +23,11 @@ class Adapter(Conditioner):
         """What it attaches."""
         return Additive(1, width)
 
-    def extend(self, dit):
+    def attach(self, dit):
         dit.time.attach(self.name, self.module(dit.width))
 
     def encode(self, request, cond):
-        cond.feed(self.name, torch.linspace(0, 1, cond.frames)[None, :, None])
+        cond.set_adapter_inputs(self.name, torch.linspace(0, 1, cond.frames)[None, :, None])
 
 
 def test_the_tutorials_plugin_keeps_every_rule(contract):
@@ -97,7 +97,7 @@ def test_not_looking_for_a_file_breaks_rule_3(tiny):
 
 def test_a_foreign_name_breaks_rule_4(tiny):
     class Foreign(Adapter):
-        def extend(self, dit):
+        def attach(self, dit):
             dit.time.attach("other", self.module(dit.width))
 
     with pytest.raises(AssertionError, match="doesn't contain the plugin's name"):
@@ -106,7 +106,7 @@ def test_a_foreign_name_breaks_rule_4(tiny):
 
 def test_replacing_a_part_of_the_network_breaks_rule_4(tiny):
     class Rebuilt(Adapter):
-        def extend(self, dit):
+        def attach(self, dit):
             dit.img_in = nn.Sequential(dit.img_in)
 
     with pytest.raises(AssertionError, match="changes the network's own keys"):

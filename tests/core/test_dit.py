@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from hy_core.dit import DiT, DiTConfig, blocks, embedded_guidance, layers
-from hy_core.dit.attention import Layout
+from hy_core.dit.attention import PackedSequence
 from hy_core.dit.blocks import joint_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,7 +121,7 @@ def each_frame_alone(x, y, x_norms, y_norms, heads, seq):
     seen = []
     for frame in range(x.shape[1]):
         rope = seq.rope[frame * tokens : (frame + 1) * tokens]
-        own = blocks.Sequence(rope=rope, joint=Layout([tokens] * len(lengths), lengths))
+        own = blocks.Sequence(rope=rope, joint=PackedSequence([tokens] * len(lengths), lengths))
         part, read = joint_attention(x[:, [frame]], y, x_norms, y_norms, heads, own)
         seen.append(part)
     return torch.cat(seen, 1), torch.zeros_like(read)

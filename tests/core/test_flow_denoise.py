@@ -72,7 +72,7 @@ def test_work_of_prompt_and_shape_is_done_once_a_run(dit, monkeypatch):
 @pytest.mark.parametrize("sample", [sample_euler, sample_heun, sample_stochastic])
 def test_pinned_frames_are_held_and_run_clean(dit, sample):
     cond, value = condition(), rand(1, 4, 2, *SIZE, seed=9)
-    cond.pin("i2v", [0, -1], value)
+    cond.fix_frames("i2v", [0, -1], value)
     denoise = Denoiser(dit, cond)
     velocity = denoise(X, 0.8)
     assert not velocity[:, :, [0, 2]].any() and velocity[:, :, 1].any()
@@ -81,7 +81,9 @@ def test_pinned_frames_are_held_and_run_clean(dit, sample):
     given = torch.tensor([[True, False, True]])
     theirs = dit(held, torch.tensor([[0.0, 0.8, 0.0]]), prepared, given=given)
     assert torch.equal(velocity[:, :, 1], theirs[:, :, 1])
-    end = sample(Guided(dit, cond, steps=3), X, shifted_sigmas(3, 5.0), before=lambda x, *_: cond.hold(x))
+    end = sample(
+        Guided(dit, cond, steps=3), X, shifted_sigmas(3, 5.0), before=lambda x, *_: cond.with_fixed_frames(x)
+    )
     assert torch.equal(end[:, :, [0, 2]], value)
     assert not torch.allclose(end[:, :, 1], X[:, :, 1])
 
@@ -108,9 +110,9 @@ def test_a_feed_of_the_videos_frames_leaves_context_alone(dit):
     plain = Denoiser(dit, cond)(X, 0.5)
     dit.time.attach("dawn", adapter)
     try:
-        cond.feed("dawn", feed)
+        cond.set_adapter_inputs("dawn", feed)
         steered = Denoiser(dit, cond)(X, 0.5)
-        cond.feed("dawn", torch.zeros_like(feed))
+        cond.set_adapter_inputs("dawn", torch.zeros_like(feed))
         assert torch.equal(Denoiser(dit, cond)(X, 0.5), plain)
     finally:
         dit.time.detach("dawn")
@@ -133,7 +135,7 @@ def test_each_row_and_frame_may_have_its_own_time(dit):
 
 def test_gradients_flow_through_the_free_frames_only(dit):
     cond = condition()
-    cond.pin("i2v", [0], rand(1, 4, 1, *SIZE))
+    cond.fix_frames("i2v", [0], rand(1, 4, 1, *SIZE))
     x = X.clone().requires_grad_()
     Denoiser(dit, cond)(x, 0.5).square().mean().backward()
     assert x.grad[:, :, 1:].any() and not x.grad[:, :, 0].any()
@@ -192,7 +194,7 @@ def test_scales_may_change_on_the_way_and_swap_the_unconditional_half(dit):
 def test_batched_branches_equal_branches_one_after_another(dit):
     positive, negative = condition(1, length=9), condition(2, length=3)
     for cond in (positive, negative):
-        cond.pin("i2v", [0], rand(1, 4, 1, *SIZE))
+        cond.fix_frames("i2v", [0], rand(1, 4, 1, *SIZE))
         cond.add_context("avatar", rand(1, 4, 1, *SIZE, seed=5), at=[-1])
     calls = []
     hook = dit.register_forward_hook(lambda *_: calls.append(1))
@@ -208,7 +210,7 @@ def test_batched_branches_equal_branches_one_after_another(dit):
 
 def test_conditions_of_different_form_are_not_merged():
     pinned = condition()
-    pinned.pin("i2v", [0], rand(1, 4, 1, *SIZE))
+    pinned.fix_frames("i2v", [0], rand(1, 4, 1, *SIZE))
     assert mergeable([condition(1), condition(2, length=9)])
     assert not mergeable([condition(), pinned])
 

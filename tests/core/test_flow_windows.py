@@ -55,13 +55,15 @@ def test_a_window_is_a_video_of_its_own(tiny):
 def test_what_a_window_sees():
     text = [torch.randn(3, 8)]
     cond = Condition(text, torch.randn(1, 4), 5, (2, 2))
-    cond.pin("a", [3], torch.randn(1, 4, 1, 2, 2))
-    cond.feed("b", {"frames": torch.arange(5.0)[None], "all": torch.ones(1, 7)})
-    cond.feed("c", 5, lambda value, frames: (value, tuple(frames)))
+    cond.fix_frames("a", [3], torch.randn(1, 4, 1, 2, 2))
+    cond.set_adapter_inputs("b", {"frames": torch.arange(5.0)[None], "all": torch.ones(1, 7)})
+    cond.set_adapter_inputs("c", 5, lambda value, frames: (value, tuple(frames)))
     cut = cond.window([3, 4, 0])
-    assert cut.frames == 3 and list(cut.pins) == [0]
-    assert cut.feeds["b"]["frames"].tolist() == [[3.0, 4.0, 0.0]] and cut.feeds["b"]["all"].shape == (1, 7)
-    assert cut.feeds["c"] == (5, (3, 4, 0))
+    assert cut.frames == 3 and list(cut.fixed_frames) == [0]
+    assert cut.adapter_inputs["b"]["frames"].tolist() == [[3.0, 4.0, 0.0]] and cut.adapter_inputs["b"][
+        "all"
+    ].shape == (1, 7)
+    assert cut.adapter_inputs["c"] == (5, (3, 4, 0))
     assert cond.window(range(5)) is cond
 
 

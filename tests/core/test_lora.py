@@ -170,7 +170,7 @@ def test_diffusers_itself_gives_the_same_numbers_with_the_file(tmp_path):
     [
         (
             {"double_blocks.7.img_attn_qkv.lora_A.weight": torch.ones(2, 24)},
-            "a layer that this network hasn't",
+            "a layer that this network doesn't have",
         ),
         ({"single_blocks.0.linear2.lora_A.weight": torch.ones(2, 120)}, "only half"),
         ({"single_blocks.0.linear2.weight": torch.ones(2, 2)}, "no LoRA"),

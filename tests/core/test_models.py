@@ -152,7 +152,7 @@ class Dawn(Conditioner):
 
         file: str = option("", help="Weights.")
 
-    def extend(self, dit):
+    def attach(self, dit):
         dit.time.attach("dawn", Additive(1, dit.width))
 
     def weights(self):
@@ -173,9 +173,9 @@ def test_modules_of_a_plugin_come_from_its_file(model, tmp_path):
         assert not weight.is_meta and not weight.requires_grad and (weight == value).all()
     model.extend([Dawn(file=str(files[1]))])
     assert dit.time["dawn"].proj.weight is weight  # equal options: nothing is loaded again
-    assert model.prints["plugin dawn"] == models.fingerprint(files[1]) != models.fingerprint(files[0])
+    assert model.fingerprints["plugin dawn"] == models.fingerprint(files[1]) != models.fingerprint(files[0])
     model.extend([])
-    assert model.prints == model.hashes
+    assert model.fingerprints == model.hashes
     assert not list(dit.time)
 
 

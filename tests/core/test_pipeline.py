@@ -399,7 +399,7 @@ def test_a_clip_in_segments_goes_on_from_its_last_frames_alone(model):
             return Segments(3, 5)
 
         def encode(self, request, cond):
-            seen.append(cond.past)
+            seen.append(cond.previous_frames)
 
     seen, onward, taker = [], Onward(), Taker()
     wanted = request(frames=9, cfg=1.0)
@@ -462,14 +462,14 @@ class Dawn(Conditioner):
         super().__init__()
         self.value, self.calls = value, []
 
-    def extend(self, dit):
-        self.calls.append("extend")
+    def attach(self, dit):
+        self.calls.append("attach")
         dit.time.attach("dawn", Additive(1, dit.width))
         torch.nn.init.ones_(dit.time["dawn"].proj.weight)
 
     def encode(self, request, cond):
         self.calls.append(f"encode {'negative' if cond.negative else 'positive'} {cond.prompts[0]}")
-        cond.feed("dawn", torch.full((1, cond.frames, 1), self.value))
+        cond.set_adapter_inputs("dawn", torch.full((1, cond.frames, 1), self.value))
 
     def before_step(self, latents, t, cond):
         self.calls.append(f"before {t:.2f}")
@@ -491,14 +491,14 @@ class First(Conditioner):
         picture = torch.rand(
             1, 3, 1, request.height, request.width, generator=torch.Generator().manual_seed(self.seed)
         )
-        cond.pin(self.name, [0], cond.vae.to_model(cond.vae.encode(picture * 2 - 1).mode()))
+        cond.fix_frames(self.name, [0], cond.vae.to_model(cond.vae.encode(picture * 2 - 1).mode()))
 
 
 def test_the_lifecycle_of_a_conditioner(model):
     dawn = Dawn()
     result = generate(request(steps=2, negative="fog"), [dawn], model)
     assert dawn.calls == [
-        "extend",
+        "attach",
         f"encode positive {PROMPTS[0]}",
         "encode negative fog",
         "before 1.00",
@@ -524,7 +524,7 @@ def test_clips_with_plugins_share_a_forward_if_their_conditions_can(model):
         name = "private"
 
         def encode(self, request, cond):
-            cond.feed("private", object())
+            cond.set_adapter_inputs("private", object())
 
     rows = []
     hook = model.dit.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
@@ -543,7 +543,7 @@ def test_a_model_that_is_used_again_attaches_once(model):
     dawn = Dawn()
     generate([request(), request(seed=2)], [dawn], model)
     generate(request(), [dawn], model)
-    assert dawn.calls.count("extend") == 1
+    assert dawn.calls.count("attach") == 1
 
 
 def test_a_given_frame_is_the_one_that_is_decoded(model):
@@ -589,8 +589,8 @@ def test_a_conditioner_changes_latents_before_a_step(model):
 
 def test_a_failing_conditioner_leaves_the_model_as_it_was(model):
     class Broken(Dawn):
-        def extend(self, dit):
-            super().extend(dit)
+        def attach(self, dit):
+            super().attach(dit)
             raise HyError("broken")
 
     keys = list(model.dit.state_dict())

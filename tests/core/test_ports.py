@@ -28,14 +28,14 @@ def dit() -> DiT:
     return dit.requires_grad_(False)
 
 
-def answer(dit: DiT, feeds=None, frames: int = 3) -> torch.Tensor:
+def answer(dit: DiT, adapter_inputs=None, frames: int = 3) -> torch.Tensor:
     draw = torch.Generator().manual_seed(1)
     text = [torch.randn(n, 10, generator=draw) for n in (3, 5)]
     latents = torch.randn(2, 4, frames, 4, 6, generator=draw)
     pooled = torch.randn(2, 6, generator=draw)
     prepared = dit.prepare(text, pooled, torch.arange(frames), (4, 6))
     time = torch.tensor([[0.7], [0.3]]).expand(2, frames)
-    return dit(latents, time, prepared, feeds or {})
+    return dit(latents, time, prepared, adapter_inputs or {})
 
 
 def test_a_plugin_that_feeds_nothing_changes_nothing(dit: DiT) -> None:
@@ -47,7 +47,7 @@ def test_a_plugin_that_feeds_nothing_changes_nothing(dit: DiT) -> None:
 
 
 class Nothing(torch.nn.Module):
-    def forward(self, x, feeds):
+    def forward(self, x, adapter_inputs):
         return x
 
 
@@ -85,14 +85,14 @@ def test_fresh_modules_change_nothing_to_the_bit(dit: DiT, where: str, seed: int
 
 
 def test_order_of_commuting_modules_does_not_matter(dit: DiT) -> None:
-    feeds = {"one": torch.randn(2, 3, 5), "two": torch.randn(2, 1, 5)}
+    adapter_inputs = {"one": torch.randn(2, 3, 5), "two": torch.randn(2, 1, 5)}
     found = []
     for order in (("one", "two"), ("two", "one")):
         extended = copy.deepcopy(dit)
         for name in order:
             extended.double_blocks[0].after.attach(name, Additive(5, dit.width))
             wake(extended.double_blocks[0].after[name], seed=len(name) + ord(name[0]))
-        found.append(answer(extended, feeds))
+        found.append(answer(extended, adapter_inputs))
     assert torch.allclose(*found, atol=1e-5)
     assert not torch.allclose(found[0], answer(dit), atol=1e-3)
 

@@ -301,15 +301,6 @@ def test_missing_paths_and_several_files(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
-def test_eight_bit_weights_are_not_taken_for_plain_ones(dit: DiT, tmp_path: Path) -> None:
-    """Loaded without their scales they would make noise, not an error."""
-    state = dict(dit.state_dict())
-    state["single_blocks.0.linear1.weight"] = state["single_blocks.0.linear1.weight"].to(torch.float8_e4m3fn)
-    with pytest.raises(HyError, match="8-bit floats") as caught:
-        load_dit(save(state, tmp_path / "fp8.safetensors"), config=CONFIG)
-    line(caught)
-
-
 @pytest.mark.parametrize("wrapper", ["flat", "state_dict", "prefix", "diffusers"])
 def test_vae_of_every_kind(wrapper: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -52,23 +52,26 @@ def test_a_file_is_told_by_its_shapes_and_runs(tiny, ball, tmp_path, kind, layou
 def test_the_picture_beside_the_noise(tiny, ball):
     """33 channels: the noisy 16, the picture's 16 in the first frame, and a mask that says so."""
     cond = tiny.condition()
-    cond.channels = 17
+    cond.condition_channels = 17
     I2V(image=ball).encode(tiny.request, cond)
     held = tiny.condition()
     I2V(image=ball).encode(tiny.request, held)
-    assert not cond.pins and cond.dropped == 4
-    picture = held.pins[0].latent
-    assert torch.equal(cond.beside[:, :16, 0], picture) and not cond.beside[:, :16, 1:].any()
-    assert torch.equal(cond.beside[:, 16, :, 0, 0], torch.tensor([[1.0, 0.0, 0.0]]))
+    assert not cond.fixed_frames and cond.trimmed_frames == 4
+    picture = held.fixed_frames[0].latent
+    assert (
+        torch.equal(cond.channel_condition[:, :16, 0], picture)
+        and not cond.channel_condition[:, :16, 1:].any()
+    )
+    assert torch.equal(cond.channel_condition[:, 16, :, 0, 0], torch.tensor([[1.0, 0.0, 0.0]]))
     masked = tiny.condition()
     masked.channels = 16  # noise and picture only
     I2V(image=ball).encode(tiny.request, masked)
-    assert masked.beside.shape[1] == 16 and masked.dropped == 0
+    assert masked.beside.shape[1] == 16 and masked.trimmed_frames == 0
 
 
 def test_stability_of_a_picture_beside_the_noise(tiny, ball):
     cond = tiny.condition()
-    cond.channels = 17
+    cond.condition_channels = 17
     plugin = I2V(image=ball, stability=True)
     plugin.encode(tiny.request, cond)
     x = tiny.latents()

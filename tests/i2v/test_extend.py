@@ -26,7 +26,13 @@ class Watch(Conditioner):
         self.seen, self.noise = [], []
 
     def encode(self, request, cond):
-        self.seen.append((cond.start, None if cond.past is None else len(cond.past), sorted(cond.pins)))
+        self.seen.append(
+            (
+                cond.start_frame,
+                None if cond.previous_frames is None else len(cond.previous_frames),
+                sorted(cond.fixed_frames),
+            )
+        )
 
     def before_step(self, latents, t, cond):
         if t >= 1:
@@ -61,13 +67,13 @@ def test_the_beginning_is_that_of_the_clip_without_more(tiny, ball):
 def test_what_a_later_segment_is_given_is_what_was_decoded(tiny, ball):
     first = generate(tiny.request, [I2V(image=ball)], model=tiny.model).frames
     plugin, cond = I2V(image=ball, extend=1), tiny.condition()
-    cond.start, cond.past = 4, first
+    cond.start_frame, cond.previous_frames = 4, first
     plugin.encode(tiny.request, cond)
     fitted = given.fitted([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
     wanted = moving(tiny.vae, pixels(fitted, tiny.vae))
     assert np.array_equal(fitted, first[-5:])
     for place in (0, 1):
-        assert torch.equal(cond.pins[place].latent, wanted[:, :, place])
+        assert torch.equal(cond.fixed_frames[place].latent, wanted[:, :, place])
 
 
 def test_last_loop_and_keyframes_are_of_the_whole_clip(tiny, ball, blue):
@@ -76,21 +82,24 @@ def test_last_loop_and_keyframes_are_of_the_whole_clip(tiny, ball, blue):
     assert [one.frame for one in plugin.pictures(request)] == [0, 12]
     watch = Watch()
     generate(request, [plugin, watch], model=tiny.model)
-    assert [pins for _, _, pins in watch.seen] == [[0], [0, 1, 2]]
+    assert [fixed_frames for _, _, fixed_frames in watch.seen] == [[0], [0, 1, 2]]
     watch = Watch()
     far = I2V(image=ball, keyframes=(Path(f"7={blue}"), Path(f"10={blue}")), extend=1)
     generate(request, [far, watch], model=tiny.model)
-    assert [pins for _, _, pins in watch.seen] == [[0, 2], [0, 1, 2]]
+    assert [fixed_frames for _, _, fixed_frames in watch.seen] == [[0, 2], [0, 1, 2]]
     looped = Watch()
     generate(request, [I2V(image=ball, loop=True, extend=1), looped], model=tiny.model)
-    assert [pins for _, _, pins in looped.seen] == [[0], [0, 1, 2]]
+    assert [fixed_frames for _, _, fixed_frames in looped.seen] == [[0], [0, 1, 2]]
 
 
 def test_a_clip_goes_on_and_can_come_back(tiny, clip):
     watch = Watch()
     request = replace(tiny.request, fps=8.0)
     result = generate(request, [I2V(video=clip, extend=1, loop=True), watch], model=tiny.model)
-    assert len(result.frames) == 13 and [pins for _, _, pins in watch.seen] == [[0, 1], [0, 1, 2]]
+    assert len(result.frames) == 13 and [fixed_frames for _, _, fixed_frames in watch.seen] == [
+        [0, 1],
+        [0, 1, 2],
+    ]
 
 
 def test_clips_that_share_a_forward_go_on_each_by_itself(tiny, ball):

@@ -36,7 +36,7 @@ def encoded(tiny, plugin, request=None, **changes):
 
 
 def held(cond):
-    return {place: pin.latent for place, pin in cond.pins.items()}
+    return {place: pin.latent for place, pin in cond.fixed_frames.items()}
 
 
 def test_a_latent_frame_is_one_frame_or_four():
@@ -47,24 +47,24 @@ def test_a_latent_frame_is_one_frame_or_four():
 def test_the_first_frame_is_a_picture_of_its_own(tiny, ball):
     cond = encoded(tiny, I2V(image=ball))
     wanted = moving(tiny.vae, shown(tiny, ball))
-    assert list(cond.pins) == [0] and torch.equal(cond.pins[0].latent, wanted[:, :, 0])
-    assert cond.pins[0].owner == "i2v"
+    assert list(cond.fixed_frames) == [0] and torch.equal(cond.fixed_frames[0].latent, wanted[:, :, 0])
+    assert cond.fixed_frames[0].owner == "i2v"
 
 
 def test_a_later_picture_holds_its_group_still(tiny, ball, blue):
     cond = encoded(tiny, I2V(image=ball, last=blue))
-    pins = held(cond)
-    assert sorted(pins) == [0, 2]
+    fixed_frames = held(cond)
+    assert sorted(fixed_frames) == [0, 2]
     picture = shown(tiny, blue)
     group = moving(tiny.vae, picture.expand(-1, -1, 5, -1, -1))
-    assert torch.equal(pins[2], group[:, :, -1])
+    assert torch.equal(fixed_frames[2], group[:, :, -1])
     assert torch.equal(still(tiny.vae, picture), group[:, :, -1:])
 
 
 @pytest.mark.parametrize(("at", "place"), [("1", 1), ("4", 1), ("5", 2), ("8", 2), ("0.5s", 1), ("1s", 2)])
 def test_a_keyframe_at_a_frame_or_a_time(tiny, ball, at, place):
     cond = encoded(tiny, I2V(keyframes=(Path(f"{at}={ball}"),)), replace(tiny.request, fps=8.0))
-    assert list(cond.pins) == [place]
+    assert list(cond.fixed_frames) == [place]
 
 
 def test_keyframes_from_a_settings_file_lie_beside_it(tmp_path):
@@ -75,8 +75,10 @@ def test_keyframes_from_a_settings_file_lie_beside_it(tmp_path):
 
 
 def test_a_loop_ends_with_the_first_picture(tiny, ball):
-    pins = held(encoded(tiny, I2V(image=ball, loop=True)))
-    assert sorted(pins) == [0, 2] and torch.equal(pins[2], still(tiny.vae, shown(tiny, ball))[:, :, 0])
+    fixed_frames = held(encoded(tiny, I2V(image=ball, loop=True)))
+    assert sorted(fixed_frames) == [0, 2] and torch.equal(
+        fixed_frames[2], still(tiny.vae, shown(tiny, ball))[:, :, 0]
+    )
 
 
 def test_going_on_from_a_clip_takes_its_last_frames_at_our_rate(tiny, clip):
@@ -87,7 +89,7 @@ def test_going_on_from_a_clip_takes_its_last_frames_at_our_rate(tiny, clip):
     cond = encoded(tiny, I2V(video=clip, overlap=5), replace(tiny.request, fps=8.0))
     fitted = given.fitted([Image.fromarray(frame) for frame in frames], 32, 32, "crop")
     wanted = moving(tiny.vae, pixels(fitted, tiny.vae))
-    assert list(cond.pins) == [0, 1]
+    assert list(cond.fixed_frames) == [0, 1]
     for place, latent in held(cond).items():
         assert torch.equal(latent, wanted[:, :, place])
 
@@ -134,7 +136,7 @@ def test_stability_starts_from_the_second_draw_and_a_little_of_the_picture(tiny,
     cond = encoded(tiny, plugin)
     shape = (16, cond.frames, *cond.size)
     first, second = (start_noise(shape, tiny.request.seed, draw) for draw in range(2))
-    picture = cond.pins[0].latent[:, :, None]
+    picture = cond.fixed_frames[0].latent[:, :, None]
     start = plugin.before_step(first, 1.0, cond)
     assert torch.allclose(start, 0.999 * second + 0.001 * picture, atol=1e-6)
     assert torch.equal(plugin.before_step(first, 0.9, cond), first)
@@ -224,6 +226,6 @@ def test_a_clip_that_is_too_short_says_how_many_it_takes(tiny, clip):
 
 def test_another_plugin_that_gives_the_same_frame_is_a_conflict(tiny, ball):
     cond = tiny.condition()
-    cond.pin("other", [0], torch.zeros(1, 16, 1, 4, 4))
+    cond.fix_frames("other", [0], torch.zeros(1, 16, 1, 4, 4))
     with pytest.raises(ConflictError, match="other and i2v both set latent frame 0"):
         I2V(image=ball).encode(tiny.request, cond)

@@ -63,7 +63,7 @@ class Ends(Conditioner):
     """Gives the last frame."""
 
     def encode(self, request, cond):
-        cond.pin(self.name, [-1], torch.zeros(1, 16, 1, *cond.size))
+        cond.fix_frames(self.name, [-1], torch.zeros(1, 16, 1, *cond.size))
 
 
 def test_any_order_gives_the_same_clip(tiny, ball):
@@ -145,26 +145,26 @@ def test_training_goes_through_the_same_pins(tiny):
         "generator": generator,
         "settings": {"first": 1.0, "ends": 0.0, "start": 0.0},
     }
-    I2V(image=Path("unused")).encode_batch(batch, cond)
-    assert list(cond.pins) == [0] and cond.pins[0].owner == "i2v"
+    I2V(image=Path("unused")).training_condition(batch, cond)
+    assert list(cond.fixed_frames) == [0] and cond.fixed_frames[0].owner == "i2v"
 
 
 def test_training_fills_the_channels_of_a_network_that_takes_a_picture_so(tiny):
     """The first latent beside the noise in the share of batches that are given frames, and nothing in the others."""
     latents, use = tiny.latents(rows=2), tiny.condition(rows=2)
-    use.channels = 17
+    use.condition_channels = 17
     I2V(image=Path("unused")).hold(use, {0: latents[:, :, :1]})
     for share, filled in ((1.0, True), (0.0, False)):
         cond = tiny.condition(rows=2)
-        cond.channels = 17
+        cond.condition_channels = 17
         batch = {
             "latents": latents,
             "generator": torch.Generator().manual_seed(0),
             "settings": {"first": 0.0, "ends": share, "start": 0.0},
         }
-        I2V(image=Path("unused")).encode_batch(batch, cond)
-        assert not cond.pins and (cond.beside is not None) == filled
-        assert not filled or torch.equal(cond.beside, use.beside)
+        I2V(image=Path("unused")).training_condition(batch, cond)
+        assert not cond.fixed_frames and (cond.channel_condition is not None) == filled
+        assert not filled or torch.equal(cond.channel_condition, use.channel_condition)
 
 
 def test_in_training_two_latent_frames_are_never_both_given(tiny):
@@ -174,8 +174,8 @@ def test_in_training_two_latent_frames_are_never_both_given(tiny):
         "generator": torch.Generator().manual_seed(0),
         "settings": {"first": 0.0, "ends": 1.0, "start": 0.0},
     }
-    I2V(image=Path("unused")).encode_batch(batch, short)
-    assert not short.pins
+    I2V(image=Path("unused")).training_condition(batch, short)
+    assert not short.fixed_frames
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,4 @@ def test_in_training_two_latent_frames_are_never_both_given(tiny):
 def test_in_training_shares_that_cannot_be_are_named(tiny, settings):
     batch = {"latents": tiny.latents(), "generator": torch.Generator(), "settings": settings}
     with pytest.raises(UsageError, match="conditioning.i2v"):
-        I2V(image=Path("unused")).encode_batch(batch, tiny.condition())
+        I2V(image=Path("unused")).training_condition(batch, tiny.condition())

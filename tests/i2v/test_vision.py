@@ -207,7 +207,7 @@ def training(tiny, home, **settings):
         "settings": {"first": 1.0, "ends": 0.0, "start": 0.0, **settings},
     }
     before = list(cond.text)
-    I2V(image="unused.png").encode_batch(batch, cond)
+    I2V(image="unused.png").training_condition(batch, cond)
     return before, cond, video
 
 
@@ -219,7 +219,7 @@ def test_in_training_it_sees_the_first_frame_or_black(tiny, home, blind):
     asked = list(zip(PROMPTS, shown, strict=True))
     expected = vision.read(find(home), asked, vision.HELD_STRIDE, "cpu", torch.float32)
     assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), expected, strict=True))
-    assert list(cond.pins) == [0]  # the frame itself is given all the same
+    assert list(cond.fixed_frames) == [0]  # the frame itself is given all the same
 
 
 def test_in_training_rows_are_blind_by_the_share(tiny, home):

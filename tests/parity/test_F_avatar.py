@@ -6,7 +6,7 @@ import pytest
 import torch
 from hy_avatar import network, released
 from hy_core.condition import Condition
-from hy_core.dit import DiT, DiTConfig, Kept
+from hy_core.dit import BlockCache, DiT, DiTConfig
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.guidance import Branch, Guided
 from hy_core.flow.schedule import shifted_sigmas
@@ -55,15 +55,15 @@ def test_network(case: Case, run: str) -> None:
     latents, now = inputs["x"], inputs["t"].double() / 1000
     frames, size = latents.shape[2], tuple(latents.shape[3:])
     cond = condition(inputs, frames, size)
-    cond.feed(NAME, feed(inputs, frames, size, inputs["face_mask"]))
-    denoiser, kept = Denoiser(dit, cond), Kept()
+    cond.set_adapter_inputs(NAME, feed(inputs, frames, size, inputs["face_mask"]))
+    denoiser, kept = Denoiser(dit, cond), BlockCache()
 
     def close(name: str, ours: torch.Tensor) -> None:
         assert (ours - outputs[name]).abs().max() <= case.tolerance(run, name), name
 
     close("x", denoiser(latents, now, kept))
     if "audio_proj" in outputs:
-        close("audio_proj", dit.feed[NAME].audio_proj(inputs["audio_prompts"]))
+        close("audio_proj", dit.adapter_inputs[NAME].audio_proj(inputs["audio_prompts"]))
     if "cache_out" in outputs:  # video, then text; padding is nobody's business
         video, valid = kept.x.flatten(1, 2), inputs["text_mask"].bool()
         theirs, tolerance = outputs["cache_out"], case.tolerance(run, "cache_out")

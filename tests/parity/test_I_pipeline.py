@@ -44,7 +44,7 @@ class Loop:
             self.vae = load_vae(case.path / "vae.safetensors", config=config).eval().requires_grad_(False)
         self.noise = self.inputs["latents"] if "latents" in self.inputs else self.inputs["noise"]
         self.sigmas = shifted_sigmas(self.scalars["steps"], self.said("shift", 7.0))
-        self.calls, self.dropped = [], 0
+        self.calls, self.trimmed_frames = [], 0
         self.dit.register_forward_hook(lambda dit, args, out: self.calls.append((args[0], out)))
 
     def said(self, name, otherwise):
@@ -76,10 +76,10 @@ class Loop:
         rows = [row[valid.bool()] for row, valid in zip(text, mask, strict=True)]
         channels = self.dit.config.in_channels - self.dit.config.out_channels
         frames, *size = self.noise.shape[2:]
-        cond = Condition(rows, pooled, frames, tuple(size), guidance=value, channels=channels)
+        cond = Condition(rows, pooled, frames, tuple(size), guidance=value, condition_channels=channels)
         if self.picture is not None:
             I2V(image=Path("given")).hold(cond, {0: self.image_latents()})
-            self.dropped = cond.dropped
+            self.trimmed_frames = cond.trimmed_frames
         return cond
 
     def guided(self):
@@ -114,7 +114,7 @@ class Loop:
                 self.start(),
                 self.sigmas,
                 lambda step, steps, x, clean: path.append(x),
-                before=lambda x, sigma, step: guided.base.hold(x),
+                before=lambda x, sigma, step: guided.base.with_fixed_frames(x),
             )
         return torch.stack(path)
 
@@ -122,7 +122,7 @@ class Loop:
         tiling = tiling_of(self.scalars.get("tiling"), self.vae.config, self.diffusers)
         with torch.inference_mode():
             pixels = self.vae.decode(self.vae.from_model(latents), tiling)
-        video = (pixels[:, :, self.dropped :] / 2 + 0.5).clamp(0, 1)
+        video = (pixels[:, :, self.trimmed_frames :] / 2 + 0.5).clamp(0, 1)
         return video.transpose(1, 2) if self.diffusers else video
 
     def found(self):

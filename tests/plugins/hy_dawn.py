@@ -25,7 +25,7 @@ class Dawn(Conditioner):
         except ValueError:
             raise self.error("curve", "needs numbers, such as 0.1,0.9") from None
 
-    def extend(self, dit):
+    def attach(self, dit):
         from hy_core.dit import Additive
 
         dit.time.attach(self.name, Additive(1, dit.width))
@@ -36,7 +36,7 @@ class Dawn(Conditioner):
 
         values = torch.tensor([[self.values()]])
         curve = F.interpolate(values, cond.frames, mode="linear", align_corners=True)
-        cond.feed(self.name, curve.mT * self.options.scale)  # [1, F, 1]: the same for each row
+        cond.set_adapter_inputs(self.name, curve.mT * self.options.scale)  # [1, F, 1]: the same for each row
 
 
 @hookimpl

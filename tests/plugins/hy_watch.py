@@ -19,8 +19,8 @@ class Watch(Conditioner):
     def validate(self, request):
         CALLS.append("validate")
 
-    def extend(self, dit):
-        CALLS.append("extend")
+    def attach(self, dit):
+        CALLS.append("attach")
 
     def encode(self, request, cond):
         CALLS.append(f"encode {'negative' if cond.negative else 'positive'}")

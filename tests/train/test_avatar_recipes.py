@@ -14,10 +14,10 @@ from hy_core import generate, models
 from hy_core.errors import UsageError
 from hy_core.request import Request
 from hy_core.weights.files import load_state, metadata
-from hy_data.world.characters_dataset import CharacterDataset
 from hy_train import recipe
 from hy_train.objectives.flow import FlowObjective
 from hy_train.objectives.vae import VAEObjective
+from hy_world.characters_dataset import CharacterDataset
 from PIL import Image
 
 needs_pocket = pytest.mark.skipif(not models.find("pocket").dit.exists(), reason="needs pocket's weights")
@@ -43,7 +43,7 @@ def test_a_recipe_goes_on_from_pocket(hy, tmp_path, name):
     last = [key for key in state if key.endswith("attend.proj.weight") or "pose_in.proj" in key]
     assert last and all(state[key].abs().max() > 0 for key in last)  # they began at zero
     config = AvatarConfig.from_json(json.loads(metadata(export / "avatar.safetensors")["config"]))
-    assert (config.area, config.confine) == (1.0, True)
+    assert (config.area, config.restrict_to_mask) == (1.0, True)
     dit = load_state(export / "dit.safetensors")
     assert not any(".avatar." in key for key in dit)
 
@@ -159,7 +159,7 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
     Image.fromarray(truth["portrait"]).save(tmp_path / "face.png")
     pose.save(tmp_path / "pose.npz", poses(truth, 32, 32))
     avatar = Avatar(
-        image=tmp_path / "face.png", speech=[tmp_path / "talk.wav"], hush="off", pose=tmp_path / "pose.npz",
+        image=tmp_path / "face.png", speech=[tmp_path / "talk.wav"], speech_gate="off", pose=tmp_path / "pose.npz",
         expression=tmp_path / "pose.npz", pose_fit=False, pose_strength=1.0,
     )  # fmt: skip
     request = Request("x", width=32, height=32, frames=9, fps=8.0)
@@ -167,7 +167,7 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
         batch["text"][:1], batch["pooled"][:1], 3, given.size, 8.0, vae=objective.vae, folder=folder
     )
     avatar.encode(request, cond)
-    feed = cond.feeds["avatar"]
+    feed = cond.adapter_inputs["avatar"]
     spoken = (feed["speech"]["features"][0, 0] - row["speech"][0]).abs()
     assert spoken.mean() < 0.02 and row["speech"].std() > 0.05
     torch.testing.assert_close(feed["reference"][0], row["reference"])

@@ -8,11 +8,12 @@ from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.flow.path import velocity
 from hy_core.flow.schedule import sample_times
-from hy_data.world import caption, render
 from hy_train import recipe
 from hy_train.latents import places
 from hy_train.objectives.flow import FlowObjective
 from hy_train.objectives.vae import pixels
+from hy_world.captions import caption
+from hy_world.render import render
 
 CHANNELS = models.find("pocket").config["vae"]["latent_channels"]
 TINY = {
@@ -105,7 +106,7 @@ def test_a_bucket_chooses_the_plugins_that_condition_it(tmp_path):
         batch = objective.batch(step)
         cond = objective.condition(batch["latents"], batch["text"], batch["pooled"])
         objective._encode(batch, cond, torch.Generator().manual_seed(0))
-        given.setdefault(batch["latents"].shape[2], set()).add(tuple(cond.pins))
+        given.setdefault(batch["latents"].shape[2], set()).add(tuple(cond.fixed_frames))
     assert given == {3: {(0,)}, 2: {()}}
     buckets[1]["conditioning"] = ["avatar"]
     with pytest.raises(UsageError, match="avatar"):

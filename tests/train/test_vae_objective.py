@@ -5,9 +5,9 @@ import pytest
 import torch
 from hy_core.errors import UsageError
 from hy_core.vae import VAE, VAEConfig
-from hy_data.world.dataset import WorldDataset
 from hy_train import recipe
 from hy_train.objectives.vae import VAEObjective, narrowed, pixels, start
+from hy_world.dataset import WorldDataset
 
 SMALL = VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=1, space=4)
 

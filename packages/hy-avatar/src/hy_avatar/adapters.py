@@ -45,7 +45,7 @@ class Attend(nn.Module):
         gate: Gate = "none",
     ) -> None:
         super().__init__()
-        self.attend = CrossAttend(features, width, heads, inner, bias=bias, norm_feed=True, eps=eps)
+        self.attend = CrossAttend(features, width, heads, inner, bias=bias, norm_input=True, eps=eps)
         self.gate = make_gate(gate, width)
 
     def forward(self, x: Tensor, feed: Mapping[str, Tensor]) -> Tensor:
@@ -102,12 +102,12 @@ class Adapters(nn.ModuleDict):
         return self.pop(task)
 
     def forward(self, x: Tensor, feed: Mapping[str, Any]) -> Tensor:
-        feeds = {task: feed[task] for task in self if feed.get(task) is not None}
-        if not feeds:
+        adapter_inputs = {task: feed[task] for task in self if feed.get(task) is not None}
+        if not adapter_inputs:
             return x
         frames = feed["frames"]
         video, changes, open_ = x[:, x.shape[1] - frames :], [], None
-        for task, one in feeds.items():
+        for task, one in adapter_inputs.items():
             changes.append(self[task](video, one) * one.get("strength", 1.0))
             here = (
                 (one["mask"].to(x.device) != 0).any(1)

@@ -166,7 +166,7 @@ class TalkingClip:
 
 
 class TalkingClips:
-    """Clips of the records in a JSONL file; a source as `hy_data.world.clips.Source` describes it.
+    """Clips of the records in a JSONL file; a source as `hy_world.clips.Source` describes it.
 
     `records` is the file; paths in it that aren't absolute are beside it, or else from where one stands. `fps` is the
     rate that clips are brought to, `heldout` the share of files that no training sees. Rejected records are left out.

@@ -53,7 +53,7 @@ class Drivers:
         the released model's were.
         """
         options, request = self.options, self.request
-        span = Span(request.frames, request.fps, cond.start)
+        span = Span(request.frames, request.fps, cond.start_frame)
         shown = pixels(self.picture, request.width, request.height)
         feed: dict[str, Any] = {"frames": cond.frames, "reference": latents(cond.vae, shown)}
         track = self.dance(span) if options.pose else None
@@ -100,12 +100,12 @@ class Drivers:
         ears = listener(
             self.config.speech, options.whisper or (cond.folder / WHISPER if cond.folder else None)
         )
-        hush = options.hush or self.config.hush
+        speech_gate = options.speech_gate or self.config.speech_gate
         heard = []
         for path in options.speech:
             track = features(stream_sound(path, sound.RATE), ears, span)
-            if hush != "off":
-                session = presence.detector() if hush == "auto" and presence.available() else None
+            if speech_gate != "off":
+                session = presence.detector() if speech_gate == "auto" and presence.available() else None
                 end = math.ceil(((span.start + span.count) / span.fps + 1) * sound.RATE)
                 said = presence.spoken(sound.until(stream_sound(path, sound.RATE), end), session)
                 quiet = ~presence.at_frames(said, span.count, span.fps, span.start)
@@ -120,7 +120,7 @@ class Drivers:
 
         At last which latents are of a driven face [1, 1, F, h, w].
         """
-        drawn, found = self.drawn(cond.start, track)
+        drawn, found = self.drawn(cond.start_frame, track)
         shown = np.stack(drawn)
         faces = masks.inner(shown.max(0), cond.size).expand(cond.frames, -1, -1)[None, None]
         if found and released:  # as its weights have seen them: to latents, then the nearest

@@ -158,7 +158,7 @@ def pair(faces: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 def source(name: str, options: Mapping[str, Any], plugins: tuple[str, ...]) -> Any:
     """A dataset that draws clips, made with its table; `UsageError` for one that isn't there or draws none."""
     known = Plugins()
-    known.load(*dict.fromkeys([*(["data"] if "data" in known.found else []), "avatar", *plugins]))
+    known.load(*dict.fromkeys([*(["world"] if "world" in known.found else []), "avatar", *plugins]))
     make = known.datasets().pick(name)
     if not hasattr(make, "clip"):
         raise UsageError(f"data.source: {name!r} draws no clips")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hy_avatar.adapters import Adapters, Attend, Bottleneck
 from hy_avatar.controls import Controls
 
-ASKED = ("area", "hold", "confine", "guide_reference", "hush")
+ASKED = ("area", "fix_first_frame", "restrict_to_mask", "guide_reference", "speech_gate")
 """Fields of `AvatarConfig` that no weight depends on: what a run is asked for where nobody says otherwise."""
 GROUP = 4
 """Pixel frames of a latent frame; the first latent frame is the first pixel frame alone."""
@@ -86,10 +86,10 @@ class AvatarConfig:
     first), "paper" (the network's own, so that the skeleton's latents are added to the noisy ones) or "none".
     `controls` is how many numbers each motion takes.
 
-    The rest says how a run is asked for, where nobody says otherwise: `area` are the sides of the mask in those of the
-    face, `hold` begins a clip with the picture itself, `confine` lets speech and expression change the face alone, and
-    with `guide_reference` guidance is for the reference too: its other side shows nobody in particular. `hush` says
-    what keeps a mouth shut (see `presence`): what isn't speech ("auto"), silence alone ("silence"), or nothing ("off").
+    The rest are a run's defaults: `area` scales the mask relative to the face box, `fix_first_frame` fixes the first
+    frame to the picture, `restrict_to_mask` limits speech and expression to the face, `guide_reference` guides the
+    reference too (the negative branch has none), and `speech_gate` says what closes the mouth (see `presence`): all
+    that isn't speech ("auto"), silence alone ("silence"), or nothing ("off").
     """
 
     speech: Speech | None = None
@@ -99,10 +99,10 @@ class AvatarConfig:
     reference: str = "add"
     area: float = 3.0
     tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
-    hold: bool = False
-    confine: bool = False
+    fix_first_frame: bool = False
+    restrict_to_mask: bool = False
     guide_reference: bool = False
-    hush: str = "auto"
+    speech_gate: str = "auto"
 
     def __post_init__(self) -> None:
         if self.reference not in ("add", "channel", "none"):
@@ -111,8 +111,8 @@ class AvatarConfig:
             raise UsageError(f"unknown pose {self.pose!r}", "use guided, paper or none")
         if self.speech and self.speech.encoder not in ("whisper", "mel"):
             raise UsageError(f"unknown encoder of speech {self.speech.encoder!r}", "use whisper or mel")
-        if self.hush not in ("auto", "silence", "off"):
-            raise UsageError(f"unknown hush {self.hush!r}", "use auto, silence or off")
+        if self.speech_gate not in ("auto", "silence", "off"):
+            raise UsageError(f"unknown speech_gate {self.speech_gate!r}", "use auto, silence or off")
         if self.expression and self.expression.extractor not in ("points", "codec"):
             raise UsageError(f"unknown extractor {self.expression.extractor!r}", "use points or codec")
 
@@ -296,7 +296,7 @@ def extend(dit: DiT, name: str, config: AvatarConfig) -> None:
     """Attach the modules of `config` to a DiT under a plugin's name; they change nothing until they are trained."""
     width, dims = dit.width, dit.config
     if config.speech or config.expression:
-        dit.feed.attach(name, Reader(config, width))
+        dit.adapter_inputs.attach(name, Reader(config, width))
     if config.reference != "none" or config.pose != "none":
         dit.embed.attach(name, Pictures(config, dims.out_channels, width, dit.img_in))
     if config.controls:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hy_core import option
 
-HEAD, LIVELY = 25.0, 30.0
+HEAD_SCALE, EXPRESSION_SCALE = 25.0, 30.0
 """Buckets of motion that the released sampler takes."""
 
 
@@ -41,8 +41,8 @@ class Options:
         help="Sides of the mask, in those of the face; as the weights were trained if not given.",
     )
     strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
-    head: float = option(HEAD, minimum=0, maximum=100, help="How much the head moves.")
-    lively: float = option(LIVELY, minimum=0, maximum=100, help="How lively the face is.")
+    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="How much the head moves.")
+    expression_scale: float = option(EXPRESSION_SCALE, minimum=0, maximum=100, help="How lively the face is.")
     expression: Path | None = option(
         None,
         metavar="FILE",
@@ -69,21 +69,21 @@ class Options:
         metavar="DIR",
         help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
     )
-    hush: Literal["auto", "silence", "off"] | None = option(
+    speech_gate: Literal["auto", "silence", "off"] | None = option(
         None,
         help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or by loudness only (silence); "
         "as the weights say if not given.",
     )
-    hold: bool | None = option(
+    fix_first_frame: bool | None = option(
         None,
         help="Begin with the picture itself as the first frame; as the weights were trained if not given.",
     )
-    confine: bool | None = option(
+    restrict_to_mask: bool | None = option(
         None,
         help="Let speech and actor change the face alone: all else is as it would be without them (twice the work); "
         "as the weights were trained if not given.",
     )
-    look: Literal["beside", "instead", "off"] = option(
+    image_prompt: Literal["beside", "instead", "off"] = option(
         "beside",
         help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
     )

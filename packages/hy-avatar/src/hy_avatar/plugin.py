@@ -14,7 +14,7 @@ from hy_core.models import POCKET
 from hy_core.options import flag
 
 from hy_avatar import sizes
-from hy_avatar.options import HEAD, LIVELY, Options
+from hy_avatar.options import EXPRESSION_SCALE, HEAD_SCALE, Options
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
@@ -34,7 +34,7 @@ SHIPPED = Path(__file__).with_name("pocket") / "avatar.safetensors"
 RELEASED = "llava_llama_image"
 """A folder that only a released model's has."""
 BELONG = {
-    "speech": ("strength", "hush", "whisper"),
+    "speech": ("strength", "speech_gate", "whisper"),
     "expression": ("expression_strength", "face_codec"),
     "pose": ("pose_strength", "pose_person", "pose_fit", "dwpose"),
 }
@@ -47,7 +47,7 @@ class Avatar(Conditioner):
     Options = Options
 
     teacher: Teacher
-    """What `encode_batch` learns by; there once `learn` was called."""
+    """What `training_condition` learns by; there once `learn` was called."""
 
     _learns = False
 
@@ -179,7 +179,7 @@ class Avatar(Conditioner):
                 )
         return config
 
-    def extend(self, dit: DiT) -> None:
+    def attach(self, dit: DiT) -> None:
         """Attach the modules that the weights are for."""
         from hy_avatar.network import extend
 
@@ -199,12 +199,17 @@ class Avatar(Conditioner):
         options = self.options
         mel = config.speech is not None and config.speech.encoder == "mel"
         for name, given, known, why in (
-            ("head", options.head != HEAD, config.controls, "knows no amounts of motion"),
-            ("lively", options.lively != LIVELY, config.controls, "knows no amounts of motion"),
+            ("head_scale", options.head_scale != HEAD_SCALE, config.controls, "knows no amounts of motion"),
+            (
+                "expression_scale",
+                options.expression_scale != EXPRESSION_SCALE,
+                config.controls,
+                "knows no amounts of motion",
+            ),
             ("whisper", options.whisper, not mel, "hears mel bands, not Whisper"),
             (
-                "look",
-                options.look == "instead",
+                "image_prompt",
+                options.image_prompt == "instead",
                 look.find(self.home),
                 "has no language model that sees pictures",
             ),
@@ -218,7 +223,7 @@ class Avatar(Conditioner):
             if given and not known:
                 raise self.error(name, f"this model {why}; leave it out")
 
-    def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+    def attach_for_training(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
         """Attach what the recipe's table says, or what the weights are for that training goes on from."""
         from dataclasses import replace
 
@@ -247,13 +252,13 @@ class Avatar(Conditioner):
         self.teacher = Teacher(self.name, config, settings)
         return {"config": json.dumps(config.to_json())}
 
-    def owns(self, key: str) -> bool:
+    def owns_key(self, key: str) -> bool:
         """The avatar's modules in a released checkpoint."""
         from hy_avatar import released
 
-        return self.file(self.home) is None and released.owns(key)
+        return self.file(self.home) is None and released.owns_key(key)
 
-    def load(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
+    def attach_from_checkpoint(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
         """Attach the released modules, filled from the checkpoint."""
         from hy_avatar import released
 
@@ -270,27 +275,29 @@ class Avatar(Conditioner):
         options, config = self.options, self.config(cond.folder)
         drivers, faces = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
         as_released = self.as_released(cond.folder)
-        feed = drivers | controls.feed(options.head, options.lively, request.fps, config.controls)
+        feed = drivers | controls.feed(
+            options.head_scale, options.expression_scale, request.fps, config.controls
+        )
         if cond.negative and not as_released:
             feed = undriven(feed, config.guided)
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
-        if config.hold if options.hold is None else options.hold:
-            cond.pin(self.name, [0], drivers["reference"][:, :, :1])
-        confine = config.confine if options.confine is None else options.confine
+        if config.fix_first_frame if options.fix_first_frame is None else options.fix_first_frame:
+            cond.fix_frames(self.name, [0], drivers["reference"][:, :, :1])
+        confine = config.restrict_to_mask if options.restrict_to_mask is None else options.restrict_to_mask
         if confine and faces is not None and not cond.negative:
-            cond.confine(self.name, faces, undriven(feed, ("speech", "expression")))
+            cond.restrict_to_mask(self.name, faces, undriven(feed, ("speech", "expression")))
         if as_released:
             released.feed(cond, self.name, feed, request.cfg, options.cache)
         else:
             from hy_avatar.network import part
 
-            cond.feed(self.name, feed, part)
+            cond.set_adapter_inputs(self.name, feed, part)
             if not cond.negative:
                 cond.sample(self.name, windows=released.WINDOWS)
-        if options.look != "off":
+        if options.image_prompt != "off":
             self.see(request, cond)
 
-    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """Tell the network of a batch's clips what their drivers would."""
         self.teacher.give(batch, cond)
 
@@ -310,7 +317,7 @@ class Avatar(Conditioner):
     def remembered(self, what: str, request: Request, cond: Condition, make: Any) -> Any:
         """What both guidance branches of a clip need, made once."""
         self._cfg = request.cfg
-        key = what, request, cond.start
+        key = what, request, cond.start_frame
         made = getattr(self, "_made", {})
         if cond.negative and made.get(what, (None,))[0] == key:
             return made[what][1]
@@ -333,7 +340,7 @@ class Avatar(Conditioner):
                 return []
             prompts = [*cond.prompts, *([request.negative] if request.cfg != 1 else [])]
             weight = next(cond.vae.parameters())
-            mode = "instead" if self.options.look == "instead" else "beside"
+            mode = "instead" if self.options.image_prompt == "instead" else "beside"
             return look.read(folder, prompts, self.picture(), mode, weight.device, weight.dtype)
 
         states = self.remembered("states", request, cond, read)

@@ -36,18 +36,18 @@ CACHE = StepCache(lambda step, steps: step in WHOLE or step >= 50)
 
 #: Where the parts of our modules lie in the released file, by the port that they are attached to.
 _PLACES = (
-    (r"feed\.{name}\.audio_proj\.(.+)", r"audio_proj.\1"),
+    (r"adapter_inputs\.{name}\.audio_proj\.(.+)", r"audio_proj.\1"),
     (r"embed\.{name}\.(ref_in|before_proj)\.(.+)", r"\1.\2"),
     (r"time\.{name}\.motion_expression\.(.+)", r"motion_exp.\1"),
     (r"time\.{name}\.motion_head\.(.+)", r"motion_pose.\1"),
     (r"time\.{name}\.fps\.(.+)", r"fps_proj.\1"),
 )
 _ADAPTER = r"double_blocks\.(\d+)\.after\.{name}\.speech\.attend\.(\w+)\.(weight|bias)"
-_LAYERS = {"norm_feed": "norm1", "norm": "norm2", "q": "to_q", "kv": "to_kv", "proj": "to_out"}
+_LAYERS = {"norm_input": "norm1", "norm": "norm2", "q": "to_q", "kv": "to_kv", "proj": "to_out"}
 _OWN = re.compile(r"(audio_proj|ref_in|before_proj|motion_exp|motion_pose|fps_proj|audio_adapter_blocks)\.")
 
 
-def owns(key: str) -> bool:
+def owns_key(key: str) -> bool:
     """Whether a key of a released checkpoint is the avatar's and not the base network's."""
     return bool(_OWN.match(key))
 
@@ -101,9 +101,9 @@ def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cfg: float, cac
     The negative branch hears silence and has the weaker masks of the first steps.
     """
     if cond.negative:
-        cond.feed(name, masked(silent(drivers), EARLY_MASK), part)
+        cond.set_adapter_inputs(name, masked(silent(drivers), EARLY_MASK), part)
     else:
-        cond.feed(name, drivers, part)
+        cond.set_adapter_inputs(name, drivers, part)
         cond.sample(
             name,
             scale=lambda step, steps: guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0,
@@ -118,9 +118,9 @@ def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
     v = negative + w * (early - negative) at first; then v = silence + w * (cond - silence). `early` is `cond` with
     the weaker masks, `silence` is `cond` with nothing said; the scale of `cond` itself is set by `feed`.
     """
-    full = cond.feeds[name]
-    early = cond.copy(feeds=cond.feeds | {name: masked(full, EARLY_MASK)})
-    silence = cond.copy(feeds=cond.feeds | {name: silent(full)})
+    full = cond.adapter_inputs[name]
+    early = cond.copy(adapter_inputs=cond.adapter_inputs | {name: masked(full, EARLY_MASK)})
+    silence = cond.copy(adapter_inputs=cond.adapter_inputs | {name: silent(full)})
     return [
         Branch(early, lambda step, steps: guidance(step, steps, cfg) if step < TEXT_STEPS else 0.0),
         Branch(silence, lambda step, steps: 1 - guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0),

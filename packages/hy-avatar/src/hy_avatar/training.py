@@ -49,8 +49,8 @@ class Settings:
     """The `[conditioning.avatar]` table of a recipe.
 
     `config` says what is attached (`network.AvatarConfig`; not given: that of the weights training goes on from).
-    `face` and `lips` are how much more they count in the loss; `hold` is the share of batches whose first frame is
-    given, and is the reference in place of the portrait (1: of all of them); `drivers` says how often which of them
+    `face` and `lips` are how much more they count in the loss; `fix_first_frame` is the share of batches
+    whose first frame is fixed and is the reference in place of the portrait; `drivers` says how often which of them
     drive a batch, as in runs that get no others, `{ speech = 3, "expression pose" = 1 }` (not given: all of them
     always); `whisper` is the folder of the encoder, for features of Whisper; `codec` the file of the face codec that
     expressions are read by, for `extractor = "codec"`; `dropout` see `Dropout`.
@@ -59,7 +59,7 @@ class Settings:
     config: Mapping[str, Any] = field(default_factory=dict)
     face: float = FACE
     lips: float = LIPS
-    hold: float = 0.1
+    fix_first_frame: float = 0.1
     drivers: Mapping[str, float] = field(default_factory=dict)
     whisper: str = ""
     codec: str = ""
@@ -134,12 +134,12 @@ class Teacher:
             feed["motion_head"] = made["head"].expand(-1, numbers)
             feed["motion_expression"] = made["lively"].expand(-1, numbers)
             feed["fps"] = made["fps"].flatten()
-        if torch.rand(1, generator=generator, device=generator.device).item() < self.settings.hold:
+        if torch.rand(1, generator=generator, device=generator.device).item() < self.settings.fix_first_frame:
             feed["reference"] = made["first"]
-            cond.pin(self.name, [0], batch["latents"][:, :, :1])
+            cond.fix_frames(self.name, [0], batch["latents"][:, :, :1])
         feed = left_out(feed, self.dropout.draw(batch["prompts"], generator, self.config.guided))
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
-        cond.feed(self.name, feed, part)
+        cond.set_adapter_inputs(self.name, feed, part)
         weights = loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips)
         # A close-up counts no more than a whole body.
         cond.weigh(weights / weights.mean((2, 3, 4), keepdim=True))
@@ -155,9 +155,9 @@ class Teacher:
         rows = kept.find(batch["keys"])
         new = {key: index for index, key in enumerate(batch["keys"]) if key not in rows}
         if new:
-            wanted = self.settings.hold or self.extractor
+            wanted = self.settings.fix_first_frame or self.extractor
             shown = batch["pixels"]()[list(new.values())] if wanted else None
-            first = shown[:, :, :1] if self.settings.hold else None
+            first = shown[:, :, :1] if self.settings.fix_first_frame else None
             try:
                 truths = [batch["truth"](index) for index in new.values()]
                 found = self.read(truths, cond, first)
@@ -181,7 +181,7 @@ class Teacher:
         if shape not in self._kept:
             place = None
             if folder is not None:
-                settings = [self.settings.whisper, self.settings.hold > 0, self.config.area, HEAD]
+                settings = [self.settings.whisper, self.settings.fix_first_frame > 0, self.config.area, HEAD]
                 if self.extractor:
                     settings.append(fingerprint([], self.extractor.codec))
                 place = folder / "avatar" / fingerprint([shape, settings, self.config.modules()], cond.vae)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from hy_core.flow.windows import Windows
     from hy_core.vae import VAE, Tiling
 
-    Part = Callable[[Any, Sequence[int]], Any]
-    Tiles = Callable[[int], Tiling | None]
+    FrameSlicer = Callable[[Any, Sequence[int]], Any]
+    TilingFor = Callable[[int], Tiling | None]
 
 Time = Literal["clean", "video"]
 
 
 @dataclass(frozen=True)
-class Extra:
+class TextTokens:
     """Tokens that a plugin adds to the text stream: one [n, D] for each row, or one for all rows."""
 
     owner: str
@@ -37,7 +37,7 @@ class Extra:
 
 
 @dataclass(frozen=True)
-class Context:
+class ContextFrames:
     """Frames that the network sees beside the video and that never reach the output.
 
     `latents` [B, C, f, h, w]; `at` are their f temporal positions (the video's own are 0, 1, 2, …; -1 lies
@@ -51,7 +51,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Pin:
+class FixedFrame:
     """A frame of the video that is given: `latent` [B, C, h, w] in the model's scale.
 
     `time` is how noisy it is: 0 for a clean one; training may disturb it a little and say so.
@@ -63,7 +63,7 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Confined:
+class MaskRestriction:
     """Where what the owner feeds may show: `mask` [B or 1, 1, F, h, w], and the feed without what is confined."""
 
     owner: str
@@ -77,25 +77,22 @@ class Condition:
 
     `text` holds the valid tokens of each row, [L_i, D_text], without padding; `pooled` is [B, D_pooled];
     `guidance` [B] is the embedded guidance value (see `hy_core.dit.embedded_guidance`) or None; `frames` and
-    `size` (height, width) count latents; `prompts` and `negative` tell a plugin which branch this is; `vae`
-    is the model's, for a plugin that has pictures to encode, `tiles` how this run cuts a clip of so many frames for it
-    (None: whole), and `folder` the model's, for one that finds an encoder of its own there.
+    `size` (height, width) count latents; `prompts` and `negative` identify the branch; `vae` is the model's;
+    `tiling_for(frames)` is the tiling of a clip of that length (None: whole); `folder` is the model's folder.
 
-    `channels` is how many channels the network takes beside the noisy ones: 0 in most (see `fill`); `patch` are the
-    rows and columns of latents that are one of its tokens. `riflex`
-    slows down one temporal frequency (`hy_core.dit.rope.riflex`), for clips longer than those of the training.
+    `condition_channels` counts the network's input channels beside the noisy ones (see
+    `set_channel_condition`); `patch` is the patch size (rows, columns) in latents. `riflex` lowers one temporal
+    frequency (`hy_core.dit.rope.riflex`) for clips longer than those of the training.
 
-    A clip that is made in segments has a condition for each: `start` is the frame of the clip that this
-    segment begins at, `past` are the last frames made so far, those of the overlap, uint8 [F, H, W, 3]; the first has
-    no past.
+    A clip made in segments has one condition per segment: `start_frame` is the segment's first frame in the clip,
+    `previous_frames` are the frames it overlaps with, uint8 [F, H, W, 3], None in the first segment.
 
-    `scale`, `windows` and `cache` say how it is sampled, where a plugin wants it otherwise (see `sample`);
-    `confined` keeps the rest of the video as it would be without a driver (see `confine`); `weight` says in training
-    how much each place counts in the loss (see `weigh`).
+    `scale`, `windows` and `cache` change how the run samples (see `sample`); `mask_restriction` limits a driver to
+    a mask (see `restrict_to_mask`); `weight` weighs places in the training loss (see `weigh`).
 
-    Contributions are additive (`add_text`, `add_context`, `feed`: each owner has its own) or exclusive (`pin`
-    one frame, `set_text`, `fill`: a second owner is a ConflictError that names both). What is additive is kept
-    in the order of the owners' names, so that the order of plugins on a command line changes nothing.
+    Contributions are additive (`add_text`, `add_context`, `set_adapter_inputs`) or exclusive (`fix_frames` of one
+    frame, `set_text`, `set_channel_condition`: a second owner is a ConflictError that names both). Additive ones are
+    ordered by owner name, so the order of plugins on a command line changes nothing.
     """
 
     text: list[Tensor]
@@ -107,26 +104,26 @@ class Condition:
     prompts: tuple[str, ...] = ()
     negative: bool = False
     vae: VAE | None = None
-    tiles: Tiles | None = None
+    tiling_for: TilingFor | None = None
     folder: Path | None = None
-    channels: int = 0
+    condition_channels: int = 0
     patch: tuple[int, int] = (2, 2)
     riflex: bool = False
-    start: int = 0
-    past: np.ndarray | None = None
-    dropped: int = 0
+    start_frame: int = 0
+    previous_frames: np.ndarray | None = None
+    trimmed_frames: int = 0
     scale: Scale | None = None
     windows: Windows | None = None
     cache: StepCache | None = None
-    confined: Confined | None = None
+    mask_restriction: MaskRestriction | None = None
     weight: Tensor | None = None
-    feeds: dict[str, Any] = field(default_factory=dict)
-    pins: dict[int, Pin] = field(default_factory=dict)
-    _extras: list[Extra] = field(default_factory=list)
-    _contexts: list[Context] = field(default_factory=list)
-    _beside: tuple[str, Tensor] | None = None
+    adapter_inputs: dict[str, Any] = field(default_factory=dict)
+    fixed_frames: dict[int, FixedFrame] = field(default_factory=dict)
+    _extras: list[TextTokens] = field(default_factory=list)
+    _contexts: list[ContextFrames] = field(default_factory=list)
+    _channel_condition: tuple[str, Tensor] | None = None
     _text_owner: str | None = None
-    _parts: dict[str, Part] = field(default_factory=dict)
+    _parts: dict[str, FrameSlicer] = field(default_factory=dict)
     _sampling: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -140,7 +137,7 @@ class Condition:
         return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
 
     @property
-    def contexts(self) -> list[Context]:
+    def contexts(self) -> list[ContextFrames]:
         """Context frames in the order in which they stand before the video."""
         return sorted(self._contexts, key=lambda context: context.owner)
 
@@ -175,7 +172,7 @@ class Condition:
         for part in tokens:
             fits = part.ndim == 2 and part.shape[1] == width
             self._check(owner, fits, f"add_text takes tokens [n, {width}], not {list(part.shape)}")
-        self._extras.append(Extra(owner, tokens, before))
+        self._extras.append(TextTokens(owner, tokens, before))
 
     def add_context(self, owner: str, latents: Tensor, at: Sequence[float], time: Time = "clean") -> None:
         """Show the network frames [B, C, f, h, w] at the temporal positions `at`. Additive."""
@@ -184,56 +181,63 @@ class Condition:
             owner, time in ("clean", "video"), f"add_context takes time 'clean' or 'video', not {time!r}"
         )
         self._check_latents(owner, "add_context", latents, len(at))
-        self._contexts.append(Context(owner, latents, at, time))
+        self._contexts.append(ContextFrames(owner, latents, at, time))
 
-    def pin(self, owner: str, frames: Sequence[int], latents: Tensor, time: float = 0.0) -> None:
+    def fix_frames(self, owner: str, frames: Sequence[int], latents: Tensor, time: float = 0.0) -> None:
         """Give frames of the video: values [B, C, len(frames), h, w] held, at `time`. Exclusive for each frame.
 
         Frames count latent frames from 0, or from the end when negative (-1 is the last). `time` is 0 for clean
         latents, else the time that their noise has on the path.
         """
-        self._check_latents(owner, "pin", latents, len(frames))
+        self._check_latents(owner, "fix_frames", latents, len(frames))
         for frame in frames:
             inside = -self.frames <= frame < self.frames
-            self._check(owner, inside, f"pin frame {frame}: the video has {self.frames} latent frames")
+            self._check(
+                owner, inside, f"fix_frames: frame {frame}: the video has {self.frames} latent frames"
+            )
         places = [frame % self.frames for frame in frames]
-        self._check(owner, len(set(places)) == len(places), f"pin names a frame twice: {list(frames)}")
+        self._check(owner, len(set(places)) == len(places), f"fix_frames names a frame twice: {list(frames)}")
         for place in places:
-            if place in self.pins:
+            if place in self.fixed_frames:
                 raise ConflictError(
-                    f"{self.pins[place].owner} and {owner} both set latent frame {place}", "drop one"
+                    f"{self.fixed_frames[place].owner} and {owner} both set latent frame {place}", "drop one"
                 )
         for index, place in enumerate(places):
-            self.pins[place] = Pin(owner, latents[:, :, index], time)
+            self.fixed_frames[place] = FixedFrame(owner, latents[:, :, index], time)
 
-    def fill(self, owner: str, latents: Tensor) -> None:
-        """Fill the network's further input channels: [B, `channels`, F, h, w], beside the noisy ones. Exclusive."""
-        if self._beside is not None:
+    def set_channel_condition(self, owner: str, latents: Tensor) -> None:
+        """Set the network's further input channels, [B, condition_channels, F, h, w]. Exclusive."""
+        if self._channel_condition is not None:
             raise ConflictError(
-                f"{self._beside[0]} and {owner} both fill the network's further input channels", "drop one"
+                f"{self._channel_condition[0]} and {owner} both fill the network's further input channels",
+                "drop one",
             )
         self._check_latents(owner, "fill", latents, self.frames)
-        fits = latents.shape[1] == self.channels
-        self._check(owner, fits, f"fill takes {self.channels} channels, not {latents.shape[1]}")
-        self._beside = owner, latents
+        fits = latents.shape[1] == self.condition_channels
+        self._check(
+            owner,
+            fits,
+            f"set_channel_condition takes {self.condition_channels} channels, not {latents.shape[1]}",
+        )
+        self._channel_condition = owner, latents
 
     @property
-    def beside(self) -> Tensor | None:
-        """What the network's further input channels were filled with [B, `channels`, F, h, w]."""
-        return None if self._beside is None else self._beside[1]
+    def channel_condition(self) -> Tensor | None:
+        """What the network's further input channels were filled with [B, `condition_channels`, F, h, w]."""
+        return None if self._channel_condition is None else self._channel_condition[1]
 
-    def drop(self, frames: int) -> None:
+    def trim_start(self, frames: int) -> None:
         """Leave out the first decoded `frames` of the result; of several wishes the longest holds."""
-        self.dropped = max(self.dropped, frames)
+        self.trimmed_frames = max(self.trimmed_frames, frames)
 
-    def feed(self, owner: str, value: Any, part: Part | None = None) -> None:
+    def set_adapter_inputs(self, owner: str, value: Any, part: FrameSlicer | None = None) -> None:
         """Hand `value` to the modules that the owner attached at ports; feeding again replaces it.
 
         Tensors in it, also inside dicts and lists, have the rows first: [B, ...], or [1, ...] for all. A long
         video is denoised in windows: `part(value, frames)` is the value of a window with these latent frames.
         Without it, tensors [B, F, ...] of the video's frames are cut and all else is taken as it is.
         """
-        self.feeds[owner] = value
+        self.adapter_inputs[owner] = value
         if part is not None:
             self._parts[owner] = part
 
@@ -259,28 +263,34 @@ class Condition:
                 raise ConflictError(f"{other} and {owner} both set the run's {name}", "drop one")
             setattr(self, name, value)
 
-    def confine(self, owner: str, mask: Tensor, feed: Any) -> None:
+    def restrict_to_mask(self, owner: str, mask: Tensor, feed: Any) -> None:
         """Let a part of what the owner feeds show only where `mask` [B or 1, 1, F, h, w] isn't 0. Exclusive.
 
-        `feed` is what it feeds without that part, in the same form. Elsewhere the latents are, before each step and in
-        the end, those of the clip that the same noise becomes with it: that one is sampled too, which doubles the rows.
-        Asked of the positive condition only.
+        `feed` is the adapter input without that part, in the same form. Outside the mask the latents are replaced,
+        before each step and at the end, by those of a second rollout from the same noise with `feed`, which doubles
+        the rows. Set on the positive condition only.
         """
-        if self.confined is not None and self.confined.owner != owner:
-            raise ConflictError(f"{self.confined.owner} and {owner} both confine what they feed", "drop one")
+        if self.mask_restriction is not None and self.mask_restriction.owner != owner:
+            raise ConflictError(
+                f"{self.mask_restriction.owner} and {owner} both confine what they feed", "drop one"
+            )
         wanted = [1, self.frames, *self.size]
         fits = mask.ndim == 5 and mask.shape[0] in (1, self.rows) and list(mask.shape[1:]) == wanted
-        self._check(owner, fits, f"confine takes a mask {[self.rows, *wanted]}, not {list(mask.shape)}")
-        self.confined = Confined(owner, mask, feed)
+        self._check(
+            owner, fits, f"restrict_to_mask takes a mask {[self.rows, *wanted]}, not {list(mask.shape)}"
+        )
+        self.mask_restriction = MaskRestriction(owner, mask, feed)
 
     def doubled(self) -> Condition:
-        """The rows of this condition, and below them those of the clip that `confined` keeps the rest to."""
+        """The rows of this condition, and below them those of the clip that `mask_restriction` keeps the rest to."""
         other = (
             self
-            if self.confined is None
-            else self.copy(feeds=self.feeds | {self.confined.owner: self.confined.feed})
+            if self.mask_restriction is None
+            else self.copy(
+                adapter_inputs=self.adapter_inputs | {self.mask_restriction.owner: self.mask_restriction.feed}
+            )
         )
-        return merge([self.copy(confined=None), other.copy(confined=None)])
+        return merge([self.copy(mask_restriction=None), other.copy(mask_restriction=None)])
 
     def weigh(self, weight: Tensor) -> None:
         """In training: say how much places count in the loss, 1 being usual; broadcasts over [B, C, F, h, w].
@@ -294,22 +304,34 @@ class Condition:
         frames = list(frames)
         if frames == list(range(self.frames)):
             return self
-        feeds = {
+        adapter_inputs = {
             owner: self._parts[owner](value, frames)
             if owner in self._parts
             else _cut(value, frames, self.frames)
-            for owner, value in self.feeds.items()
+            for owner, value in self.adapter_inputs.items()
         }
-        pins = {place: self.pins[frame] for place, frame in enumerate(frames) if frame in self.pins}
-        beside = self._beside and (self._beside[0], self._beside[1][:, :, frames])
-        return self.copy(frames=len(frames), feeds=feeds, pins=pins, _beside=beside)
+        fixed_frames = {
+            place: self.fixed_frames[frame]
+            for place, frame in enumerate(frames)
+            if frame in self.fixed_frames
+        }
+        beside = self._channel_condition and (
+            self._channel_condition[0],
+            self._channel_condition[1][:, :, frames],
+        )
+        return self.copy(
+            frames=len(frames),
+            adapter_inputs=adapter_inputs,
+            fixed_frames=fixed_frames,
+            _channel_condition=beside,
+        )
 
-    def hold(self, latents: Tensor) -> Tensor:
+    def with_fixed_frames(self, latents: Tensor) -> Tensor:
         """Latents [B, C, F, h, w] with the pinned frames at their values; the same tensor without any."""
-        if not self.pins:
+        if not self.fixed_frames:
             return latents
         frames = list(latents.unbind(2))
-        for place, pin in self.pins.items():
+        for place, pin in self.fixed_frames.items():
             frames[place] = pin.latent.to(latents).expand_as(frames[place])
         return torch.stack(frames, 2)
 
@@ -317,8 +339,8 @@ class Condition:
         """An independent condition with the same contributions, for another branch; `changes` set fields."""
         own = dict(
             text=list(self.text),
-            feeds=dict(self.feeds),
-            pins=dict(self.pins),
+            adapter_inputs=dict(self.adapter_inputs),
+            fixed_frames=dict(self.fixed_frames),
             _extras=list(self._extras),
             _contexts=list(self._contexts),
             _parts=dict(self._parts),
@@ -346,10 +368,15 @@ def mergeable(conditions: Sequence[Condition]) -> bool:
 
     def form(cond: Condition) -> tuple[Any, ...]:
         shown = tuple((c.at, c.time) for c in cond.contexts)
-        fed = tuple((owner, _form(cond.feeds[owner], cond.rows)) for owner in sorted(cond.feeds))
-        held = tuple(sorted((place, pin.time) for place, pin in cond.pins.items()))
-        once = cond.guidance is None, cond.beside is None, cond.riflex, cond.dropped
-        kept = cond.confined and (cond.confined.owner, _form(cond.confined.feed, cond.rows))
+        fed = tuple(
+            (owner, _form(cond.adapter_inputs[owner], cond.rows)) for owner in sorted(cond.adapter_inputs)
+        )
+        held = tuple(sorted((place, pin.time) for place, pin in cond.fixed_frames.items()))
+        once = cond.guidance is None, cond.channel_condition is None, cond.riflex, cond.trimmed_frames
+        kept = cond.mask_restriction and (
+            cond.mask_restriction.owner,
+            _form(cond.mask_restriction.feed, cond.rows),
+        )
         return cond.frames, cond.size, once, held, shown, fed, kept
 
     return len(conditions) == 1 or len({form(cond) for cond in conditions}) == 1
@@ -361,29 +388,33 @@ def merge(conditions: Sequence[Condition]) -> Condition:
     if len(conditions) == 1:
         return first
     rows = [cond.rows for cond in conditions]
-    pins = {
-        place: replace(pin, latent=_join([cond.pins[place].latent for cond in conditions], rows))
-        for place, pin in first.pins.items()
+    fixed_frames = {
+        place: replace(pin, latent=_join([cond.fixed_frames[place].latent for cond in conditions], rows))
+        for place, pin in first.fixed_frames.items()
     }
     contexts = [
         replace(context, latents=_join([cond.contexts[index].latents for cond in conditions], rows))
         for index, context in enumerate(first.contexts)
     ]
-    confined = first.confined and replace(
-        first.confined,
-        mask=_join([cond.confined.mask for cond in conditions], rows),
-        feed=_join([cond.confined.feed for cond in conditions], rows),
+    confined = first.mask_restriction and replace(
+        first.mask_restriction,
+        mask=_join([cond.mask_restriction.mask for cond in conditions], rows),
+        feed=_join([cond.mask_restriction.feed for cond in conditions], rows),
     )
     return replace(
         first,
-        confined=confined,
+        mask_restriction=confined,
         text=[row for cond in conditions for row in cond.tokens()],
         pooled=torch.cat([cond.pooled for cond in conditions]),
         guidance=None if first.guidance is None else torch.cat([cond.guidance for cond in conditions]),
         prompts=tuple(prompt for cond in conditions for prompt in cond.prompts),
-        feeds={owner: _join([cond.feeds[owner] for cond in conditions], rows) for owner in first.feeds},
-        pins=pins,
-        _beside=first._beside and (first._beside[0], _join([cond.beside for cond in conditions], rows)),
+        adapter_inputs={
+            owner: _join([cond.adapter_inputs[owner] for cond in conditions], rows)
+            for owner in first.adapter_inputs
+        },
+        fixed_frames=fixed_frames,
+        _channel_condition=first._channel_condition
+        and (first._channel_condition[0], _join([cond.channel_condition for cond in conditions], rows)),
         _extras=[],
         _contexts=contexts,
     )

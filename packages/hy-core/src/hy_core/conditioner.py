@@ -27,16 +27,16 @@ LIFECYCLE = (
     "defaults",
     "validate",
     "segments",
-    "extend",
+    "attach",
     "encode",
-    "learn",
-    "encode_batch",
+    "attach_for_training",
+    "training_condition",
     "branches",
     "before_step",
     "finish",
     "weights",
-    "owns",
-    "load",
+    "owns_key",
+    "attach_from_checkpoint",
     "parallel_plan",
 )
 
@@ -56,10 +56,10 @@ class Segments:
 class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
-    The methods are called in this order: defaults and validate (of all plugins), weights and extend (of each),
-    segments for each clip, encode for each of its segments and guidance branches, branches, before_step at each
-    step, finish. parallel_plan is asked when the network is split among devices, learn and encode_batch in training.
-    A module that defines a Conditioner stays free of torch: import it inside the methods that need it.
+    Call order: `defaults` and `validate` (of all plugins), `weights` and `attach` (of each), `segments` for each clip,
+    `encode` for each segment and guidance branch, `branches`, `before_step` at each step, `finish`. `parallel_plan`
+    is called when the network is split among devices; `attach_for_training` and `training_condition` in training.
+    A module that defines a Conditioner must not import torch at its top: import it inside the methods that need it.
     """
 
     @dataclass(frozen=True)
@@ -109,22 +109,22 @@ class Conditioner:
         """Make the clip longer than one run of the network, in segments. None: this plugin doesn't ask for it."""
         return None
 
-    def extend(self, dit: DiT) -> None:
+    def attach(self, dit: DiT) -> None:
         """Attach modules at the ports of a network on the meta device: shapes only, no values."""
 
     def encode(self, request: Request, cond: Condition) -> None:
         """Load encoders, fill the condition, free them. Called for each clip and each guidance branch."""
 
-    def learn(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
-        """In training, in place of `extend`: attach what the plugin's own table of the recipe asks for.
+    def attach_for_training(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+        """In training, in place of `attach`: attach what the plugin's own table of the recipe asks for.
 
         Values that `weights` names are loaded after. Return what a file with the trained weights is to say of itself,
-        as metadata: what `extend` has to know to attach them again.
+        as metadata: what `attach` has to know to attach them again.
         """
-        self.extend(dit)
+        self.attach(dit)
         return {}
 
-    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: do the same as `encode` from the cached features of a batch."""
 
     def branches(self, cond: Condition) -> Iterable[Branch]:
@@ -139,15 +139,15 @@ class Conditioner:
         """After decoding: add sound, grade the frames, write files beside the clip."""
 
     def weights(self) -> str | None:
-        """The safetensors file with the values of what `extend` attached; None when nothing needs loading."""
+        """The safetensors file with the values of what `attach` attached; None when nothing needs loading."""
         return None
 
-    def owns(self, key: str) -> bool:
+    def owns_key(self, key: str) -> bool:
         """Whether a key of a model's own checkpoint is this plugin's: some hold a plugin's modules too."""
         return False
 
-    def load(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
-        """In place of `extend`, for a model whose checkpoint has tensors that this plugin `owns`: attach from them.
+    def attach_from_checkpoint(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
+        """In place of `attach`, for a model whose checkpoint has tensors that this plugin `owns_key`: attach from them.
 
         HyError if they don't fit, all of them.
         """

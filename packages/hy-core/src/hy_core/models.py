@@ -62,7 +62,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelSpec:
     """A model that was found, described without loading it.
 
     `layout` is "pocket" (config.json, dit.safetensors, vae.safetensors, llm/, clip/), "official" or
@@ -84,19 +84,19 @@ def defaults(name: str) -> Defaults:
     return find(name).defaults
 
 
-def find(name: str, weights: str | None = None) -> Card:
+def find(name: str, weights: str | None = None) -> ModelSpec:
     """Find a model by name ("pocket", or one in $HY_MODELS) or folder. Needs no torch, reads no weights.
 
     `weights` is a file or folder with another DiT, which takes the place of the model's own.
     """
-    card = _find(name)
+    spec = _find(name)
     if weights is None:
-        return card
-    config = {part: said for part, said in card.config.items() if part != "dit"}
-    return replace(card, dit=Path(weights), config=config)
+        return spec
+    config = {part: said for part, said in spec.config.items() if part != "dit"}
+    return replace(spec, dit=Path(weights), config=config)
 
 
-def _find(name: str) -> Card:
+def _find(name: str) -> ModelSpec:
     if name == "pocket":
         return _pocket(name, POCKET)
     shelf = os.environ.get(FOLDERS)
@@ -125,21 +125,21 @@ def _find(name: str) -> Card:
             given = Defaults(negative=NEGATIVE_I2V if inner.resolve().name == OFFICIAL[1] else NEGATIVE)
             if speaks:
                 given = replace(given, fps=25.0, guidance=None, cfg=7.5, shift=5.0)
-            return Card(name, home, "official", inner / "transformers", inner / "vae", given, config)
+            return ModelSpec(name, home, "official", inner / "transformers", inner / "vae", given, config)
     raise MissingError(
         f"{folder} holds no model that hy knows",
         "expected hunyuan-video-t2v-720p/ (official), model_index.json (diffusers), or config.json (pocket)",
     )
 
 
-def _pocket(name: str, folder: Path) -> Card:
+def _pocket(name: str, folder: Path) -> ModelSpec:
     config = _read(folder / "config.json")
     given = from_table(Defaults, config.get("defaults", {}), f"{folder / 'config.json'}: defaults")
     dit, vae = folder / "dit.safetensors", folder / "vae.safetensors"
-    return Card(config.get("name", name), folder, "pocket", dit, vae, given, config)
+    return ModelSpec(config.get("name", name), folder, "pocket", dit, vae, given, config)
 
 
-def _diffusers(name: str, folder: Path) -> Card:
+def _diffusers(name: str, folder: Path) -> ModelSpec:
     dit = _read(folder / "transformer" / "config.json")
     schedule = folder / "scheduler" / "scheduler_config.json"
     shift = _read(schedule).get("shift") if schedule.is_file() else None
@@ -150,7 +150,7 @@ def _diffusers(name: str, folder: Path) -> Card:
     cfg = 6.0 if dit.get("in_channels", 16) == dit.get("out_channels", 16) else 1.0
     given = Defaults(shift=shift) if distilled else Defaults(shift=shift, guidance=None, cfg=cfg)
     config = {"dit": dit, "vae": _read(folder / "vae" / "config.json")}
-    return Card(name, folder, "diffusers", folder / "transformer", folder / "vae", given, config)
+    return ModelSpec(name, folder, "diffusers", folder / "transformer", folder / "vae", given, config)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
+def configs(spec: ModelSpec) -> tuple[DiTConfig, VAEConfig]:
     """The shapes of a model's networks, as its config files tell them, or else those of the weights; none are read.
 
     Where there are no weights yet, a network that no file tells of is taken for the released one.
@@ -169,15 +169,15 @@ def configs(card: Card) -> tuple[DiTConfig, VAEConfig]:
     from hy_core.weights.load import read_dit_config, read_vae_config
 
     def told(part: str, path: Path, kind: Any, read: Callable[[Path], Any]) -> Any:
-        if (said := card.config.get(part)) is not None:
+        if (said := spec.config.get(part)) is not None:
             return kind.from_dict(said)
         try:
             return read(path)
         except MissingError:
             return kind()
 
-    dit = told("dit", card.dit, DiTConfig, read_dit_config)
-    return dit, told("vae", card.vae, VAEConfig, read_vae_config)
+    dit = told("dit", spec.dit, DiTConfig, read_dit_config)
+    return dit, told("vae", spec.vae, VAEConfig, read_vae_config)
 
 
 @dataclass
@@ -197,7 +197,7 @@ class Model:
     tiling: str = "official"
     """The tiles its decoder takes when a clip doesn't fit into memory whole: "official" or "diffusers"."""
     _extended: dict[str, tuple[Conditioner, Attached]] = field(default_factory=dict)
-    _prints: dict[str, str] = field(default_factory=dict)
+    _fingerprints: dict[str, str] = field(default_factory=dict)
     _compiled: bool = False
 
     @property
@@ -206,9 +206,9 @@ class Model:
         return self.dit.device
 
     @property
-    def prints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
         """Hashes of all weights that are in it now, those of plugins too, by what they are."""
-        return {**self.hashes, **self._prints}
+        return {**self.hashes, **self._fingerprints}
 
     def extend(self, conditioners: Sequence[Conditioner]) -> None:
         """Attach the modules of these conditioners, with their weights, and take those of all others out.
@@ -221,7 +221,7 @@ class Model:
             new = wanted.get(name)
             if new is not old and (type(new) is not type(old) or new.options != old.options):
                 _detach(self._extended.pop(name)[1])
-                self._prints.pop(_plugin(name), None)
+                self._fingerprints.pop(_plugin(name), None)
         for name, conditioner in wanted.items():
             if name not in self._extended:
                 self._attach(name, conditioner)
@@ -251,12 +251,12 @@ class Model:
         own = {} if file else self._owned(conditioner)
         try:
             if own:
-                conditioner.load(self.dit, own)
+                conditioner.attach_from_checkpoint(self.dit, own)
             else:
                 with (
                     torch.device("meta") if file else nullcontext()
                 ):  # shapes only, when values come from a file
-                    conditioner.extend(self.dit)
+                    conditioner.attach(self.dit)
             if file:
                 from hy_core.weights import load_port_weights
 
@@ -266,7 +266,7 @@ class Model:
             raise
         self._extended[name] = conditioner, attached()
         if file:
-            self._prints[_plugin(name)] = fingerprint(Path(file))
+            self._fingerprints[_plugin(name)] = fingerprint(Path(file))
         for port, key in attached():
             port[key].to(self.dit.device, self.dit.dtype).eval().requires_grad_(False)
 
@@ -274,11 +274,11 @@ class Model:
         """What a conditioner owns of the checkpoint that the DiT came from."""
         from hy_core.conditioner import Conditioner
 
-        if self.file is None or type(conditioner).owns is Conditioner.owns:
+        if self.file is None or type(conditioner).owns_key is Conditioner.owns_key:
             return {}
         from hy_core.weights import load_owned
 
-        return load_owned(self.file, conditioner.owns)
+        return load_owned(self.file, conditioner.owns_key)
 
 
 def _detach(attached: Attached) -> None:
@@ -299,7 +299,7 @@ def load(
     `weights` is a file or folder with another DiT to use in place of the model's own; `lora` is one or more files of
     low-rank weights that are added to it ("FILE", "FILE=0.8", with commas between).
 
-    What `conditioners` own of the DiT's checkpoint is left to them (see `Conditioner.owns`).
+    What `conditioners` own of the DiT's checkpoint is left to them (see `Conditioner.owns_key`).
 
     `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
     pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
@@ -308,47 +308,47 @@ def load(
     from hy_core.weights import load_dit, load_vae
     from hy_core.weights.lora import merge
 
-    card = find(name, weights)
-    for what, path in (("transformer", card.dit), ("VAE", card.vae)):
+    spec = find(name, weights)
+    for what, path in (("transformer", spec.dit), ("VAE", spec.vae)):
         if not path.exists():
             raise MissingError(
-                f"the model {card.name!r} has no {what} weights: {path} is missing", _fetch(card)
+                f"the model {spec.name!r} has no {what} weights: {path} is missing", _fetch(spec)
             )
-    kinds = precision(card.layout, device, dtype)
-    encoders = card.folder
+    kinds = precision(spec.layout, device, dtype)
+    encoders = spec.folder
 
     def owned(key: str) -> bool:
-        return any(conditioner.owns(key) for conditioner in conditioners)
+        return any(conditioner.owns_key(key) for conditioner in conditioners)
 
-    dit = load_dit(card.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
+    dit = load_dit(spec.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
     for path, scale in loras(lora) if lora else ():
         merge(dit, path, scale)
     return Model(
-        name=card.name,
+        name=spec.name,
         dit=dit,
-        vae=load_vae(card.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
+        vae=load_vae(spec.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
-        defaults=card.defaults,
-        hashes=_hashes(card, lora),
-        folder=card.folder,
-        file=card.dit,
-        tiling="diffusers" if card.layout == "diffusers" else "official",
+        defaults=spec.defaults,
+        hashes=_hashes(spec, lora),
+        folder=spec.folder,
+        file=spec.dit,
+        tiling="diffusers" if spec.layout == "diffusers" else "official",
     )
 
 
-def prints(request: Request, conditioners: Sequence[Conditioner] = ()) -> dict[str, str]:
+def fingerprints(request: Request, conditioners: Sequence[Conditioner] = ()) -> dict[str, str]:
     """What `Model.prints` of the model that a request asks for would be; no weights are loaded."""
-    card = find(request.model, request.weights)
-    found = _hashes(card, request.lora)
+    spec = find(request.model, request.weights)
+    found = _hashes(spec, request.lora)
     for conditioner in conditioners:
-        conditioner.home = card.folder
+        conditioner.home = spec.folder
         if file := conditioner.weights():
             found[_plugin(conditioner.name)] = fingerprint(Path(file))
     return found
 
 
-def _hashes(card: Card, lora: str | None) -> dict[str, str]:
-    found = {"dit": fingerprint(card.dit), "vae": fingerprint(card.vae)}
+def _hashes(spec: ModelSpec, lora: str | None) -> dict[str, str]:
+    found = {"dit": fingerprint(spec.dit), "vae": fingerprint(spec.vae)}
     return found | {f"lora {path.name}": fingerprint(path) for path, _ in (loras(lora) if lora else ())}
 
 
@@ -370,8 +370,8 @@ def loras(text: str) -> list[tuple[Path, float]]:
     return found
 
 
-def _fetch(card: Card) -> str:
-    if card.folder == POCKET:
+def _fetch(spec: ModelSpec) -> str:
+    if spec.folder == POCKET:
         return "this hy-core was installed without its weights: install the wheel of hy-core again"
     return "the folder is incomplete: copy or fetch it again"
 

@@ -28,7 +28,7 @@ from hy_core.request import SEED_END, Request, Result
 from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
-    from hy_core.condition import Confined
+    from hy_core.condition import MaskRestriction
     from hy_core.media.writing import Writer
     from hy_core.models import Model
     from hy_core.plugins import Plugins
@@ -111,7 +111,7 @@ def stream(
             yield from run.make(model, group, texts)
 
 
-class Apart(Exception):
+class NotBatchable(Exception):
     """These requests can't run as rows of one batch."""
 
 
@@ -208,7 +208,7 @@ class Run:
             with ExitStack() as files:
                 clips = [Clip(self.requests[index], index, files) for index in group]
                 self.fill(model, clips, texts)
-        except Apart:
+        except NotBatchable:
             return [result for index in group for result in self.make(model, [index], texts)]
         results = []
         for clip in clips:
@@ -222,7 +222,7 @@ class Run:
         return results  # 7: whoever called writes it, if no sink has
 
     def fill(self, model: Model, clips: Sequence[Clip], texts: dict[tuple[str, bool], Encoded]) -> None:
-        """Steps 3 to 5: the frames of these clips, segment after segment. `Apart` if they can't share a batch."""
+        """Steps 3 to 5: the frames of these clips, by segment. `NotBatchable` if they can't share a batch."""
         first = clips[0].request
         pieces = segments(self.conditioners, first)
         for number in range(pieces.count):
@@ -235,7 +235,7 @@ class Run:
                 for request, clip in zip(requests, clips, strict=True)
             ]  # 3
             if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
-                raise Apart
+                raise NotBatchable
             with attention(first.attention):
                 group = [clip.index for clip in clips]
                 merged = [merge(branch) for branch in zip(*conds, strict=True)]
@@ -244,7 +244,7 @@ class Run:
                 if clip.record is None:
                     clip.tiling = tiling_of(clip.request, model)
                     clip.begin(self.record(model, clip), self.sink)
-                cut = max(conds[row][0].dropped, pieces.overlap if number else 0)
+                cut = max(conds[row][0].trimmed_frames, pieces.overlap if number else 0)
                 for frames in self.decode(model, clip, latents[[row]]):  # 5
                     clip.add(frames[cut:], pieces.overlap)
                     cut = max(cut - len(frames), 0)
@@ -254,7 +254,7 @@ class Run:
         request = replace(clip.request, tiling=clip.tiling)
         dtype = str(model.dit.dtype).removeprefix("torch.")
         packages = self.plugins.distributions(request.plugins) if self.plugins else ()
-        return provenance.record(request, model.prints, str(model.device), dtype, packages)
+        return provenance.record(request, model.fingerprints, str(model.device), dtype, packages)
 
     def conditions(
         self,
@@ -284,12 +284,12 @@ class Run:
                 prompts=(prompt,),
                 negative=negative,
                 vae=model.vae,
-                tiles=partial(tiles_of, request, model),
+                tiling_for=partial(tiles_of, request, model),
                 folder=model.folder,
-                channels=max(model.dit.config.in_channels - model.dit.config.out_channels, 0),
+                condition_channels=max(model.dit.config.in_channels - model.dit.config.out_channels, 0),
                 patch=tuple(model.dit.config.patch[1:]),
-                start=start,
-                past=past,
+                start_frame=start,
+                previous_frames=past,
             )
             for conditioner in self.conditioners:
                 conditioner.encode(request, cond)
@@ -301,7 +301,7 @@ class Run:
     ) -> Tensor:
         """Step 4: from noise to latents [rows, C, F, h, w], float32, along the guided velocity."""
         first, clock = requests[0], time.perf_counter()
-        confined = conds[0].confined
+        confined = conds[0].mask_restriction
         if confined is not None:
             conds = [one.doubled() for one in conds]
         cond, base = conds[0], conds[-1]
@@ -317,7 +317,7 @@ class Run:
         def before(x: Tensor, sigma: Tensor, step: int) -> Tensor:
             for conditioner in self.conditioners:
                 x = conditioner.before_step(x, float(sigma), cond)
-            return confined_to(confined, cond.hold(x))
+            return restrict(confined, cond.with_fixed_frames(x))
 
         def after(step: int, steps: int, x: Tensor, clean: Tensor) -> None:
             nonlocal clock
@@ -343,7 +343,7 @@ class Run:
         draw()  # a plugin may have mixed a start of both (see `start_noise`)
         sigmas = sigmas_for(first.schedule, first.steps, first.shift)
         x = samplers[first.sampler](guided, x, sigmas, after, before, draw)
-        return confined_to(confined, x)[: len(requests)]
+        return restrict(confined, x)[: len(requests)]
 
     def decode(self, model: Model, clip: Clip, latents: Tensor) -> Iterator[np.ndarray]:
         """Step 5: latents [1, C, F, h, w] to frames, uint8 [f, H, W, 3] at a time."""
@@ -393,7 +393,7 @@ class Run:
             if self.plugins:
                 self.plugins.run_start(request)
         try:
-            with memory_in_one_line(self):
+            with translate_oom(self):
                 yield
         except BaseException as error:
             for request in self.requests[self.ended : self.started]:
@@ -418,12 +418,12 @@ def noise(request: Request, generator: torch.Generator, model: Model) -> Tensor:
     return torch.randn(1, model.vae.config.latent_channels, *shape, generator=generator)
 
 
-def confined_to(confined: Confined | None, x: Tensor) -> Tensor:
+def restrict(mask_restriction: MaskRestriction | None, x: Tensor) -> Tensor:
     """Latents of clips, and below them of those without what is confined: the first take the others' outside."""
-    if confined is None:
+    if mask_restriction is None:
         return x
     free, other = x.chunk(2)
-    return torch.cat([torch.where(confined.mask.to(x.device) != 0, free, other), other])
+    return torch.cat([torch.where(mask_restriction.mask.to(x.device) != 0, free, other), other])
 
 
 def segment_request(request: Request, number: int) -> Request:
@@ -507,7 +507,7 @@ def not_a_number(network: nn.Module, where: str) -> HyError:
 
 
 @contextmanager
-def memory_in_one_line(run: Run) -> Iterator[None]:
+def translate_oom(run: Run) -> Iterator[None]:
     """Turn what torch and numpy say when memory runs out into a MemoryLimitError."""
     try:
         yield

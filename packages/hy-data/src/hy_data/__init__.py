@@ -1,3 +1,3 @@
-"""Data for hy: clips, captions and the procedural world."""
+"""Data for hy: from videos to training sets."""
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class I2V(Conditioner):
         latents = self.latents(request, cond, start, pictures)
         self.hold(cond, latents)
         if self.options.stability and 0 in latents:
-            cond.feed(self.name, {"stability": stability(request, latents[0])})
+            cond.set_adapter_inputs(self.name, {"stability": stability(request, latents[0])})
         cond.riflex = cond.riflex or request.frames > LONG
         first = start[0] if start else pictures.get(0)
         if self.options.semantic and first is not None:
@@ -173,8 +173,8 @@ class I2V(Conditioner):
         from PIL import Image
 
         frames = ()
-        if cond.past is not None:
-            frames = cond.past[-self.options.overlap :]
+        if cond.previous_frames is not None:
+            frames = cond.previous_frames[-self.options.overlap :]
         elif self.options.video:
             frames = self.clip(request)
         return [Image.fromarray(frame) for frame in frames]
@@ -183,13 +183,17 @@ class I2V(Conditioner):
         """The pictures of this segment by their frames in it."""
         from PIL import Image
 
-        free = self.options.overlap if cond.past is not None else 0
+        free = self.options.overlap if cond.previous_frames is not None else 0
         found = {
-            one.frame - cond.start: given.open_picture(one.picture, one.flag)
+            one.frame - cond.start_frame: given.open_picture(one.picture, one.flag)
             for one in self.pictures(request)
-            if free <= one.frame - cond.start < request.frames
+            if free <= one.frame - cond.start_frame < request.frames
         }
-        if self.options.loop and self.options.video and cond.start + request.frames == self.length(request):
+        if (
+            self.options.loop
+            and self.options.video
+            and cond.start_frame + request.frames == self.length(request)
+        ):
             found[request.frames - 1] = Image.fromarray(self.clip(request)[0])
         return found
 
@@ -205,17 +209,17 @@ class I2V(Conditioner):
 
         found: dict[int, Tensor] = {}
         if start:
-            found |= dict(enumerate(moving(cond.vae, ready(*start), cond.tiles).split(1, dim=2)))
+            found |= dict(enumerate(moving(cond.vae, ready(*start), cond.tiling_for).split(1, dim=2)))
         for frame, picture in pictures.items():
             encode = still if frame else moving
-            found[given.group_of(frame)] = encode(cond.vae, ready(picture), cond.tiles)
+            found[given.group_of(frame)] = encode(cond.vae, ready(picture), cond.tiling_for)
         return found
 
     def hold(self, cond: Condition, latents: Mapping[int, Tensor]) -> None:
         """Give latent frames as the network takes them: held, or the first one by channels beside the noisy ones."""
-        if not cond.channels:
+        if not cond.condition_channels:
             for place, latent in latents.items():
-                cond.pin(self.name, [place], latent)
+                cond.fix_frames(self.name, [place], latent)
             return
         from hy_i2v.frames import beside
 
@@ -225,13 +229,15 @@ class I2V(Conditioner):
                 "i2v: this network takes one picture, the first; no other frames and no clips",
                 "a model that holds frames (16 input channels) takes --i2v-last, -keyframes, -video and -extend",
             )
-        if cond.channels not in (channels, channels + 1):
-            raise UsageError(f"i2v: the network's {cond.channels} further input channels are no picture's")
-        if cond.channels > channels:
+        if cond.condition_channels not in (channels, channels + 1):
+            raise UsageError(
+                f"i2v: the network's {cond.condition_channels} further input channels are no picture's"
+            )
+        if cond.condition_channels > channels:
             if cond.frames < 2:
                 raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
-            cond.drop(FIRST_CUT)
-        cond.fill(self.name, beside(latents[0], cond.channels, cond.frames))
+            cond.trim_start(FIRST_CUT)
+        cond.set_channel_condition(self.name, beside(latents[0], cond.condition_channels, cond.frames))
 
     def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
         """Let the model's language model read the picture and the prompt together, if there is one that can.
@@ -248,13 +254,13 @@ class I2V(Conditioner):
                 asked = [(prompt, picture) for prompt in cond.prompts]
                 if request.cfg != 1:
                     asked.append((request.negative, Image.new("RGB", picture.size)))
-                stride = vision.BESIDE_STRIDE if cond.channels else vision.HELD_STRIDE
+                stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
                 weight = next(cond.vae.parameters())
                 self._read = vision.read(place, asked, stride, weight.device, weight.dtype)
         if self._read:
             cond.set_text(self.name, [self._read.pop(0)])
 
-    def encode_batch(self, batch: Mapping[str, Any], cond: Condition) -> None:
+    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: give frames of a share of the batches."""
         from hy_i2v.training import give
 
@@ -262,7 +268,7 @@ class I2V(Conditioner):
 
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
         """In stability mode, start from other noise with a little of the picture in it."""
-        fed = cond.feeds.get(self.name)
+        fed = cond.adapter_inputs.get(self.name)
         return latents + fed["stability"].to(latents) if fed and t >= 1 else latents
 
 

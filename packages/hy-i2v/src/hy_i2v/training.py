@@ -74,10 +74,10 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
     kind = draw()
     if cond.frames == 1 or kind >= shares.first + shares.ends + shares.start:
         return
-    if cond.channels:
+    if cond.condition_channels:
         from hy_i2v.frames import beside
 
-        cond.fill(OWNER, beside(latents[:, :, :1], cond.channels, cond.frames))
+        cond.set_channel_condition(OWNER, beside(latents[:, :, :1], cond.condition_channels, cond.frames))
         show(batch, cond, shares.blind, draw)
         return
     if kind < shares.first:
@@ -96,7 +96,7 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
     if time:
         noise = torch.randn(held.shape, generator=generator, device=generator.device).to(held)
         held = interpolate(held, noise, torch.tensor(time))
-    cond.pin(OWNER, frames, held, time)
+    cond.fix_frames(OWNER, frames, held, time)
     show(batch, cond, shares.blind, draw)
 
 
@@ -115,7 +115,7 @@ def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable
 
     text = cond.text[0]
     reader, rows = _reader(place, text.device, text.dtype), []
-    stride = vision.BESIDE_STRIDE if cond.channels else vision.HELD_STRIDE
+    stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
     frames = ((batch["pixels"]()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     for prompt, frame in zip(batch["prompts"], frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         picture = Image.fromarray(frame * (draw() >= blind))

@@ -24,7 +24,7 @@ from hy_train.source import WORLD
 
 if TYPE_CHECKING:
     from hy_core.vae import VAE
-    from hy_data.world.clips import Clip, Source
+    from hy_world.clips import Clip, Source
 
 _SHARD = 256  # clips of a file
 _ROWS = 8  # clips encoded together

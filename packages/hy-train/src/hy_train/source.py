@@ -10,7 +10,7 @@ from hy_core.plugins import Plugins
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from hy_data.world.clips import Source
+    from hy_world.clips import Source
 
 WORLD = "world"
 
@@ -18,14 +18,14 @@ WORLD = "world"
 def sources(
     names: Iterable[str], options: Mapping[str, Any], plugins: Iterable[str] = ()
 ) -> dict[str, Source]:
-    """The datasets of these names, of hy-data or of `plugins`, each made with its own table of `options`.
+    """The datasets of these names, of hy-world or of `plugins`, each made with its own table of `options`.
 
-    UsageError for one that isn't there, that draws no clips (see `hy_data.world.clips.Source`), or whose table holds
+    UsageError for one that isn't there, that draws no clips (see `hy_world.clips.Source`), or whose table holds
     what it doesn't know.
     """
     found: dict[str, Source] = {}
     known = Plugins()
-    known.load("data", *plugins)
+    known.load("world", *plugins)
     names = list(dict.fromkeys(names))
     for name in names:
         make = known.datasets().pick(name)

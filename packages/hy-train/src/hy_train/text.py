@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core.text import Template, Templates
-from hy_data.world import BACKGROUNDS, sample_scene
-from hy_data.world.captions import caption
+from hy_world.captions import caption
+from hy_world.scene import BACKGROUNDS, sample_scene
 from safetensors.torch import save_file
 from tokenizers import (
     AddedToken,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from hy_core.dit.attention import Layout, attend
+from hy_core.dit.attention import PackedSequence, attend
 from hy_core.dit.layers import GELU, MLP, Linear, Mod, Modulation, RMSNorm, norm
 from hy_core.dit.rope import rotate
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Streams(NamedTuple):
 class Sequence:
     """What attention has to know of positions and lengths; the same in every block and step."""
 
-    joint: Layout  # audio, picture, text
+    joint: PackedSequence  # audio, picture, text
     audio: Tensor  # [B*N, head_dim/2] rotary turns
     visual: Tensor  # [V, head_dim/2]
 

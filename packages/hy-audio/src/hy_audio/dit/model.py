@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from hy_core.dit.attention import Layout
+from hy_core.dit.attention import PackedSequence
 from hy_core.dit.layers import Linear, NumberEmbedding, norm
 from hy_core.dit.rope import table
 from torch import Tensor, nn
@@ -136,7 +136,7 @@ class AudioDiT(nn.Module):
             sync=None if self.sync_in is None else self._timing(sync, rows, length),
             owners=owners,
             seq=Sequence(
-                joint=Layout(*lengths, device=self.device),
+                joint=PackedSequence(*lengths, device=self.device),
                 audio=self._turns(torch.arange(length, device=self.device)).repeat(rows, 1),
                 visual=self._turns(self._visual_positions(visual, visual_at)),
             ),

@@ -3,7 +3,7 @@
 A dataset is made with (length, seed=, split=, block=) and the table `data.clips` of the recipe. Its items have `pixels`
 (a function that gives uint8 [T, H, W, 3]), `fps`, `sound` (float32 [N]) at `rate` Hz, as long as the frames, and
 `caption`; `block` neighbours last equally long. An item depends on the seed and the index alone. `world-sound` of
-hy-data is one, `hy_audio.training.clips` another, of your own files.
+hy-world is one, `hy_audio.training.clips` another, of your own files.
 """
 
 from __future__ import annotations

@@ -142,14 +142,14 @@ def check_pocket() -> Iterator[Line]:
     """The shipped model is there and can be read."""
     from hy_core import models
 
-    card = models.find("pocket")
-    missing = [path.name for path in (card.dit, card.vae) if not path.exists()]
+    spec = models.find("pocket")
+    missing = [path.name for path in (spec.dit, spec.vae) if not path.exists()]
     if missing:
-        yield Line("pocket", "fail", f"{', '.join(missing)} missing in {card.folder}", "reinstall hy-core")
+        yield Line("pocket", "fail", f"{', '.join(missing)} missing in {spec.folder}", "reinstall hy-core")
         return
-    size = sum(path.stat().st_size for path in card.folder.rglob("*") if path.is_file())
-    dit, _ = models.configs(card)
-    yield Line("pocket", "ok", f"{size / 1e6:.1f} MB, width {dit.width}, {card.folder}")
+    size = sum(path.stat().st_size for path in spec.folder.rglob("*") if path.is_file())
+    dit, _ = models.configs(spec)
+    yield Line("pocket", "ok", f"{size / 1e6:.1f} MB, width {dit.width}, {spec.folder}")
 
 
 def check_settings() -> Iterator[Line]:

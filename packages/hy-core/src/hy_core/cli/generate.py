@@ -136,7 +136,7 @@ def plan_batch(
         if "seed" not in layer.core:
             request = replace(request, seed=request.seed + seen.get(text, 0))
             seen[text] = seen.get(text, 0) + 1
-        prints = partial(models.prints, request, conditioners)
+        prints = partial(models.fingerprints, request, conditioners)
         path, finished = place(request, folder, layer.core.get("output"), taken, prints)
         jobs.append(Job(request, tuple(conditioners), path, True, finished))
     return jobs
@@ -197,9 +197,9 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
     from hy_core.estimate import estimate, seconds
 
     first, shown = jobs[0].request, []
-    card = models.find(first.model, first.weights)
-    precision = models.precision(card.layout, first.device, first.dtype)
-    dit, vae = models.configs(card)
+    spec = models.find(first.model, first.weights)
+    precision = models.precision(spec.layout, first.device, first.dtype)
+    dit, vae = models.configs(spec)
     for _, same in groupby(jobs, key=lambda job: replace(job.request, prompt="", seed=0)):
         one, *others = same
         request, count = one.request, 1 + len(others)
@@ -307,9 +307,9 @@ def check_memory(request: Request, rows: int) -> None:
     """Refuse a clip that can't fit before the machine tries."""
     from hy_core import estimate, models
 
-    card = models.find(request.model, request.weights)
-    precision = models.precision(card.layout, request.device, request.dtype)
-    cost = estimate.estimate(request, *models.configs(card), batch=rows, dtype_bytes=precision.dit.itemsize)
+    spec = models.find(request.model, request.weights)
+    precision = models.precision(spec.layout, request.device, request.dtype)
+    cost = estimate.estimate(request, *models.configs(spec), batch=rows, dtype_bytes=precision.dit.itemsize)
     estimate.check_memory(cost, precision.device)
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import embedded_guidance
-from hy_core.dit.model import DiT, Kept, Prepared
+from hy_core.dit.model import BlockCache, DiT, Prepared
 from hy_core.dit.ports import Additive, CrossAttend, Port
 
-__all__ = ["Additive", "CrossAttend", "DiT", "DiTConfig", "Kept", "Port", "Prepared", "embedded_guidance"]
+__all__ = [
+    "Additive",
+    "CrossAttend",
+    "DiT",
+    "DiTConfig",
+    "BlockCache",
+    "Port",
+    "Prepared",
+    "embedded_guidance",
+]

@@ -1,6 +1,6 @@
 """Attention over any number of token streams, with no padding and no mask.
 
-Streams are packed: [tokens of all rows, heads, head_dim], rows one after the other. A `Layout` joins the
+Streams are packed: [tokens of all rows, heads, head_dim], rows one after the other. A `PackedSequence` joins the
 streams of each row into one sequence, and `attend` lets every row attend to itself only.
 """
 
@@ -20,7 +20,7 @@ from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import MissingError, UsageError
 
 
-class Layout:
+class PackedSequence:
     """How the tokens of several packed streams make one sequence per row.
 
     Built from one list of row lengths for each stream. When all rows are alike, joining is a `cat` of views;

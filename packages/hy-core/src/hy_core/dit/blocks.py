@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hy_core.dit.attention import Layout, attend
+from hy_core.dit.attention import PackedSequence, attend
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import GELU, MLP, Linear, Modulation, RMSNorm, by_frames, norm
 from hy_core.dit.ports import Port
@@ -29,7 +29,7 @@ class Sequence:
     """What attention has to know of positions and lengths; the same in every block and step."""
 
     rope: Tensor  # [N, head_dim/2] turns of the video's tokens
-    joint: Layout  # video, then text
+    joint: PackedSequence  # video, then text
 
 
 def joint_attention(
@@ -76,7 +76,13 @@ class DoubleBlock(nn.Module):
         self.after = Port()
 
     def forward(
-        self, x: Tensor, y: Tensor, frames: Tensor, noisy: Tensor, seq: Sequence, feeds: Mapping[str, Any]
+        self,
+        x: Tensor,
+        y: Tensor,
+        frames: Tensor,
+        noisy: Tensor,
+        seq: Sequence,
+        adapter_inputs: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor]:
         x_attn, x_mlp = self.img_mod(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
         y_attn, y_mlp = self.txt_mod(seq.joint.spread(noisy))  # each [T,D]
@@ -93,7 +99,7 @@ class DoubleBlock(nn.Module):
         y = torch.addcmul(y, y_attn.gate, self.txt_attn_proj(read))
         x = by_frames(partial(add_mlp, self.img_mlp), x, *x_mlp)
         y = add_mlp(self.txt_mlp, y, *y_mlp)
-        return self.after(x, feeds), y
+        return self.after(x, adapter_inputs), y
 
 
 class SingleBlock(nn.Module):
@@ -113,7 +119,13 @@ class SingleBlock(nn.Module):
         self.after = Port()
 
     def forward(
-        self, x: Tensor, y: Tensor, frames: Tensor, noisy: Tensor, seq: Sequence, feeds: Mapping[str, Any]
+        self,
+        x: Tensor,
+        y: Tensor,
+        frames: Tensor,
+        noisy: Tensor,
+        seq: Sequence,
+        adapter_inputs: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor]:
         (x_mod,) = self.modulation(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
         (y_mod,) = self.modulation(seq.joint.spread(noisy))  # each [T,D]
@@ -125,7 +137,7 @@ class SingleBlock(nn.Module):
 
         x = by_frames(self.add, x, x_mod.gate, seen, x_mlp)
         y = self.add(y, y_mod.gate, read, y_mlp)
-        return self.after(x, feeds), y
+        return self.after(x, adapter_inputs), y
 
     def add(self, x: Tensor, gate: Tensor, seen: Tensor, mlp: Tensor) -> Tensor:
         """x plus what attention and MLP make together."""

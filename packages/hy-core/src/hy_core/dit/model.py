@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hy_core.dit import blocks
-from hy_core.dit.attention import Layout
+from hy_core.dit.attention import PackedSequence
 from hy_core.dit.blocks import DoubleBlock, SingleBlock
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import FinalLayer, NumberEmbedding, PatchEmbedding, VectorEmbedding
-from hy_core.dit.ports import FeedPort, Port
+from hy_core.dit.ports import AdapterInputPort, Port
 from hy_core.dit.refiner import Refiner
 from hy_core.dit.rope import table
 
-NO_FEEDS: Mapping[str, Any] = MappingProxyType({})
+NO_ADAPTER_INPUTS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass
@@ -32,13 +32,13 @@ class Prepared:
     mean: Tensor  # [B,D] embedded mean of the states
     pooled: Tensor  # [B,D] embedded pooled text, which the vectors of given frames have
     guided: Tensor  # [B,D] the same with the guidance, which all other vectors have
-    words: Layout  # text alone
+    words: PackedSequence  # text alone
     seq: blocks.Sequence  # rotary tables, and text joined to the video
     grid: tuple[int, int]  # rows and columns of patches
 
 
 @dataclass
-class Kept:
+class BlockCache:
     """Where the last `blocks` blocks begin. A run of the network fills it; with it filled, a run begins there."""
 
     blocks: int = 1
@@ -64,7 +64,7 @@ class DiT(nn.Module):
         self.double_blocks = nn.ModuleList([DoubleBlock(config) for _ in range(config.depth_double)])
         self.single_blocks = nn.ModuleList([SingleBlock(config) for _ in range(config.depth_single)])
         self.final_layer = FinalLayer(width, config.patch, config.out_channels)
-        self.feed = FeedPort()
+        self.adapter_inputs = AdapterInputPort()
         self.embed = Port()
         self.time = Port()
         #: Recompute blocks in the backward pass instead of keeping their activations.
@@ -121,10 +121,10 @@ class DiT(nn.Module):
             mean=mean,
             pooled=vector,
             guided=guided,
-            words=Layout(lengths, device=device),
+            words=PackedSequence(lengths, device=device),
             seq=blocks.Sequence(
                 rope=table(axes, self.config.rope_dims, self.config.rope_theta, long),
-                joint=Layout([tokens] * len(lengths), lengths, device=device),
+                joint=PackedSequence([tokens] * len(lengths), lengths, device=device),
             ),
             grid=grid,
         )
@@ -134,17 +134,17 @@ class DiT(nn.Module):
         latents: Tensor,
         time: Tensor,
         prepared: Prepared,
-        feeds: Mapping[str, Any] = NO_FEEDS,
+        adapter_inputs: Mapping[str, Any] = NO_ADAPTER_INPUTS,
         given: Tensor | None = None,
         now: Tensor | None = None,
-        kept: Kept | None = None,
+        kept: BlockCache | None = None,
     ) -> Tensor:
         """Latents [B,C,F,H,W], each frame at its time [B,F] (0 clean, 1 noise), to velocity [B,C',F,H,W].
 
         `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and
         the last layer at given frames, follow `now` [B]: the time of the noisiest frame that isn't given.
-        `feeds` are what `dit.feed` made of the plugins' own. `kept` leaves out the blocks before those it stands
-        before, if it is filled, or is filled.
+        `adapter_inputs` are the outputs of `dit.adapter_inputs`. A filled `kept` replaces the blocks before its own;
+        an empty one is filled.
 
         B rows, C channels, F frames, S patches of a frame, D width, T text tokens of all rows.
         """
@@ -152,24 +152,24 @@ class DiT(nn.Module):
         now = time.where(free, 0).amax(1) if now is None else now  # [B]
 
         known = prepared.guided[:, None].where(free[..., None], prepared.pooled[:, None])  # [B,F,D]
-        vec = self.time(self.time_in(time * 1000) + known, feeds)  # [B,F,D]
+        vec = self.time(self.time_in(time * 1000) + known, adapter_inputs)  # [B,F,D]
         noisy = (self.time_in(now * 1000) + prepared.guided)[:, None].expand_as(vec)
-        noisy = self.time(noisy, feeds)[:, -1].contiguous()  # [B,D]
+        noisy = self.time(noisy, adapter_inputs)[:, -1].contiguous()  # [B,D]
 
         act, act_noisy = F.silu(vec), F.silu(noisy)
         stack = [*self.double_blocks, *self.single_blocks]
         last = len(stack) - (kept.blocks if kept else 0)
         if kept is None or kept.x is None:
-            x = self.embed(self.img_in(latents), feeds)  # [B,F,S,D]
+            x = self.embed(self.img_in(latents), adapter_inputs)  # [B,F,S,D]
             y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
             for block in stack[:last]:
-                x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
+                x, y = self.run(block, x, y, act, act_noisy, prepared.seq, adapter_inputs)
             if kept is not None:
                 kept.x, kept.y = x, y
         else:
             x, y = kept.x, kept.y
         for block in stack[last:]:
-            x, y = self.run(block, x, y, act, act_noisy, prepared.seq, feeds)
+            x, y = self.run(block, x, y, act, act_noisy, prepared.seq, adapter_inputs)
 
         return self.final_layer(x, vec.where(free[..., None], noisy[:, None]), prepared.grid)
 

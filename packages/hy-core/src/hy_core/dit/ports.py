@@ -16,7 +16,7 @@ from hy_core.errors import ConflictError, PluginError
 class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
-    Modules are called in the order of attachment as `module(x, feeds[name])` and return a tensor of x's shape
+    Modules are called in the order of attachment as `module(x, adapter_inputs[name])` and return a tensor of x's shape
     and dtype; those of a plugin that feeds nothing are left out. Their parameters are saved under the port's key and
     the plugin's name.
     """
@@ -36,21 +36,21 @@ class Port(nn.ModuleDict):
             raise PluginError(f"nothing called {name!r} is attached at this port")
         return self.pop(name)
 
-    def forward(self, x: Tensor, feeds: Mapping[str, Any]) -> Tensor:
+    def forward(self, x: Tensor, adapter_inputs: Mapping[str, Any]) -> Tensor:
         for name, module in self.items():
-            if name in feeds:
-                x = module(x, feeds[name])
+            if name in adapter_inputs:
+                x = module(x, adapter_inputs[name])
         return x
 
 
-class FeedPort(Port):
+class AdapterInputPort(Port):
     """Where a plugin turns what it feeds into what its modules at other ports read, once per run.
 
     Modules are called as `module(feed)`. What has no module here is handed on as it is.
     """
 
-    def forward(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self[name](feed) if name in self else feed for name, feed in feeds.items()}
+    def forward(self, adapter_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self[name](feed) if name in self else feed for name, feed in adapter_inputs.items()}
 
 
 def add_to_video(x: Tensor, change: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -96,7 +96,7 @@ class CrossAttend(nn.Module):
     [B, F, S, D]. A feed of the video's frames leaves context frames alone. With a mask [B, F, S, 1] the change is
     multiplied by it: then it is the mask that has the video's frames, and where it is 0 nothing changes.
 
-    `inner` is the width of the queries (D by default), shared among the heads; `norm_feed` normalises the feed's
+    `inner` is the width of the queries (D by default), shared among the heads; `norm_input` normalises the feed's
     tokens as the queries' are.
     """
 
@@ -107,14 +107,14 @@ class CrossAttend(nn.Module):
         heads: int,
         inner: int | None = None,
         bias: bool = True,
-        norm_feed: bool = False,
+        norm_input: bool = False,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
         inner = inner or width
         self.heads = heads
         self.norm = nn.LayerNorm(width, eps=eps)
-        self.norm_feed = nn.LayerNorm(features, eps=eps) if norm_feed else None
+        self.norm_input = nn.LayerNorm(features, eps=eps) if norm_input else None
         self.q = nn.Linear(width, inner, bias=bias)
         self.kv = nn.Linear(features, 2 * inner, bias=bias)
         self.proj = nn.Linear(inner, width, bias=bias)
@@ -125,7 +125,7 @@ class CrossAttend(nn.Module):
     def change(self, x: Tensor, feed: Tensor) -> Tensor:
         """What x [B, F, S, D] reads from the feed [B, F or 1, n, features]: [B, F, S, D]."""
         feed = feed.to(self.kv.weight)
-        feed = feed if self.norm_feed is None else self.norm_feed(feed)
+        feed = feed if self.norm_input is None else self.norm_input(feed)
         q = self.q(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
         k, v = self.kv(feed).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         k, v = (part.transpose(2, 3).expand(q.shape[0], q.shape[1], -1, -1, -1) for part in (k, v))
@@ -139,5 +139,5 @@ class CrossAttend(nn.Module):
 
 def port_owner(key: str) -> str | None:
     """The plugin whose module a key of the DiT's state dict belongs to; None for the DiT's own."""
-    found = re.search(r"(?:^feed|^embed|^time|\.after)\.([^.]+)\.", key)
+    found = re.search(r"(?:^adapter_inputs|^embed|^time|\.after)\.([^.]+)\.", key)
     return found[1] if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hy_core.dit.attention import Layout, attend
+from hy_core.dit.attention import PackedSequence, attend
 from hy_core.dit.layers import EPS, MLP, ContextEmbedding, Linear, NumberEmbedding
 
 
@@ -25,7 +25,7 @@ class RefinerBlock(nn.Module):
         self.mlp = MLP(width, 4 * width, nn.SiLU())  # whatever the ratio of the DiT's own blocks
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
 
-    def forward(self, y: Tensor, context: Tensor, layout: Layout) -> Tensor:
+    def forward(self, y: Tensor, context: Tensor, layout: PackedSequence) -> Tensor:
         """y [T,D], context [B,D] to [T,D]."""
         gate_attn, gate_mlp = layout.spread(self.adaLN_modulation(context)).chunk(2, dim=-1)
         q, k, v = self.self_attn_qkv(self.norm1(y)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
@@ -58,7 +58,7 @@ class Refiner(nn.Module):
         means = torch.stack([row.float().mean(0) for row in text])
         return self.input_embedder(packed.to(self.input_embedder.weight.dtype)), self.c_embedder(means)
 
-    def forward(self, y: Tensor, mean: Tensor, time: Tensor, layout: Layout) -> Tensor:
+    def forward(self, y: Tensor, mean: Tensor, time: Tensor, layout: PackedSequence) -> Tensor:
         """y [T,D] and mean [B,D] of `prepare`, time [B] in 0..1000 to [T,D]."""
         context = self.t_embedder(time) + mean
         for block in self.individual_token_refiner.blocks:

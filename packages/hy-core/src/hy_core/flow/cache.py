@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hy_core.dit import Kept
+from hy_core.dit import BlockCache
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Memory:
     cache: StepCache
     frames: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
-    def kept(self, step: int, steps: int, frames: Sequence[int]) -> Kept:
+    def kept(self, step: int, steps: int, frames: Sequence[int]) -> BlockCache:
         """What a run on these latent frames begins with; empty if the whole network has to run."""
-        kept = Kept(self.cache.blocks)
+        kept = BlockCache(self.cache.blocks)
         if not self.cache.full(step, steps) and all(frame in self.frames for frame in frames):
             _, context, kept.y = self.frames[frames[0]]
             kept.x = torch.cat([context, *(self.frames[frame][0] for frame in frames)], 1)
         return kept
 
-    def keep(self, kept: Kept, frames: Sequence[int]) -> None:
+    def keep(self, kept: BlockCache, frames: Sequence[int]) -> None:
         """Remember what a run on these frames has filled; context stands before the video's frames."""
         if kept.x is None or kept.y is None:
             return

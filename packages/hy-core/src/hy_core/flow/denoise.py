@@ -12,7 +12,7 @@ from hy_core.errors import UsageError
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
-    from hy_core.dit import DiT, Kept
+    from hy_core.dit import BlockCache, DiT
 
 
 class Denoiser:
@@ -26,7 +26,7 @@ class Denoiser:
 
     def __init__(self, dit: DiT, cond: Condition) -> None:
         extra = dit.config.in_channels - dit.config.out_channels
-        if extra > 0 and cond.beside is None:
+        if extra > 0 and cond.channel_condition is None:
             raise UsageError(
                 f"the network has {extra} input channels beside the noisy ones, which nothing fills",
                 "it was made to go on from a picture: use a plugin that gives it one",
@@ -36,11 +36,14 @@ class Denoiser:
         at = [position for context in cond.contexts for position in context.at]
         positions = torch.tensor([*at, *range(cond.frames)], dtype=torch.float32, device=self.device)
         shown = [context.time == "clean" for context in cond.contexts for _ in context.at]
-        pinned = [frame in cond.pins for frame in range(cond.frames)]
+        pinned = [frame in cond.fixed_frames for frame in range(cond.frames)]
         self.shown = len(shown)
         # [F] of the network's frames: which are given, and so clean
         self.given = torch.tensor([*shown, *pinned], dtype=torch.bool, device=self.device)
-        held = [cond.pins[frame].time if frame in cond.pins else 0.0 for frame in range(cond.frames)]
+        held = [
+            cond.fixed_frames[frame].time if frame in cond.fixed_frames else 0.0
+            for frame in range(cond.frames)
+        ]
         self.known = torch.tensor([0.0] * self.shown + held, device=self.device)  # [F] times of given frames
         self.prepared = dit.prepare(
             [row.to(self.device, self.dtype) for row in cond.tokens()],
@@ -50,28 +53,30 @@ class Denoiser:
             None if cond.guidance is None else cond.guidance.to(self.device),
             cond.frames if cond.riflex else None,
         )
-        self.feeds = dit.feed(cond.feeds)
+        self.adapter_inputs = dit.adapter_inputs(cond.adapter_inputs)
 
-    def __call__(self, latents: Tensor, time: Tensor | float, kept: Kept | None = None) -> Tensor:
+    def __call__(self, latents: Tensor, time: Tensor | float, kept: BlockCache | None = None) -> Tensor:
         """Velocity, float32, of latents [B, C, F, h, w].
 
         `time` is a number, [B], or [B, F] (1 noise, 0 clean); `kept` is the network's (see `DiT.forward`).
         """
         cond = self.cond
         context = [c.latents.to(latents).expand(len(latents), *c.latents.shape[1:]) for c in cond.contexts]
-        frames = torch.cat([*context, cond.hold(latents)], 2)
-        if cond.beside is not None:  # frames that are only looked at have nothing there
-            beside = cond.beside.to(latents).expand(len(latents), *cond.beside.shape[1:])
+        frames = torch.cat([*context, cond.with_fixed_frames(latents)], 2)
+        if cond.channel_condition is not None:  # frames that are only looked at have nothing there
+            beside = cond.channel_condition.to(latents).expand(
+                len(latents), *cond.channel_condition.shape[1:]
+            )
             frames = torch.cat([frames, F.pad(beside, (0, 0, 0, 0, self.shown, 0))], 1)
         time = torch.as_tensor(time, dtype=torch.float32, device=self.device)
         time = self._context_times(time, len(latents))
         given = self.given.expand(len(latents), -1) if self.given.any() else None
         time = time if given is None else self.known.where(given, time)
         velocity = self.dit(
-            frames.to(self.device, self.dtype), time, self.prepared, self.feeds, given, kept=kept
+            frames.to(self.device, self.dtype), time, self.prepared, self.adapter_inputs, given, kept=kept
         )
         velocity = velocity[:, :, self.shown :].to(latents.device, torch.float32)
-        if cond.pins:
+        if cond.fixed_frames:
             velocity = velocity.masked_fill(self.given[self.shown :, None, None].to(latents.device), 0.0)
         return velocity
 

@@ -29,7 +29,7 @@ def check(cls: type[Conditioner], /, **options: Any) -> None:
     """Check a Conditioner, made with these options, against the rules; AssertionError says what it breaks.
 
     1. Importing its module doesn't import torch. 2. Each option has help. 3. `validate` accepts the options
-    given here, and refuses nonsense with a HyError, if at all. 4. Modules that `extend` attaches have its
+    given here, and refuses nonsense with a HyError, if at all. 4. Modules that `attach` attaches have its
     name in their keys and leave the network's own keys alone; 5. until they are trained, they change
     nothing, to the bit; 6. they compile as one graph; 7. their weights can be saved and loaded. 8. Its place
     among other plugins doesn't matter.
@@ -113,7 +113,7 @@ def attached(conditioner: Conditioner, tiny: Tiny) -> list[str]:
 
     dit = copy.deepcopy(tiny.dit)
     before = list(dit.state_dict())
-    conditioner.extend(dit)
+    conditioner.attach(dit)
     after = list(dit.state_dict())
     expect([key for key in after if key in before] == before, "extend changes the network's own keys")
     new = [key for key in after if key not in before]
@@ -127,7 +127,7 @@ def attached(conditioner: Conditioner, tiny: Tiny) -> list[str]:
 def prepared(conditioner: Conditioner, tiny: Tiny) -> tuple[DiT, Condition]:
     """A network that the plugin extended, and a condition that it filled."""
     dit = copy.deepcopy(tiny.dit)
-    conditioner.extend(dit)
+    conditioner.attach(dit)
     cond = tiny.condition()
     conditioner.encode(tiny.request, cond)
     return dit, cond
@@ -141,7 +141,9 @@ def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
     at = torch.arange(plain.frames, dtype=torch.float32)
     known = dit.prepare(plain.text, plain.pooled, at, plain.size)
     with torch.no_grad():
-        return dit(latents, torch.full((1, plain.frames), 0.5), known, dit.feed(cond.feeds))
+        return dit(
+            latents, torch.full((1, plain.frames), 0.5), known, dit.adapter_inputs(cond.adapter_inputs)
+        )
 
 
 def without_effect(conditioner: Conditioner, tiny: Tiny) -> None:
@@ -212,7 +214,7 @@ def any_order(conditioner: Conditioner, tiny: Tiny) -> None:
         dit, cond = copy.deepcopy(tiny.dit), tiny.condition()
         torch.manual_seed(0)  # modules may start from chance, but from the same one
         for one in order:
-            one.extend(dit)
+            one.attach(dit)
         wake(dit, conditioner.name)
         for one in order:
             one.encode(tiny.request, cond)

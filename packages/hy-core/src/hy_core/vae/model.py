@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_core.errors import UsageError
-from hy_core.vae import lean
+from hy_core.vae import inference
 from hy_core.vae.config import VAEConfig
 from hy_core.vae.layers import NORM_EPS, CausalConv3d, DownBlock, MidBlock, UpBlock
 from hy_core.vae.tiling import WHOLE, Tiling, decode_tiles, encode_tiles
@@ -127,11 +127,13 @@ class VAE(nn.Module):
         return decode_tiles(self._decode_whole, z, tiling or WHOLE, self.config)
 
     def _encode_whole(self, x: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(x) if torch.is_grad_enabled() else lean.encode(self.encoder, x))
+        return self.quant_conv(
+            self.encoder(x) if torch.is_grad_enabled() else inference.encode(self.encoder, x)
+        )
 
     def _decode_whole(self, z: Tensor) -> Tensor:
         z = self.post_quant_conv(z)
-        return self.decoder(z) if torch.is_grad_enabled() else lean.decode(self.decoder, z)
+        return self.decoder(z) if torch.is_grad_enabled() else inference.decode(self.decoder, z)
 
     def to_model(self, z: Tensor) -> Tensor:
         """Latents as the video model sees them."""

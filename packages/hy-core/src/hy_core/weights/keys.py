@@ -1,7 +1,7 @@
 """Tables between our parameter names and those of other checkpoints.
 
-Ours are the official ones. A rule names one layer of ours and the layers elsewhere whose rows, one below the
-other, make it up; `{}` stands for a block's number. `.weight` and `.bias` follow by themselves.
+Ours are the official ones. A rule names one layer of ours and the layers of the other format whose rows, stacked,
+make it up; `{}` stands for a block's number. `.weight` and `.bias` are added to the names.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Source:
     swap: bool = False
 
     def build(self, parts: list[Tensor]) -> Tensor:
-        """Make our tensor of theirs; a view of it where nothing has to be put together."""
+        """Stack the tensors of `keys` along the rows; a view where there is one without a swap."""
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return torch.cat(whole.chunk(2)[::-1]) if self.swap else whole
 
     def shape(self, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-        """The shape that `build` would give."""
+        """Return the shape that `build` gives for tensors of these shapes."""
         first = shapes[0]
         return (sum(shape[0] for shape in shapes), *first[1:]) if first else first
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rules of one layout; a key without a rule has the same name there if `same` is set."""
+    """All rules of one checkpoint format; a key without a rule has the same name there if `same` is true."""
 
     name: str
     rules: tuple[Rule, ...] = ()
@@ -61,7 +61,7 @@ class Table:
         object.__setattr__(self, "_patterns", tuple(patterns))
 
     def source(self, key: str) -> Source | None:
-        """Tell where our parameter `key` is in this layout; None if it has no place there."""
+        """Return where our parameter `key` is in this format; None if it has no place there."""
         for pattern, rule in self._patterns:
             if found := pattern.fullmatch(key):
                 *numbers, suffix = found.groups()
@@ -69,17 +69,18 @@ class Table:
         return Source((key,)) if self.same else None
 
     def export(self, state: Mapping[str, Tensor], width: int) -> Iterator[tuple[str, Tensor]]:
-        """Turn a state dict of ours into this layout's, tensor by tensor; views where that is possible.
+        """Yield a state dict of ours under this format's names, tensor by tensor; views where that is possible.
 
-        `width` is the DiT's: of rows that are put together, all parts but the last have that many.
+        `width` is the DiT's: of the parts of a stacked layer, all but the last have that many rows. Raises KeyError
+        for a parameter that has no place in this format.
         """
         for key, tensor in state.items():
             if (source := self.source(key)) is None:
-                raise KeyError(f"{key} has no place in the {self.name} layout")
+                raise KeyError(f"{key} has no place in the {self.name} format")
             if source.swap:
                 tensor = torch.cat(tensor.chunk(2)[::-1])
             last = len(source.keys) - 1
-            parts = tensor.split([width] * last + [len(tensor) - width * last]) if last else [tensor]
+            parts = torch.split(tensor, [width] * last + [len(tensor) - width * last]) if last else [tensor]
             yield from zip(source.keys, parts, strict=True)
 
 
@@ -189,6 +190,3 @@ COMFYUI = Table(
         ),
     ),
 )
-
-#: Prefixes that single files put before every key of the DiT.
-PREFIXES = ("model.model.", "model.diffusion_model.", "diffusion_model.", "module.", "transformer.", "")

@@ -47,10 +47,13 @@ def save_port_weights(
 
 
 def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that don't share memory, as the format asks: views are copied, others taken as they are."""
+    """Tensors that don't share memory, as the format requires: views and repeated tensors are copied."""
     whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for key, tensor in state.items():
         tensor = tensor.detach()
         alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        alone = alone and (not tensor.nbytes or tensor.data_ptr() not in seen)
         whole[key] = tensor if alone else tensor.contiguous().clone()
+        seen.add(whole[key].data_ptr())
     return whole

@@ -1,4 +1,4 @@
-"""Put weights into a module: each where it belongs, none left over, and a readable account of misfits."""
+"""Assign weights to a module: every parameter from its entry, none left over, with a readable account of misfits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
-from hy_core.weights import fp8
+from hy_core.weights import quantized
 from hy_core.weights.keys import Source
 
 _RUN = 4096
@@ -27,12 +27,14 @@ def fill(
     dtype: torch.dtype | None = None,
     keys: list[str] | None = None,
 ) -> None:
-    """Give every parameter of a module, on the meta device or not, its tensor from `state`, and empty it.
+    """Assign to every parameter and buffer of a module, on the meta device or not, its tensor from `state`.
 
-    Names and shapes are checked before anything is read; `source` says where a parameter is found. Each
-    tensor is put together, converted and moved by itself, and forgotten in `state`, so that there's one
-    copy of the model. `keys` are the parameters to fill, all by default. HyError with the first three of
-    each kind of misfit, and for weights that are not numbers. `what` names the weights in messages.
+    `source` says which entries of `state` make up a parameter (its own name by default), and `keys` are the
+    parameters to assign (all by default). Names, shapes and kinds are checked before any value is read. Each tensor is
+    put together, converted to `dtype` (floating-point only; None leaves it), moved to `device` and removed from
+    `state`, so that one copy of the model exists. `what` names the weights in messages.
+
+    Raises HyError with the first three of each kind of misfit, and for values that are NaN or infinite.
     """
     source = source or (lambda key: Source((key,)))
     targets = module.state_dict(keep_vars=True)
@@ -74,19 +76,26 @@ def _plan(
     unexpected = sorted(set(state) - used - set(missing))
     if missing or unexpected or shapes:
         raise HyError(misfit(what, missing, unexpected, shapes), hint=_cause(missing, unexpected, shapes))
-    known = {part for found in plan.values() if isinstance(found, fp8.Scaled) for part in found.keys}
-    if scaled := [key for key in state if state[key].dtype in fp8.DTYPES and key not in known]:
-        raise HyError(
-            f"{what} are 8-bit floats ({scaled[0]}), which mean nothing without their scales",
-            hint="use the bfloat16 file",
-        )
+    scaled = {part for found in plan.values() if isinstance(found, quantized.Scaled) for part in found.keys}
+    for key, found in plan.items():
+        for part in found.keys:
+            kind = state[part].dtype
+            if part not in scaled and wanted[key].is_floating_point() and not _is_plain_float(kind):
+                raise HyError(
+                    f"{what} hold {part} as {str(kind).removeprefix('torch.')}",
+                    hint="expected floats of 16, 32 or 64 bits",
+                )
     return plan
 
 
+def _is_plain_float(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize > 1
+
+
 def misfit(what: str, missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
-    """One line that names up to three of each."""
+    """Return one line that names up to three of each kind of misfit."""
     parts = [
-        f"{len(some)} {kind} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
+        f"{len(some)} {kind} ({', '.join(one[:100] for one in some[:3])}{', ...' if len(some) > 3 else ''})"
         for kind, some in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if some
     ]
@@ -98,9 +107,9 @@ def _cause(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
     if names := {name for key in unexpected if (name := port_owner(key))}:
         return "; ".join(f"weights of plugin {name!r}: add --plugin {name}" for name in sorted(names))
     if missing and all("guidance" in key for key in missing):
-        return "the model wasn't distilled to take guidance: `guidance` is false in its config"
+        return "the model isn't guidance-distilled: `guidance` is false in its config"
     if unexpected and all("guidance" in key for key in unexpected):
-        return "the model was distilled to take guidance: `guidance` is true in its config"
+        return "the model is guidance-distilled: `guidance` is true in its config"
     numbered = [key for key in [*missing, *unexpected] if re.search(r"blocks\.\d+\.", key)]
     if numbered and len(numbered) == len(missing) + len(unexpected):
         return "the config has another number of blocks than the weights"
@@ -114,7 +123,7 @@ def _cause(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are numbers; of over a million, 256 runs spread over it are read."""
+    """Return whether no value of a tensor is NaN or infinite; of over 1,048,576 values, 256 runs of 4,096 are read."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     flat = tensor.reshape(-1)
@@ -122,5 +131,5 @@ def finite(tensor: Tensor) -> bool:
     if flat.numel() > _RUN * _RUNS:
         step = flat.numel() // _RUNS
         runs = [flat.as_strided((_RUNS, _RUN), (step, 1), flat.storage_offset()), flat[-_RUN:]]
-    # A sum is a number only if all of its terms are: one pass, no mask. It may overflow, so look again then.
+    # A sum is finite only if all of its terms are: one pass, no mask. It may overflow: look again then.
     return all(bool(run.sum(dtype=torch.float32).isfinite()) or bool(run.isfinite().all()) for run in runs)

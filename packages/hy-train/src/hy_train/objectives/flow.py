@@ -78,7 +78,7 @@ class FlowLoss:
 class FlowObjective(Objective):
     """Velocity of noisy latents, given a caption and what the plugins of `[conditioning]` add to it.
 
-    A plugin's `encode_batch(batch, cond)` fills the Condition of a batch, as `encode` does of a clip. `batch` holds the
+    A plugin's `training_condition(batch, cond)` fills the Condition of a batch. `batch` holds the
     clean `latents` [B, C, F, h, w] of clips of `shape` (B, 3, T, H, W), `pixels()` which draws these in [-1, 1],
     `truth(row)` which tells what the source of the clips knows of one, `keys` that are equal for equal clips, the
     `prompts`, the `generator` that all chance comes from, `folder` for what is worth keeping, and `settings`, the
@@ -113,7 +113,7 @@ class FlowObjective(Objective):
     def _attach(self, conditioner: Conditioner) -> dict[str, str]:
         """Attach a plugin's modules, with the weights that training goes on from; what its file is to say."""
         conditioner.home = models.find(self.data.start).folder if self.data.start else None
-        notes = conditioner.learn(self.model, self.recipe.conditioning[conditioner.name])
+        notes = conditioner.attach_for_training(self.model, self.recipe.conditioning[conditioner.name])
         if file := conditioner.weights():
             load_port_weights(self.model, conditioner.name, file)
             self.model.requires_grad_(True)
@@ -223,9 +223,9 @@ class FlowObjective(Objective):
             more = 1 + self.options.things * batch["things"]
             cond.weigh(more / more.mean((2, 3, 4), keepdim=True))
         if batch["aligned"]:
-            cond.feed(NAME, taught(self.teacher, batch, self.model))
+            cond.set_adapter_inputs(NAME, taught(self.teacher, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
-        free = [frame for frame in range(frames) if frame not in cond.pins]
+        free = [frame for frame in range(frames) if frame not in cond.fixed_frames]
         predicted, target = predicted[:, :, free], velocity(data, noise)[:, :, free]
         flow = (predicted - target).square()
         if cond.weight is not None:
@@ -239,9 +239,13 @@ class FlowObjective(Objective):
     def _encode(self, batch: dict[str, Any], cond: Condition, generator: torch.Generator) -> None:
         for conditioner in batch["conditioners"]:
             settings = self.recipe.conditioning[conditioner.name]
-            conditioner.encode_batch({**batch, "generator": generator, "settings": settings}, cond)
-        if self.conditioners and cond.channels and cond.beside is None:  # no picture here: text to video
-            cond.fill("nothing", torch.zeros(1, cond.channels, cond.frames, *cond.size))
+            conditioner.training_condition({**batch, "generator": generator, "settings": settings}, cond)
+        if (
+            self.conditioners and cond.condition_channels and cond.channel_condition is None
+        ):  # no picture here: text to video
+            cond.set_channel_condition(
+                "nothing", torch.zeros(1, cond.condition_channels, cond.frames, *cond.size)
+            )
 
     def condition(self, data: Tensor, text: list[Tensor], pooled: Tensor) -> Condition:
         """What the network sees beside latents [B, C, F, h, w]: their text, and no plugin's doing yet."""
@@ -252,7 +256,7 @@ class FlowObjective(Objective):
             size=tuple(data.shape[3:]),
             patch=tuple(self.config.patch[1:]),
             guidance=embedded_guidance(GUIDANCE).expand(len(text)) if self.config.guidance else None,
-            channels=self.config.in_channels - self.config.out_channels,
+            condition_channels=self.config.in_channels - self.config.out_channels,
             vae=self.vae,
             folder=self.source.folder,
         )
@@ -271,7 +275,7 @@ class FlowObjective(Objective):
         }  # those without modules only give frames
         batch["conditioners"] = [one for one in batch["conditioners"] if one.name in owners]
         self._encode(batch, cond, generator)
-        free = [frame for frame in range(data.shape[2]) if frame not in cond.pins]
+        free = [frame for frame in range(data.shape[2]) if frame not in cond.fixed_frames]
         denoiser = Denoiser(self.model, cond)
         losses = {}
         for time in (0.2, 0.5, 0.8, 0.95):

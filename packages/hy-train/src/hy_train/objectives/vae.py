@@ -24,7 +24,7 @@ from hy_train.source import WORLD, sources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hy_data.world.clips import Clip, Source
+    from hy_world.clips import Clip, Source
 
 
 @dataclass(frozen=True)
