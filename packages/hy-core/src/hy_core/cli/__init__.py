@@ -54,7 +54,7 @@ cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (docs/errors.md)."""
+    """Run the command line and exit with its code (docs/reference/errors.md)."""
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupted)
