@@ -57,3 +57,28 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageError(f"{where}: needs {kind.__name__}, not {value!r}")
     return value
+
+
+def check_sizes(config: Any, what: str, *, largest: int = 1 << 24, zero: tuple[str, ...] = ()) -> None:
+    """Check the fields of a network's configuration, a dataclass of numbers, flags and tuples of numbers.
+
+    Raises UsageError for a value of another type than the field's, and for a number that isn't from 1 (0 for the
+    fields in `zero`; over 0 for floats) to `largest`.
+    """
+    hints = get_type_hints(type(config))
+    for one in fields(config):
+        value = getattr(config, one.name)
+        values = value if isinstance(value, tuple) else (value,)
+        kind = get_args(hints[one.name])[0] if get_origin(hints[one.name]) is tuple else hints[one.name]
+        expected = (get_origin(hints[one.name]) is tuple) == isinstance(value, tuple)
+        for number in values:
+            fine = isinstance(number, bool) == (kind is bool)
+            fine = fine and isinstance(number, (int, float) if kind is float else kind)
+            least = 0 if kind is float or one.name in zero else 1
+            if kind is not bool:
+                fine = fine and (least < number if kind is float else least <= number) and number <= largest
+            expected = expected and bool(fine)
+        if not expected:
+            raise UsageError(
+                f"{what}: {one.name} is {str(value)[:60]}", f"expected {kind.__name__} from {least} to {largest}"
+            )

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import check_sizes
+
+MAX_BLOCKS = 1000
+"""Blocks of a DiT that a configuration may ask for; the largest released one has 60."""
+MAX_MLP_RATIO = 64
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,16 @@ class DiTConfig:
     named: ClassVar[Mapping[str, DiTConfig]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "patch", tuple(self.patch))
-        object.__setattr__(self, "rope_dims", tuple(self.rope_dims))
+        for name in ("patch", "rope_dims"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or len(value) != 3:
+                raise UsageError(f"DiT config: {name} is {str(value)[:60]}", hint="expected three integers")
+            object.__setattr__(self, name, tuple(value))
+        check_sizes(self, "DiT config", zero=("depth_double", "depth_single", "depth_refiner", "rope_dims"))
+        if (blocks := self.depth_double + self.depth_single + self.depth_refiner) > MAX_BLOCKS:
+            raise UsageError(f"DiT config: {blocks:,} blocks", hint=f"at most {MAX_BLOCKS}")
+        if self.mlp_ratio > MAX_MLP_RATIO:
+            raise UsageError(f"DiT config: mlp_ratio is {self.mlp_ratio}", hint=f"at most {MAX_MLP_RATIO}")
         if self.width % self.heads:
             raise UsageError(f"DiT width {self.width} can't be divided among {self.heads} heads")
         if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from hy_core.text.llm import load_strictly, load_tokenizer, read_config, same_length
+from hy_core.text.llm import same_length
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

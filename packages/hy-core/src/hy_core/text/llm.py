@@ -5,21 +5,18 @@ Letters in shape comments: L tokens of one prompt, D width of the language model
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
-from hy_core.errors import HyError, MissingError
+from hy_core.errors import HyError
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 from hy_core.text.template import OFFICIAL, Templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 SKIP = 2  # the official models read hidden_states[-3]: the last two layers and the final norm never run
@@ -124,67 +121,3 @@ def load_decoder(
     )
     model.norm = nn.Identity()
     return model
-
-
-def read_config(path: Path) -> PretrainedConfig:
-    """Read a folder's config.json; raise `MissingError` when it isn't one of a transformers model."""
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise MissingError(f"{path} holds no model that transformers can read: {_line(error)}") from error
-
-
-def load_strictly(
-    kind: type, path: Path, device: torch.device | str, dtype: torch.dtype | None, **options: object
-) -> PreTrainedModel:
-    """Load a transformers model; a tensor that the files lack is a `MissingError`, never invented."""
-    try:
-        with _quiet():
-            model, found = kind.from_pretrained(
-                path,
-                dtype=dtype or "auto",
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the model in {path} can't be read: {_line(error)}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise MissingError(
-            f"the model in {path} lacks {len(missing)} tensors ({missing[0]}, …)",
-            "download the folder again, or check that its config.json belongs to its weights",
-        )
-    return model.to(device).eval().requires_grad_(False)
-
-
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Load a folder's tokenizer from its own files."""
-    try:
-        return AutoTokenizer.from_pretrained(
-            path,
-            local_files_only=True,
-            trust_remote_code=False,
-            padding_side="right",
-            truncation_side="right",
-        )
-    except (OSError, ValueError, ImportError) as error:  # ImportError: it tried older formats
-        raise MissingError(f"{path} holds no tokenizer: {_line(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from listing the tensors left out on purpose, and from drawing bars of its own."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

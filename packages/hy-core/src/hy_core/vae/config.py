@@ -8,6 +8,10 @@ from math import log2
 from typing import ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import check_sizes
+
+MAX_STAGES = 8
+MAX_LAYERS = 32
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,14 @@ class VAEConfig:
     named: ClassVar[dict[str, VAEConfig]]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.channels, list | tuple) or not 0 < len(self.channels) <= MAX_STAGES:
+            raise UsageError(
+                f"VAE config: channels is {str(self.channels)[:60]}", hint=f"expected 1 to {MAX_STAGES} integers"
+            )
         object.__setattr__(self, "channels", tuple(self.channels))
+        check_sizes(self, "VAE config")
+        if self.layers > MAX_LAYERS:
+            raise UsageError(f"VAE config: layers is {self.layers}", hint=f"at most {MAX_LAYERS}")
         for name, factor in (("space", self.space), ("time", self.time)):
             if factor < 1 or factor & (factor - 1) or factor > 2 ** (len(self.channels) - 1):
                 raise UsageError(
