@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from hy_core import media, provenance
 from hy_core.cli import run
-from hy_core.media.writing import PictureWriter, VideoWriter
+from hy_core.media.numbered import PictureWriter
+from hy_core.media.video import VideoWriter
 
 PROMPT = "a red circle moves right"
 DAWN = '''"""A plugin in a file."""

@@ -12,7 +12,7 @@ from hy_core import media, provenance
 from hy_core.cli import run
 from hy_core.cli.batch import free, read_rows, slug
 from hy_core.errors import UsageError
-from hy_core.media.writing import VideoWriter
+from hy_core.media.video import VideoWriter
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.media.writing import open_sound, put_sound
+from hy_core.media.video import open_sound, put_sound
 from hy_core.request import Sound
 from PIL import Image
 

@@ -64,9 +64,9 @@ def test_heic_with_its_plugin_or_a_hint(halves, tmp_path):
 def test_modes(halves, tmp_path, mode):
     suffix = "tiff" if mode in ("CMYK", "YCbCr", "LAB", "I", "F", "I;16") else "png"
     if mode == "HSV":  # no format keeps it
-        from hy_core.media.reading import in_colour
+        from hy_core.media.pictures import to_rgb
 
-        found = in_colour(halves.convert("HSV"))
+        found = to_rgb(halves.convert("HSV"))
     elif mode in ("I", "F", "I;16"):
         grey = np.asarray(halves.convert("L"), np.float64) / 255
         values = {"I": (grey * 65535).astype(np.int32), "F": grey.astype(np.float32)}

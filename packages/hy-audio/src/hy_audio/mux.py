@@ -12,7 +12,7 @@ import av
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.files import atomic, check_writable
-from hy_core.media.reading import open_media
+from hy_core.media.container import open_media
 
 from hy_audio.reading import Extent, picture_stream
 

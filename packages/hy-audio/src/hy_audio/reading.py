@@ -17,7 +17,7 @@ import av
 import numpy as np
 from hy_core.errors import HyError
 from hy_core.media import PICTURES
-from hy_core.media.reading import open_media
+from hy_core.media.container import open_media
 
 log = logging.getLogger(__name__)
 

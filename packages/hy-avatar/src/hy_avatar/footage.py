@@ -19,7 +19,7 @@ import numpy as np
 from hy_core import media
 from hy_core.errors import HyError, UsageError
 from hy_core.media import PICTURES
-from hy_core.media.reading import open_media
+from hy_core.media.container import open_media
 from hy_core.stage import place
 
 log = logging.getLogger(__name__)

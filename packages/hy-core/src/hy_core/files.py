@@ -212,10 +212,12 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn every `OSError` of the block into a `HyError` that says that `path` can't be written."""
+    """Turn every error of the system in the block into a `HyError` that says that `path` can't be written."""
     try:
         yield
-    except (OSError, ValueError) as problem:
+    except Exception as problem:  # PyAV's errors have an errno, but not all are OSErrors
+        if not isinstance(problem, OSError) and not getattr(problem, "errno", None):
+            raise
         raise HyError(f"cannot write {path}: {_reason(problem)}") from problem
 
 

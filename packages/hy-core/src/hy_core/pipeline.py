@@ -29,7 +29,7 @@ from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
     from hy_core.condition import MaskRestriction
-    from hy_core.media.writing import Writer
+    from hy_core.media.writer import Writer
     from hy_core.models import Model
     from hy_core.plugins import Plugins
     from hy_core.text import Encoded

@@ -15,7 +15,7 @@ from typing import Any
 import av
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.media.reading import open_media
+from hy_core.media.container import open_media
 from hy_core.stage import place
 
 from hy_audio import reading

@@ -151,7 +151,7 @@ def place(
 
 def made_by(path: Path, request: Request, prints: Prints) -> bool:
     """Whether a file's record holds the very same request (but it names the tiling that "auto" came to) and weights."""
-    first = Path(str(path) % 1) if media.numbered(path) else path
+    first = media.frame_path(path, 1)
     if not first.is_file():
         return False
     try:

@@ -24,7 +24,7 @@ from hy_core.settings import Settings
 
 if TYPE_CHECKING:
     from hy_core.conditioner import Conditioner
-    from hy_core.media.writing import Writer
+    from hy_core.media.writer import Writer
     from hy_core.request import Result
 
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -1,17 +1,12 @@
-"""Clips in files: MP4, WebM, GIF, numbered pictures, one picture."""
+"""Clips in files: MP4, WebM, GIF, numbered pictures, one picture. For frames by their times see `timeline`."""
 
 from __future__ import annotations
 
-from hy_core.media.reading import Clip, Info, probe, read, read_picture, read_sound, stream, stream_sound
-from hy_core.media.writing import (
-    PICTURES,
-    WRITERS,
-    Writer,
-    check_target,
-    numbered,
-    open_writer,
-    write,
-)
+from hy_core.media.clips import Clip, Info, probe, read, read_comment, read_sound, stream, stream_sound
+from hy_core.media.names import PICTURES, check_target, frame_path, is_numbered
+from hy_core.media.pictures import read_picture
+from hy_core.media.writer import Writer
+from hy_core.media.writing import WRITERS, open_writer, write
 
 __all__ = [
     "PICTURES",
@@ -20,10 +15,12 @@ __all__ = [
     "Info",
     "Writer",
     "check_target",
-    "numbered",
+    "frame_path",
+    "is_numbered",
     "open_writer",
     "probe",
     "read",
+    "read_comment",
     "read_picture",
     "read_sound",
     "stream",

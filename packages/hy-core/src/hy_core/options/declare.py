@@ -1,28 +1,28 @@
-"""Options: one dataclass field is a flag, a TOML key, a keyword, a line of help and JSON schema."""
+"""Declare options as dataclass fields, and check values against their declarations."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
 from hy_core.errors import UsageError
-
-if TYPE_CHECKING:
-    import click
+from hy_core.tables import shown
 
 T = TypeVar("T")
 
 _KIND = "hy option"
+_LARGE = 1e300  # beyond this a number is a mistake
+_LONGEST_PATH = 4096  # bytes
 _SCALARS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-_JSON = {str: "string", int: "integer", float: "number", bool: "boolean", Path: "string"}
 
 
 def option(
@@ -108,23 +108,51 @@ class Option:
         hint = None
         if self.choices and isinstance(value, str) and (near := nearest(value, self.choices)):
             hint = f"did you mean {near}?"
-        return UsageError(f"{label}: {value!r} isn't {wants}", hint)
+        return UsageError(f"{label}: {shown(value)} isn't {wants}", hint)
 
     def _scalar(self, value: Any, kind: type, label: str, text: bool) -> Any:
         if text and kind in (int, float, bool):
             value = _read(value, kind)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGE:
             value = float(value)
+        if kind in (str, Path) and isinstance(value, str) and (problem := text_problem(value)):
+            raise UsageError(f"{label}: {shown(value)} {problem}")
         if kind is Path and isinstance(value, str) and value:
+            if problem := path_problem(value):
+                raise UsageError(f"{label}: {shown(value)} {problem}")
             value = Path(value)
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         if fits and kind in (int, float):
-            low = -math.inf if self.minimum is None else self.minimum
-            high = math.inf if self.maximum is None else self.maximum
-            fits = math.isfinite(value) and low <= value <= high
+            low = -_LARGE if self.minimum is None else self.minimum
+            high = _LARGE if self.maximum is None else self.maximum
+            fits = low <= value <= high and (kind is int or math.isfinite(value))
         if not fits or (self.choices and value not in self.choices):
             raise self._wrong(value, label, self._wanted(kind))
         return value
+
+
+def text_problem(text: str) -> str:
+    """Why no text of an option can hold these characters, or "": NUL, and surrogates that stand for no byte."""
+    if "\0" in text:
+        return "holds a NUL character"
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return "holds half of a character (a lone surrogate)"
+    return ""
+
+
+def path_problem(text: str) -> str:
+    """Why a text can't be a path, or "": its characters, its length, or a `~name` without a home."""
+    if problem := text_problem(text):
+        return problem
+    if len(os.fsencode(text)) >= _LONGEST_PATH:
+        return "is longer than a path can be"
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return f"begins with the home of a user who doesn't exist ({Path(text).parts[0]})"
+    return ""
 
 
 def _read(value: str, kind: type) -> Any:
@@ -142,7 +170,7 @@ def _read(value: str, kind: type) -> Any:
         return words.get(value.lower(), value)
     try:
         return kind(value)
-    except ValueError:
+    except ValueError:  # of too many digits too
         return value
 
 
@@ -237,108 +265,3 @@ def parse(
         elif one.required:
             raise UsageError(f"{flag(prefix, name)} is required", one.help)
     return options(**done)
-
-
-def click_options(prefix: str, options: type) -> list[click.Option]:
-    """The flags of an Options class, without defaults: `given` tells which were used, `parse` fills in."""
-    return [_click_option(prefix, one) for one in fields(options)]
-
-
-def _click_option(prefix: str, one: Option) -> click.Option:
-    import click
-
-    name = flag(prefix, one.name)
-    help = one.help
-    if one.required:
-        help += "  [required]"
-    elif one.default not in (None, "", [], (), False):
-        shown = one.default if one.shape == "one" else " ".join(map(str, one.default))
-        help += f"  [default: {str(shown).lower() if isinstance(shown, bool) else shown}]"
-    spelling = [parameter(prefix, one.name), name]
-    if one.kinds == (bool,):
-        if one.default or one.optional:
-            spelling[1] = f"{name}/--{prefix}-no-{one.name}".replace("_", "-")
-        return click.Option(spelling, is_flag=True, help=help)
-    kinds = [_click_type(one, kind) for kind in one.kinds]
-    return click.Option(
-        spelling,
-        type=tuple(kinds) if one.shape == "fixed" else kinds[0],
-        multiple=one.shape in ("list", "tuple"),
-        metavar=one.metavar,
-        help=help,
-    )
-
-
-def _click_type(one: Option, kind: type) -> click.ParamType:
-    import click
-
-    if one.choices:
-        return click.Choice(one.choices)
-    if kind is Path:
-        return click.Path(path_type=Path)
-    return {str: click.STRING, int: click.INT, float: click.FLOAT}[kind]
-
-
-def parameter(prefix: str, name: str) -> str:
-    """The name that click knows a plugin's option by: `dawn_curve`."""
-    return f"{prefix}_{name}".replace("-", "_")
-
-
-def given(context: click.Context, prefix: str, options: type) -> dict[str, Any]:
-    """The values that were really written on the command line, by field name."""
-    from click.core import ParameterSource
-
-    found = {}
-    for one in fields(options):
-        key = parameter(prefix, one.name)
-        if context.get_parameter_source(key) is ParameterSource.COMMANDLINE:
-            found[one.name] = context.params[key]
-    return found
-
-
-def plain(options: Any) -> dict[str, Any]:
-    """An Options instance as JSON and TOML can hold it: paths as strings, tuples as lists."""
-
-    def simple(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return [simple(one) for one in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return {one.name: simple(getattr(options, one.name)) for one in fields(type(options))}
-
-
-def schema(options: type) -> dict[str, Any]:
-    """The JSON schema (2020-12) of an Options class: an object without further properties."""
-    known = fields(options)
-    return {
-        "type": "object",
-        "properties": {one.name: _property(one) for one in known},
-        "required": [one.name for one in known if one.required],
-        "additionalProperties": False,
-    }
-
-
-def _property(one: Option) -> dict[str, Any]:
-    items = []
-    for kind in one.kinds:
-        item: dict[str, Any] = {"type": _JSON[kind]}
-        if one.choices:
-            item["enum"] = list(one.choices)
-        if one.minimum is not None:
-            item["minimum"] = one.minimum
-        if one.maximum is not None:
-            item["maximum"] = one.maximum
-        items.append(item)
-    if one.shape == "one":
-        found = items[0]
-    elif one.shape == "fixed":
-        found = {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
-    else:
-        found = {"type": "array", "items": items[0]}
-    if one.optional:
-        found = {"anyOf": [found, {"type": "null"}]}
-    found["description"] = one.help
-    if not one.required:
-        default = one.default
-        found["default"] = str(default) if isinstance(default, Path) else default
-    return found

@@ -1,0 +1,115 @@
+"""Open files of video and sound safely: containers only, from an opened regular file, within limits of size.
+
+FFmpeg never sees a name: names are not taken for addresses (`tcp:…`) or patterns, and playlists, which name other
+files and addresses, are no containers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import av
+
+from hy_core.errors import HyError, MissingError
+
+CONTAINERS = (
+    "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
+)
+MAX_PIXELS = 8192 * 4352
+"""Pixels of a video's frame: 8K is 7680x4320."""
+COMMENT_BYTES = 1 << 20
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; `MissingError` if there is none, `HyError` if it can't be opened."""
+    try:
+        # A pipe without a writer would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (OSError, ValueError) as problem:
+        raise HyError(f"cannot open {path}: {getattr(problem, 'strerror', problem)}") from problem
+    with (
+        os.fdopen(descriptor, "rb", closefd=True)
+        if _is_file(descriptor)
+        else _refuse(path, descriptor) as file
+    ):
+        yield file
+
+
+def _is_file(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+def _refuse(path: Path, descriptor: int) -> IO[bytes]:
+    os.close(descriptor)
+    raise HyError(f"cannot open {path}: it is not a file")
+
+
+@contextmanager
+def open_media(path: Path | str) -> Iterator[Any]:
+    """Open a file of video or sound as a PyAV input container.
+
+    `HyError` for what is no container of `CONTAINERS`, and for pictures of more than `MAX_PIXELS`.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        try:
+            container = av.open(
+                file,
+                options={"format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)},
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, OSError, ValueError, MemoryError) as problem:
+            reason = getattr(problem, "strerror", None) or "not a known container"
+            raise HyError(f"{path} cannot be read as a video ({reason})") from problem
+        with container:
+            for stream in container.streams.video:
+                context = stream.codec_context
+                if context is None:
+                    continue
+                if context.width * context.height > MAX_PIXELS:
+                    raise HyError(
+                        f"{path} claims {context.width}x{context.height} pixels, too many",
+                        "frames of at most 8192x4352 pixels are read",
+                    )
+                # A stream may be larger than its container says.
+                context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
+            yield container
+
+
+def video_stream(container: Any, path: Path) -> Any | None:
+    """Return the first stream of moving pictures, None if there is none; a cover beside a song is none.
+
+    `HyError` for a stream of an unknown codec.
+    """
+    for stream in container.streams.video:
+        if stream.disposition & av.stream.Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise HyError(f"{path} has pictures of an unknown codec, or its header is damaged")
+        return stream
+    return None
+
+
+def audio_stream(container: Any, path: Path) -> Any | None:
+    """Return the first sound stream, None if there is none; `HyError` for an unknown codec or no sampling rate."""
+    for stream in container.streams.audio:
+        if stream.codec_context is None or not stream.rate or not stream.codec_context.layout.nb_channels:
+            raise HyError(f"{path} has sound of an unknown codec, or its header is damaged")
+        return stream
+    return None
+
+
+def comment_of(container: Any) -> str | None:
+    """Return the comment tag of MP4 or Matroska (whose tags are upper case)."""
+    for name, value in container.metadata.items():
+        if name.lower() == "comment" and len(value) <= COMMENT_BYTES:
+            return str(value)
+    return None

@@ -1,0 +1,84 @@
+"""A decoded frame as it is shown: square pixels, upright, RGB."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from hy_core.media.hdr import is_hdr, to_sdr
+
+_MAX_RATIO = 8  # a pixel wider or higher than this is a damaged header
+
+
+def shown_size(frame: Any, pixel_ratio: Any) -> tuple[int, int]:
+    """Height and width in pixels in which a PyAV frame is shown; `pixel_ratio` is the width of a pixel by its height.
+
+    Of a pixel that isn't square the shorter side is stretched, so that nothing is lost.
+    """
+    height, width = _square(frame, pixel_ratio)
+    return (width, height) if _is_quarter_turn(_matrix(frame)) else (height, width)
+
+
+def to_array(frame: Any, pixel_ratio: Any = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Convert a PyAV frame to uint8 [H, W, 3] as it is shown, shrunk to `size` (height, width) if that is given.
+
+    HDR colours become those of SDR.
+    """
+    matrix = _matrix(frame)
+    height, width = _square(frame, pixel_ratio) if size is None else size
+    if size is not None and _is_quarter_turn(matrix):
+        height, width = width, height
+    scaling: dict[str, Any] = {}
+    if (height, width) != (frame.height, frame.width):
+        scaling = {"width": width, "height": height, "interpolation": "BICUBIC" if size is None else "AREA"}
+    if is_hdr(frame):
+        image = to_sdr(
+            frame.reformat(format="rgb48le", **scaling).to_ndarray(format="rgb48le"), int(frame.color_trc)
+        )
+    elif scaling:
+        image = frame.reformat(format="rgb24", **scaling).to_ndarray(format="rgb24")
+    else:
+        image = frame.to_ndarray(format="rgb24")
+    return _oriented(image, matrix)
+
+
+def _square(frame: Any, ratio: Any) -> tuple[int, int]:
+    height, width = frame.height, frame.width
+    if ratio and 1 / _MAX_RATIO <= ratio <= _MAX_RATIO and ratio != 1:
+        if ratio > 1:
+            return height, round(width * ratio)
+        return round(height / ratio), width
+    return height, width
+
+
+def _matrix(frame: Any) -> tuple[int, int, int, int]:
+    """The part (a, b, c, d) of the display matrix that turns and mirrors: x' = a x + c y, y' = b x + d y."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None or len(bytes(data)) < 36:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+    return a, b, c, d
+
+
+def _is_quarter_turn(matrix: tuple[int, int, int, int]) -> bool:
+    a, b, c, d = matrix
+    return abs(b) + abs(c) > abs(a) + abs(d)
+
+
+def _oriented(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Turn and mirror an image [H, W, 3] by the nearest multiple of a quarter."""
+    a, b, c, d = matrix
+    if _is_quarter_turn(matrix):
+        image, mirrored, flipped = image.swapaxes(0, 1), c < 0, b < 0
+    else:
+        mirrored, flipped = a < 0, d < 0
+    return np.ascontiguousarray(image[:: -1 if flipped else 1, :: -1 if mirrored else 1])
+
+
+def describe_hdr(frame: Any) -> str | None:
+    """Return "PQ" or "HLG" for an HDR frame, None for others."""
+    from hy_core.media.hdr import TRANSFERS
+
+    return TRANSFERS.get(int(frame.color_trc))
