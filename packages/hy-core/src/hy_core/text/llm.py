@@ -64,11 +64,12 @@ class Llm:
         template = self.templates.image if image_mode else self.templates.video
         text = template.fill(prompt)
         ids = self.tokenizer(text, truncation=True, max_length=self.budget)["input_ids"]
+        check_ids(ids, self.model)
         if len(ids) < self.budget:
             return ids, ""
         every = self.tokenizer(text, verbose=False)["input_ids"]
         left_over = self.tokenizer.decode(every[self.budget :], skip_special_tokens=True)
-        return ids, left_over.strip()
+        return ids, str(left_over).strip()
 
     @torch.no_grad()  # not inference mode: training uses the states too
     def encode(self, rows: list[list[int]], image_mode: bool = False) -> list[Tensor]:
@@ -84,6 +85,18 @@ class Llm:
             # A copy, lest a view keep the template's states and the whole batch alive.
             states |= {i: row[self.crops[image_mode] :].clone() for i, row in zip(chosen, out, strict=True)}
         return [states[i] for i in range(len(rows))]
+
+
+def check_ids(ids: list[int], model: PreTrainedModel) -> None:
+    """Raise HyError for a token that the model has no embedding of, and for none at all."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    size = len(weight)
+    if not ids or not 0 <= max(ids) < size:
+        raise HyError(
+            f"the tokenizer gives token {max(ids, default=None)}, and the model knows {size}",
+            "use the tokenizer files that came with the model",
+        )
 
 
 def same_length(rows: list[list[int]]) -> list[tuple[int, ...]]:
@@ -115,7 +128,7 @@ def load_decoder(
         AutoModel,
         path,
         device,
-        dtype or config.dtype,
+        dtype,
         config=shorten(inside or config, skip),
         **({"key_mapping": _INSIDE} if inside else {}),
     )

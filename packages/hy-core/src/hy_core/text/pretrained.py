@@ -48,7 +48,14 @@ _QUANTIZED = ("quantization_config", "compression_config")
 _TOKENIZERS = {
     *("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer"),
     *("LlamaTokenizer", "CLIPTokenizer", "Qwen2Tokenizer", "GemmaTokenizer", "CodeLlamaTokenizer"),
-    *("GPT2Tokenizer", "T5Tokenizer", "ByT5Tokenizer", "BertTokenizer", "WhisperTokenizer", "SiglipTokenizer"),
+    *(
+        "GPT2Tokenizer",
+        "T5Tokenizer",
+        "ByT5Tokenizer",
+        "BertTokenizer",
+        "WhisperTokenizer",
+        "SiglipTokenizer",
+    ),
     *("RobertaTokenizer", "ClapTokenizer"),
 }
 
@@ -63,11 +70,15 @@ def read_config(path: Path) -> PretrainedConfig:
     for key in _QUANTIZED:
         if data.get(key):
             kind = data[key].get("quant_method") if isinstance(data[key], dict) else data[key]
-            raise HyError(f"{path} holds quantised weights ({str(kind)[:60]}), which aren't supported", _NOT_QUANTIZED)
+            raise HyError(
+                f"{path} holds quantised weights ({str(kind)[:60]}), which aren't supported", _NOT_QUANTIZED
+            )
     data = _plain(data, path)
     kind = data.pop("model_type", None)
     if kind not in _ARCHITECTURES:
-        raise MissingError(f"{path} holds no model that transformers can read: its type is {str(kind)[:60]!r}")
+        raise MissingError(
+            f"{path} holds no model that transformers can read: its type is {str(kind)[:60]!r}"
+        )
     with _one_line(f"{path} holds no model that transformers can read"):
         return AutoConfig.for_model(kind, **data)
 
@@ -142,11 +153,14 @@ def _plain(data: dict[str, Any], path: Path) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             if value.get("model_type", "llama") not in _ARCHITECTURES:
-                raise MissingError(f"{path}/config.json: {key} is a {str(value['model_type'])[:60]!r}, which hy doesn't know")
+                kind = str(value["model_type"])[:60]
+                raise MissingError(f"{path}/config.json: {key} is a {kind!r}, which hy doesn't know")
             value = _plain(value, path)
         elif isinstance(value, int | float) and not abs(value) < _LARGEST and key != "max_length":
             limit = "too large" if key != "rope_theta" else "no number"
-            raise HyError(f"{path}/config.json: {key} is {str(value)[:40]}, {limit}", "copy or fetch it again")
+            raise HyError(
+                f"{path}/config.json: {key} is {str(value)[:40]}, {limit}", "copy or fetch it again"
+            )
         if key in _LAYER_COUNTS and not (isinstance(value, int) and 0 < value <= _MAX_LAYERS):
             raise HyError(f"{path}/config.json: {key} is {str(value)[:40]}", f"expected 1 to {_MAX_LAYERS}")
         found[key] = value
