@@ -236,7 +236,7 @@ class Avatar(Conditioner):
         if given is None and self.file(self.home) is None:
             raise UsageError(
                 "[conditioning.avatar]: nothing says what to attach",
-                "add a table config to it, see docs/train.md",
+                "add a table config to it, see docs/how-to/train.md",
             )
         config = self.config(self.home) if self.file(self.home) else given
         if given is not None and given.modules() != config.modules():
