@@ -152,10 +152,10 @@ class Dawn(Conditioner):
 
         file: str = option("", help="Weights.")
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         dit.time.attach("dawn", Additive(1, dit.width))
 
-    def weights(self):
+    def weights(self, folder=None):
         return self.options.file
 
 

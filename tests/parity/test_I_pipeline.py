@@ -79,7 +79,7 @@ class Loop:
         cond = Condition(rows, pooled, frames, tuple(size), guidance=value, condition_channels=channels)
         if self.picture is not None:
             I2V(image=Path("given")).hold(cond, {0: self.image_latents()})
-            self.trimmed_frames = cond.trimmed_frames
+            self.trimmed_frames = FIRST_CUT if channels > self.dit.config.out_channels else 0
         return cond
 
     def guided(self):
