@@ -14,6 +14,7 @@ from hy_avatar.plugin import Avatar
 from hy_core import Request, models, pipeline
 from hy_core.conditioner import encode
 from hy_core.errors import ConflictError, PluginError
+from hy_core.flow.policy import SamplingPolicy
 from hy_world.tasks import Each
 
 BOX = "0.3,0.3,0.6,0.6"

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 def test_every_frame_is_in_a_window_of_every_step(length, shift, frames, step):
     windows = Windows(length, shift).at(step, frames)
     assert min(counts(windows, frames)) >= 1
-    for window in windows:
-        assert len(window) == min(length, frames) == len(set(window))
-        turns = [(b - a) % frames for a, b in zip(window, window[1:], strict=False)]
+    for one in windows:
+        assert len(one) == min(length, frames) == len(set(one))
+        turns = [(b - a) % frames for a, b in zip(one, one[1:], strict=False)]
         assert all(turn == 1 % frames for turn in turns)
 
 

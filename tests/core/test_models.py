@@ -104,7 +104,7 @@ def test_broken_config_files_are_one_line(small_folder, tmp_path):
     folder = tmp_path / "m"
     shutil.copytree(small_folder, folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(HyError, match="is not JSON"):
+    with pytest.raises(HyError, match="is not valid JSON"):
         models.find(str(folder))
     write(folder / "config.json", {"defaults": {"hight": 3}})
     with pytest.raises(UsageError, match="unknown default 'hight'"):

@@ -11,6 +11,7 @@ from hy_core.errors import MissingError, UsageError
 from hy_core.options import option
 from hy_core.plugins import Plugins
 from hy_core.settings import Layer, Settings
+from hy_core.tables import parse_toml
 
 DEFAULTS = {
     **{"width": 64, "height": 48, "frames": 17, "fps": 8.0, "steps": 20},
@@ -202,4 +203,4 @@ def test_a_bad_environment_variable_is_named() -> None:
 
 def test_hostile_toml_is_refused_quickly() -> None:
     with pytest.raises(UsageError):
-        settings.read_toml("a=" + "[" * 100_000, "deep.toml", None)
+        parse_toml("a=" + "[" * 100_000, "deep.toml")

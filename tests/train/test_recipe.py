@@ -19,8 +19,8 @@ def test_a_value_can_be_changed_by_its_dotted_name():
     ("table", "words"),
     [
         ({"objective": "vae", "steps": 1, "batch": 1, "stepz": 2}, "stepz"),
-        ({"objective": "vae", "steps": "many", "batch": 1}, "needs int"),
-        ({"objective": "vae", "steps": True, "batch": 1}, "needs int"),
+        ({"objective": "vae", "steps": "many", "batch": 1}, "needs a whole number"),
+        ({"objective": "vae", "steps": True, "batch": 1}, "needs a whole number"),
         ({"objective": "vae", "batch": 1}, "steps must be given"),
         ({"objective": "vae", "steps": 1, "batch": 1, "optim": {"rate": 1}}, "rate"),
         ({"objective": "vae", "steps": 1, "batch": 1, "plugins": "world"}, "needs a list"),
@@ -40,5 +40,5 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
 def test_a_file_that_is_no_toml_is_one_line(tmp_path):
     file = tmp_path / "broken.toml"
     file.write_bytes(b"steps = \xff")
-    with pytest.raises(UsageError, match="not a TOML file"):
+    with pytest.raises(UsageError, match="is not UTF-8 text"):
         recipe.load(str(file))

@@ -239,7 +239,7 @@ class Avatar(Conditioner):
         if given is None and self.file(folder) is None:
             raise UsageError(
                 "[conditioning.avatar]: nothing says what to attach",
-                "add a table config to it, see docs/train.md",
+                "add a table config to it, see docs/how-to/train.md",
             )
         config = self.config(folder) if self.file(folder) else given
         if given is not None and given.modules() != config.modules():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hy_core.device import pick_device, pick_dtype
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.errors import MissingError, UsageError
+from hy_core.tables import from_table, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -134,12 +134,7 @@ def _find(name: str) -> ModelSpec:
 
 def _pocket(name: str, folder: Path) -> ModelSpec:
     config = _read(folder / "config.json")
-    known = {one.name for one in fields(Defaults)}
-    if unknown := sorted(set(config.get("defaults", {})) - known):
-        raise UsageError(
-            f"{folder}/config.json: unknown default {unknown[0]!r}", f"known: {', '.join(sorted(known))}"
-        )
-    given = Defaults(**config.get("defaults", {}))
+    given = from_table(Defaults, config.get("defaults", {}), f"{folder / 'config.json'}: defaults")
     dit, vae = folder / "dit.safetensors", folder / "vae.safetensors"
     return ModelSpec(config.get("name", name), folder, "pocket", dit, vae, given, config)
 
@@ -159,17 +154,9 @@ def _diffusers(name: str, folder: Path) -> ModelSpec:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise MissingError(
-            f"{path} is missing", "the model's folder is incomplete: copy or fetch it again"
-        ) from None
-    except ValueError as error:
-        raise HyError(f"{path} is not JSON: {error}", "copy or fetch it again") from None
-    if not isinstance(found, dict):
-        raise HyError(f"{path} holds no JSON object", "copy or fetch it again")
-    return found
+    if not path.exists():
+        raise MissingError(f"{path} is missing", "the model's folder is incomplete: copy or fetch it again")
+    return read_json(path)
 
 
 def configs(spec: ModelSpec) -> tuple[DiTConfig, VAEConfig]:

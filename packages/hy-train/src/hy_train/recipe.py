@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hy_core.errors import MissingError, UsageError
 from hy_core.plugins import Plugins
-from hy_core.tables import from_table
+from hy_core.tables import bounded, from_table, parse_toml, read_toml
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,22 @@ class Recipe:
     """One training run. `model`, `data` and `objective_options` are read by the objective it names."""
 
     objective: str
-    steps: int
-    batch: int
+    steps: int = bounded(MISSING, 1, 10**9)
+    batch: int = bounded(MISSING, 1, 10**6)
     name: str = "run"
-    seed: int = 0
+    seed: int = bounded(0, 0, 2**63 - 1)
     plugins: tuple[str, ...] = ()
     optim: Optim = field(default_factory=Optim)
     unfreeze: tuple[Unfreeze, ...] = ()  # when which layers join; all from the beginning if empty
-    ema: float = 0.999  # decay of the averaged weights; 0 keeps none
+    ema: float = bounded(0.999, 0, 1)  # decay of the averaged weights; 0 keeps none
     precision: str = "32-true"  # Lightning's names
-    devices: int = 1
-    threads: int = 0  # CPU threads of each process; 0 leaves torch's choice
-    save_every: int = 200  # steps between checkpoints that a killed run goes on from
+    devices: int = bounded(1, 1, 4096)
+    threads: int = bounded(0, 0, 4096)  # CPU threads of each process; 0 leaves torch's choice
+    save_every: int = bounded(200, 1, 10**9)  # steps between checkpoints that a killed run goes on from
     save_minutes: float = 5.0  # and at most this long
-    eval_every: int = 0  # steps between the objective's own measurements; 0 measures at the end
+    eval_every: int = bounded(
+        0, 0, 10**9
+    )  # steps between the objective's own measurements; 0 measures at the end
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -89,10 +90,7 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     if not path.is_file():
         names = ", ".join(known or builtin())
         raise MissingError(f"no recipe {name_or_path!r}", f"give a TOML file, or one of {names}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file ({error})") from None
+    table = read_toml(path)
     table.setdefault("name", path.stem)
     for item in overrides:
         _override(table, item)
@@ -114,6 +112,6 @@ def _override(table: dict[str, Any], item: str) -> None:
         if not isinstance(table, dict):
             raise UsageError(f"--set {item}: {parent} is not a table")
     try:
-        table[last] = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        table[last] = parse_toml(f"x = {text}", f"--set {item}")["x"]
+    except UsageError:  # a word without quotes
         table[last] = text

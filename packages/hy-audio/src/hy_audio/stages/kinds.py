@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from hy_core.errors import MissingError, UsageError
 from hy_core.imports import import_target
+from hy_core.media import vad
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
@@ -24,7 +24,6 @@ HOP = 0.5
 """Seconds of a moment that is classified."""
 CLASSES = ("pure sound", "sound with speech", "sound with music", "pure music")
 
-_VAD = 512  # samples that Silero VAD takes at 16 kHz: 32 ms
 _WINDOW = 2.0  # seconds that a tagger hears of each moment
 _SPEECH, _MUSIC = 0.5, 0.5  # probabilities
 
@@ -101,7 +100,7 @@ def classify(
     The tagger hears the 2 s that end with a moment; in the beginning, the first 2 s. `voice` gives the probability of
     speech for every 32 ms of [N] samples; Silero VAD if not given.
     """
-    voice = voice or speech_probabilities()
+    voice = voice or vad.Silero.load()
     hop, window = round(HOP * RATE), round(_WINDOW * RATE)
     level, speech, tags = [], [], []
     before = np.zeros(window - hop, np.float32)
@@ -110,7 +109,7 @@ def classify(
         padded = np.pad(part, (0, count * hop - len(part)))
         level += [float(levels([row[None]], RATE).max()) for row in padded.reshape(count, hop)]
         chance = voice(padded)
-        centres = (np.arange(len(chance)) + 0.5) * _VAD // hop
+        centres = (np.arange(len(chance)) + 0.5) * vad.CHUNK // hop
         speech += [float(chance[centres == index].max(initial=0)) for index in range(count)]
         whole = np.concatenate([before, padded])
         windows = np.lib.stride_tricks.sliding_window_view(whole, window)[::hop][:count].copy()
@@ -146,29 +145,6 @@ def overall(moments: Moments, least: float = 0.1) -> tuple[str | None, dict[str,
     else:
         kind = "pure sound"
     return kind, shares
-
-
-@cache
-def speech_probabilities() -> Callable[[np.ndarray], np.ndarray]:
-    """Silero VAD as a function from mono samples [N] at 16 kHz to probabilities for every 32 ms."""
-    import torch
-
-    if any(importlib.util.find_spec(name) is None for name in ("silero_vad", "onnxruntime")):
-        raise MissingError("finding speech needs silero-vad and onnxruntime", 'pip install "hy-audio[vad]"')
-    threads = torch.get_num_threads()
-    from silero_vad import load_silero_vad
-
-    network = load_silero_vad(onnx=True)
-    torch.set_num_threads(threads)  # importing it sets one thread for everybody
-
-    def probabilities(samples: np.ndarray) -> np.ndarray:
-        count = -(-len(samples) // _VAD)
-        rows = torch.from_numpy(np.pad(samples, (0, count * _VAD - len(samples))).reshape(count, _VAD))
-        with torch.inference_mode():
-            network.reset_states()
-            return np.array([float(network(row[None], RATE)) for row in rows], np.float32)
-
-    return probabilities
 
 
 class AudioSetTagger:

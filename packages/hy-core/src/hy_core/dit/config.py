@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table, shown
 
 
 @dataclass(frozen=True)
@@ -19,27 +20,26 @@ class DiTConfig:
     `guidance` says whether the model was distilled to take the guidance scale as an input.
     """
 
-    in_channels: int = 16
-    out_channels: int = 16
-    width: int = 3072
-    heads: int = 24
-    depth_double: int = 20
-    depth_single: int = 40
-    depth_refiner: int = 2
-    mlp_ratio: float = 4.0
-    patch: tuple[int, int, int] = (1, 2, 2)
-    rope_dims: tuple[int, int, int] = (16, 56, 56)
-    rope_theta: float = 256.0
-    text_dim: int = 4096
-    pooled_dim: int = 768
+    in_channels: int = bounded(16, 1, 65536)
+    out_channels: int = bounded(16, 1, 65536)
+    width: int = bounded(3072, 1, 65536)
+    heads: int = bounded(24, 1, 1024)
+    depth_double: int = bounded(20, 0, 1024)
+    depth_single: int = bounded(40, 0, 1024)
+    depth_refiner: int = bounded(2, 0, 1024)
+    mlp_ratio: float = bounded(4.0, 0.01, 64)
+    patch: tuple[int, int, int] = bounded((1, 2, 2), 1, 64)
+    rope_dims: tuple[int, int, int] = bounded((16, 56, 56), 0, 4096)
+    rope_theta: float = bounded(256.0, 1, 1e9)
+    text_dim: int = bounded(4096, 1, 1048576)
+    pooled_dim: int = bounded(768, 1, 1048576)
     guidance: bool = True
 
     #: Named sizes: ours, and those of the official code.
     named: ClassVar[Mapping[str, DiTConfig]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "patch", tuple(self.patch))
-        object.__setattr__(self, "rope_dims", tuple(self.rope_dims))
+        check_fields(self, "DiT config")
         if self.width % self.heads:
             raise UsageError(f"DiT width {self.width} can't be divided among {self.heads} heads")
         if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
@@ -62,10 +62,8 @@ class DiTConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DiTConfig:
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise UsageError(f"unknown DiT setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}")
-        return cls(**data)
+        """Read what `to_json` returns; UsageError names a key that is unknown, of a wrong type or out of range."""
+        return from_table(cls, data, "DiT config")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DiTConfig:
@@ -116,7 +114,11 @@ class DiTConfig:
             "guidance_embeds": "guidance",
         }
         ours = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
-        ours["width"] = data.get("num_attention_heads", 24) * data.get("attention_head_dim", 128)
+        heads, width = data.get("num_attention_heads", 24), data.get("attention_head_dim", 128)
+        for key, value in (("num_attention_heads", heads), ("attention_head_dim", width)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UsageError(f"DiT config: {key}: needs a whole number, not {shown(value)}")
+        ours["width"] = heads * width
         side = data.get("patch_size", 2)
         ours["patch"] = (data.get("patch_size_t", 1), side, side)
         return cls(**ours)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from math import log2
 from typing import ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,25 @@ class VAEConfig:
     powers of two. `sample_size` [pixels] and `sample_frames` only set the sizes of the official tiles.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 16
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers: int = 2
-    groups: int = 32
-    scaling: float = 0.476986
-    space: int = 8
-    time: int = 4
-    sample_size: int = 256
-    sample_frames: int = 64
+    in_channels: int = bounded(3, 1, 1024)
+    out_channels: int = bounded(3, 1, 1024)
+    latent_channels: int = bounded(16, 1, 65536)
+    channels: tuple[int, ...] = bounded((128, 256, 512, 512), 1, 65536)
+    layers: int = bounded(2, 0, 64)
+    groups: int = bounded(32, 1, 1024)
+    scaling: float = bounded(0.476986, 1e-06, 1000000.0)
+    space: int = bounded(8, 1, 1024)
+    time: int = bounded(4, 1, 1024)
+    sample_size: int = bounded(256, 1, 65536)
+    sample_frames: int = bounded(64, 1, 65536)
     attention: bool = True
 
     named: ClassVar[dict[str, VAEConfig]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
+        check_fields(self, "VAE config")
+        if not 1 <= len(self.channels) <= 16:
+            raise UsageError(f"VAE config: channels: {len(self.channels)} stages are not between 1 and 16")
         for name, factor in (("space", self.space), ("time", self.time)):
             if factor < 1 or factor & (factor - 1) or factor > 2 ** (len(self.channels) - 1):
                 raise UsageError(
@@ -88,12 +91,7 @@ class VAEConfig:
             return cls.from_diffusers(config)
         if "time_compression_ratio" in config or "block_out_channels" in config:
             return cls.from_official(config)
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(config) - known):
-            raise UsageError(
-                f"unknown VAE config field '{unknown[0]}'", hint=f"known: {', '.join(sorted(known))}"
-            )
-        return cls(**config)
+        return from_table(cls, config, "VAE config")
 
     @classmethod
     def from_official(cls, config: Mapping[str, object]) -> VAEConfig:

@@ -124,7 +124,9 @@ class FlowObjective(Objective):
     def _network(self) -> DiT:
         """The network that training begins with: `data.start`'s, or one with random weights."""
         if not self.data.start:
-            return DiT(DiTConfig(**{**asdict(DiTConfig.named["pocket"]), **self.recipe.model}))
+            return DiT(
+                from_table(DiTConfig, {**asdict(DiTConfig.named["pocket"]), **self.recipe.model}, "model")
+            )
         if self.recipe.model:
             raise UsageError(
                 f"[model] is given, but data.start = {self.data.start!r} says what the model is",
