@@ -31,9 +31,13 @@ class MaskRestriction:
     outside: Any
 
     def doubled(self, cond: Condition) -> Condition:
-        """The rows of `cond`, and below them the same rows with the adapter inputs `outside`: 2B rows."""
-        other = cond.copy(adapter_inputs=cond.adapter_inputs | {self.owner: self.outside})
-        return merge([cond, other])
+        """The rows of `cond`, and below them those of the second rollout: 2B rows.
+
+        In the positive condition these have the adapter inputs `outside`; in the negative one they are the same.
+        """
+        if cond.negative:
+            return merge([cond, cond])
+        return merge([cond, cond.copy(adapter_inputs=cond.adapter_inputs | {self.owner: self.outside})])
 
     def combined(self, latents: Tensor) -> Tensor:
         """Replace the first B rows of latents [2B, C, F, h, w] outside the mask by the other B; same shape."""
