@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hy_core.device import pick_device, pick_dtype
-from hy_core.errors import MissingError, UsageError
+from hy_core.errors import HyError, MissingError
+from hy_core.lora_option import loras
 from hy_core.tables import from_table, read_json
 
 if TYPE_CHECKING:
@@ -322,10 +323,17 @@ def load(
     dit = load_dit(spec.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
     for path, scale in loras(lora) if lora else ():
         merge(dit, path, scale)
+    vae = load_vae(spec.vae, kinds.device, kinds.vae).eval().requires_grad_(False)
+    if dit.config.out_channels != vae.config.latent_channels:
+        raise HyError(
+            f"{spec.dit} makes latents of {dit.config.out_channels} channels, and {spec.vae} decodes "
+            f"{vae.config.latent_channels}",
+            "use the DiT and the VAE of one model",
+        )
     return Model(
         name=spec.name,
         dit=dit,
-        vae=load_vae(spec.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
+        vae=vae,
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
         defaults=spec.defaults,
         hashes=_hashes(spec, lora),
@@ -352,20 +360,6 @@ def _hashes(spec: ModelSpec, lora: str | None) -> dict[str, str]:
 
 def _plugin(name: str) -> str:
     return f"plugin {name}"
-
-
-def loras(text: str) -> list[tuple[Path, float]]:
-    """Files and scales of `FILE`, `FILE=0.8`, or several with commas between."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, number = part.rpartition("=")
-        try:
-            found.append((Path(name), float(number)) if equals else (Path(part), 1.0))
-        except ValueError:
-            raise UsageError(f"--lora: {part!r} is not like effect.safetensors=0.8") from None
-    if not found:
-        raise UsageError("--lora: names no file")
-    return found
 
 
 def _fetch(spec: ModelSpec) -> str:

@@ -19,6 +19,7 @@ from hy_core.cli import output
 from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
 from hy_core.conditioner import segments, suggested
 from hy_core.errors import MissingError, UsageError
+from hy_core.lora_option import loras
 from hy_core.request import Request
 from hy_core.settings import Settings
 
@@ -172,9 +173,7 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     if weights and not Path(weights).exists():
         raise MissingError(f"--weights {weights}: no such file")
     if lora := jobs[0].request.lora:
-        from hy_core import models
-
-        for path, _ in models.loras(lora):
+        for path, _ in loras(lora):
             if not path.exists():
                 raise MissingError(f"--lora {path}: no such file")
     writers = selection.plugins.writers()
