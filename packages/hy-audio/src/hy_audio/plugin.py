@@ -41,8 +41,6 @@ class Audio(Conditioner):
         peak: float = option(-1.0, minimum=-20, maximum=0, help="Highest true peak, in dBTP.")
         channels: Literal["auto", "mono", "stereo"] = option("auto", help="Auto is what the model gives.")
 
-    loaded: tuple[tuple[object, ...], Maker] | None = None
-
     def validate(self, request: Request) -> None:
         """Look whether there is a model, in the folder or the one that comes along."""
         from hy_audio.models import kind
@@ -69,26 +67,23 @@ class Audio(Conditioner):
         channels = {"auto": None, "mono": 1, "stereo": 2}[options.channels]
         settings = Settings(options.lufs, options.peak, channels)
         result.sound = sound_of(
-            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request), settings
+            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request, result), settings
         )
         result.provenance["sound"] = {
             "model": str(options.model or POCKET.name), "prompt": prompt, "seed": seed
         }  # fmt: skip
 
-    def maker(self, prompt: str, seed: int, request: Request) -> Maker:
-        """The model for a prompt; the last one is kept, for clips that share it."""
+    def maker(self, prompt: str, seed: int, request: Request, result: Result) -> Maker:
+        """The model for a prompt; the session keeps the last one, for clips that share it."""
         from hy_audio.models import open_maker
 
         options = self.options
-        key = (prompt, seed, request.device, request.dtype)
-        if self.loaded is None or self.loaded[0] != key:
-            self.loaded = None  # freed before the next is read
-            made = open_maker(
-                options.model, prompt, options.negative, options.steps, options.scale,
-                seed, request.device, request.dtype,
-            )  # fmt: skip
-            self.loaded = key, made
-        return self.loaded[1]
+        rest = (options.negative, options.steps, options.scale, seed, request.device, request.dtype)
+        return result.session_cache.get(
+            f"{self.name}.model",
+            lambda: open_maker(options.model, prompt, *rest),
+            (options.model, prompt, *rest),
+        )
 
 
 @hookimpl

@@ -18,6 +18,7 @@ from hy_i2v.given import GROUP, Given
 if TYPE_CHECKING:
     import numpy as np
     from hy_core.condition import Condition
+    from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request
     from PIL import Image
     from torch import Tensor
@@ -168,6 +169,11 @@ class I2V(Conditioner):
         if self.options.semantic and first is not None:
             self.show(request, cond, first)
 
+    def plan_sampling(self, request: Request, cond: Condition, policy: SamplingPolicy) -> None:
+        """Trim the frames of the first latent frame, which a network with a mask channel doesn't generate."""
+        if cond.condition_channels > cond.vae.config.latent_channels:
+            policy.trim_start(FIRST_CUT)
+
     def beginning(self, request: Request, cond: Condition) -> list[Image.Image]:
         """The frames that this segment begins with: of what is made, or of the clip to go on from; or none."""
         from PIL import Image
@@ -236,29 +242,29 @@ class I2V(Conditioner):
         if cond.condition_channels > channels:
             if cond.frames < 2:
                 raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
-            cond.trim_start(FIRST_CUT)
         cond.set_channel_condition(self.name, beside(latents[0], cond.condition_channels, cond.frames))
 
     def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
         """Let the model's language model read the picture and the prompt together, if there is one that can.
 
-        The negative prompt is read with a black picture; both at once, for loading the model takes long.
+        The negative prompt is read with a black picture; both at once, because loading the model takes long.
         """
         from PIL import Image
 
         from hy_i2v import vision
 
-        if not cond.negative:
-            self._read = []
-            if place := vision.find(cond.folder):
-                asked = [(prompt, picture) for prompt in cond.prompts]
-                if request.cfg != 1:
-                    asked.append((request.negative, Image.new("RGB", picture.size)))
-                stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
-                weight = next(cond.vae.parameters())
-                self._read = vision.read(place, asked, stride, weight.device, weight.dtype)
-        if self._read:
-            cond.set_text(self.name, [self._read.pop(0)])
+        def states() -> list[Tensor]:
+            if (place := vision.find(cond.folder)) is None:
+                return []
+            pairs = [(request.prompt, picture), (request.negative, Image.new("RGB", picture.size))]
+            stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
+            weight = next(cond.vae.parameters())
+            return vision.read(
+                place, pairs[: 1 if request.cfg == 1 else 2], stride, weight.device, weight.dtype
+            )
+
+        if found := cond.clip_cache.get(f"{self.name}.text", states):
+            cond.set_text(self.name, [found[1 if cond.negative else 0]])
 
     def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: give frames of a share of the batches."""
