@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.apidoc",
     "sphinx_external_toc",
 ]
-exclude_patterns = ["figures"]
+exclude_patterns = ["figures", "reference/api/*/modules.rst"]
 html_theme = "furo"
 html_title = "hy"
 
@@ -47,8 +47,9 @@ autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # Lightning's are written for another site
 toc_object_entries = False  # thousands of entries in the sidebar of every page take minutes to build
 default_role = "code"
-# Some classes of different packages share a name; a type in a signature then links to none of them.
-suppress_warnings = ["ref.python"]
+# Some classes of different packages share a name; a type in a signature then links to none of them. The pages that
+# apidoc writes have tables of contents of their own, which docs/_toc.yml replaces.
+suppress_warnings = ["ref.python", "etoc.toctree"]
 
 LIST_ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s")
 

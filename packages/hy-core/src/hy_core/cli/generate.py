@@ -21,6 +21,7 @@ from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options
 from hy_core.conditioner import segments, suggested
 from hy_core.errors import MissingError, UsageError
 from hy_core.files import Existing, free_name
+from hy_core.lora_option import loras
 from hy_core.request import Request
 from hy_core.settings import Settings
 
@@ -57,19 +58,20 @@ class Job:
 @click.option("--preset", metavar="NAME", help="Start from a preset (see: hy config presets).")
 @click.option("-c", "--config", metavar="FILE", type=FILE, help="Read settings from a TOML file.")
 @click.option(
-    "--batch", metavar="FILE", type=FILE, help="A prompt per line, or JSONL or TOML rows; goes on if stopped."
+    "--batch",
+    metavar="FILE",
+    type=FILE,
+    help="One prompt per line, or JSONL or TOML rows; the same command resumes.",
 )
-@click.option(
-    "--rows", type=click.IntRange(1, 256), default=1, help="Clips of a batch that go through together."
-)
-@click.option("--preview", metavar="FILE", type=FILE, help="Keep a picture up to date while sampling.")
-@click.option("--dry-run", is_flag=True, help="Check and show what would run, and its cost on this machine.")
+@click.option("--rows", type=click.IntRange(1, 256), default=1, help="Clips per batch of the network.")
+@click.option("--preview", metavar="FILE", type=FILE, help="Picture to update while sampling.")
+@click.option("--dry-run", is_flag=True, help="Check all options, show the request and estimate its cost.")
 @click.option("--json", "as_json", is_flag=True, help="Describe the result as JSON on stdout.")
 @click.option(
     "--progress", type=click.Choice(output.MODES), default="auto", help="On stderr: bar, json lines, or off."
 )
-@click.option("--no-provenance", is_flag=True, help="Don't write into the file how it was made.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@click.option("--no-provenance", is_flag=True, help="Write no provenance into the file.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def command(context: click.Context, /, prompt: str | None, **flags: Any) -> None:
@@ -178,9 +180,7 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     if weights and not Path(weights).exists():
         raise MissingError(f"--weights {weights}: no such file")
     if lora := jobs[0].request.lora:
-        from hy_core import models
-
-        for path, _ in models.loras(lora):
+        for path, _ in loras(lora):
             if not path.exists():
                 raise MissingError(f"--lora {path}: no such file")
     writers = selection.plugins.writers()
