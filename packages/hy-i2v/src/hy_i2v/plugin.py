@@ -32,7 +32,7 @@ STABLE = 0.001
 
 
 class I2V(Conditioner):
-    """Start from a picture, go through pictures, or go on from a clip."""
+    """Start from a picture, go through pictures, or continue a clip."""
 
     name = "i2v"
 
@@ -54,7 +54,7 @@ class I2V(Conditioner):
         fit: Literal["crop", "pad"] = option("crop", help="Crop pictures to the video's shape, or add bars.")
         resolution: Literal["auto", "model", "360p", "540p", "720p"] = option(
             "auto",
-            help="Without --size: class of a size in the picture's shape; auto: the model's class; model: its own size.",
+            help="Without --size: class of a size in the picture's shape; auto: the model's; model: its own size.",
         )
         official_size: bool = option(False, help="Choose the size exactly as the official code does.")
         stability: bool = option(False, help="Start near the picture: less motion. Use with --shift 7.")

@@ -75,7 +75,7 @@ class Job:
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def command(context: click.Context, /, prompt: str | None, **flags: Any) -> None:
-    """Make a video from PROMPT. What isn't given is up to the model.
+    """Make a video from PROMPT. Options that are left out take the model's defaults.
 
     \b
     $ hy generate "a red circle moves right"
