@@ -68,7 +68,7 @@ class _Run:
                 (os.system, (f"touch {sentinel}",)),
                 (builtins.eval, (f"open({sentinel!r}, 'w')",)),
                 (builtins.exec, (f"open({sentinel!r}, 'w')",)),
-                (getattr, (os, "system")),
+                (getattr, ("x", "upper")),
                 (bytearray, (1 << 40,)),
             ]
         )

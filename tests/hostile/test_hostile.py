@@ -120,7 +120,7 @@ def wrong(case: Case, found: Outcome) -> str | None:
         return f"took {found.cpu:.0f} CPU seconds"
     if found.peak > 4 * case.size + EXTRA_BYTES:
         return f"took {found.peak >> 20} MiB for {case.size:,} bytes"
-    if "Traceback" in text or "unexpected" in text:
+    if "Traceback" in text or re.search(r"unexpected \w+(Error|Exception|Iteration)", text):
         return f"traceback: {_last(text)}"
     if found.code < 0 or found.code == 70:
         return f"ended with {found.code}: {_last(text)}"
