@@ -172,6 +172,7 @@ RESULTS: dict[str, Callable[[Any, tuple[Any, ...]], str]] = {
     "segments": segments_or_none,
     "attach": nothing,
     "encode": nothing,
+    "plan_sampling": nothing,
     "attach_for_training": _instance("a mapping of metadata", Mapping),
     "training_condition": nothing,
     "before_step": same_latents,

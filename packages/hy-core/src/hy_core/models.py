@@ -247,17 +247,16 @@ class Model:
                 (port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old
             ]
 
-        conditioner.home = self.folder
-        file = conditioner.weights()
+        file = conditioner.weights(self.folder)
         own = {} if file else self._owned(conditioner)
         try:
             if own:
-                conditioner.attach_from_checkpoint(self.dit, own)
+                conditioner.attach_from_checkpoint(self.dit, own, self.folder)
             else:
                 with (
                     torch.device("meta") if file else nullcontext()
                 ):  # shapes only, when values come from a file
-                    conditioner.attach(self.dit)
+                    conditioner.attach(self.dit, self.folder)
             if file:
                 from hy_core.weights import load_port_weights
 
@@ -279,7 +278,7 @@ class Model:
             return {}
         from hy_core.weights import load_owned
 
-        return load_owned(self.file, conditioner.owns_key)
+        return load_owned(self.file, lambda key: conditioner.owns_key(key, self.folder))
 
 
 def _detach(attached: Attached) -> None:
@@ -319,7 +318,7 @@ def load(
     encoders = spec.folder
 
     def owned(key: str) -> bool:
-        return any(conditioner.owns_key(key) for conditioner in conditioners)
+        return any(conditioner.owns_key(key, spec.folder) for conditioner in conditioners)
 
     dit = load_dit(spec.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
     for path, scale in loras(lora) if lora else ():
@@ -349,8 +348,7 @@ def fingerprints(request: Request, conditioners: Sequence[Conditioner] = ()) -> 
     spec = find(request.model, request.weights)
     found = _hashes(spec, request.lora)
     for conditioner in conditioners:
-        conditioner.home = spec.folder
-        if file := conditioner.weights():
+        if file := conditioner.weights(spec.folder):
             found[_plugin(conditioner.name)] = fingerprint(Path(file))
     return found
 

@@ -97,6 +97,8 @@ def run(arguments: list[str] | None = None) -> int:
 
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
+        if not output.has_current_folder():  # torch can't even be imported then
+            raise HyError("the current folder doesn't exist any more", "go to another one")
         return cli.main(args=arguments, prog_name="hy", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as nothing:
         click.echo(nothing.format_message())
