@@ -127,3 +127,20 @@ def test_names_imported_in_the_pages_exist(path):
         for name in imported.split(","):
             if not hasattr(found, name.strip()):
                 importlib.import_module(f"{module}.{name.strip()}")
+
+
+def test_stations_of_the_architecture_page_are_in_the_code():
+    import importlib
+
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    ways = re.findall(r"```text\n(.*?)```", text, re.S)
+    assert len(ways) == 3
+    for way in ways:
+        stations = re.findall(r"^ ?\d+  (hy_\w+)([.\w]*)", way, re.M)
+        assert 3 < len(stations) <= 10
+        for package, path in stations:
+            found = importlib.import_module(package)
+            for name in path.strip(".").split("."):
+                if not hasattr(found, name):
+                    importlib.import_module(f"{found.__name__}.{name}")
+                found = getattr(found, name)
