@@ -141,9 +141,10 @@ def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
     at = torch.arange(plain.frames, dtype=torch.float32)
     known = dit.prepare(plain.text, plain.pooled, at, plain.size)
     with torch.no_grad():
-        return dit(
+        velocity: Tensor = dit(
             latents, torch.full((1, plain.frames), 0.5), known, dit.adapter_inputs(cond.adapter_inputs)
         )
+    return velocity
 
 
 def without_effect(conditioner: Conditioner, tiny: Tiny) -> None:
