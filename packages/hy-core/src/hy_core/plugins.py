@@ -332,7 +332,8 @@ class Plugins:
         others = [plugin for name, plugin in self._manager.list_name_plugin() if name != owner]
         if hook in self.hooks(owner):
             with trace(owner, hook):
-                self._manager.subset_hook_caller(hook, others)(**arguments)
+                caller: Any = self._manager.subset_hook_caller(hook, others)
+                caller(**arguments)
 
     def _both(self, one: str, other: str) -> str:
         first, second = self._loaded[one], self._loaded[other]
