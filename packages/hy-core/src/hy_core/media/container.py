@@ -43,13 +43,20 @@ def open_media(path: Path | str) -> Iterator[Any]:
             raise HyError(f"{path} cannot be read as a video ({reason})") from problem
         with container:
             for stream in container.streams.video:
-                context = stream.codec_context
-                if context is not None and context.width * context.height > MAX_PIXELS:
-                    raise HyError(
-                        f"{path} claims {context.width}x{context.height} pixels, too many",
-                        "frames of at most 8192x4352 pixels are read",
-                    )
+                _limit(stream.codec_context, path)
             yield container
+
+
+def _limit(context: Any, path: Path) -> None:
+    """Refuse frames that are too large, and make a decoder refuse those that the header doesn't show."""
+    if context is None:
+        return
+    if context.width * context.height > MAX_PIXELS:
+        raise HyError(
+            f"{path} claims {context.width}x{context.height} pixels, too many",
+            "frames of at most 8192x4352 pixels are read",
+        )
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
 
 
 def video_stream(container: Any, path: Path) -> Any | None:
