@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from core.vae_small import SMALL, Memory, make, rand
 from hy_core.errors import UsageError
-from hy_core.vae import VAE, Posterior, VAEConfig
+from hy_core.vae import VAE, Posterior, VAEConfig, inference
 from hy_core.vae.layers import CausalConv3d, FrameCausalAttention, enlarge
 from hypothesis import given, settings
 from hypothesis import strategies as st
