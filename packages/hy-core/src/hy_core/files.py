@@ -1,4 +1,4 @@
-"""Write files so that each appears under its name complete, or not at all.
+"""Read files safely, and write them so that each appears under its name complete, or not at all.
 
 `atomic` writes one file, `Staging` several that belong together; `write_bytes`, `write_text` and `write_json` write
 values. All work in a hidden folder `.hy-<16 hex digits>.part` beside the target: its name is unpredictable, it is
@@ -16,27 +16,20 @@ import errno
 import itertools
 import json
 import os
-import re
-import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-from hy_core.errors import HyError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.hidden_folder import HiddenFolder
 
 Existing = Literal["replace", "number", "refuse"]
 """What to do with a file that has the name already: replace it, take the next free of name-2, name-3 and so on, or
 raise `HyError`. The last two are exclusive: of two processes only one gets a name."""
 
-_HIDDEN = re.compile(r"\.hy-[0-9a-f]{16}\.part")
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _NAME_BYTES = 255
 
@@ -54,7 +47,7 @@ class Staging:
         self.files: list[Path] = []
         """Final paths, in the order of `file`; after the block those that were written."""
         self._staged: list[Path] = []
-        self._folders: dict[Path, _HiddenFolder] = {}
+        self._folders: dict[Path, HiddenFolder] = {}
 
     def file(self, final: Path | str) -> Path:
         """Return the path to write to for what becomes `final`; missing folders are created."""
@@ -63,7 +56,7 @@ class Staging:
         if folder not in self._folders:
             with writing(final):
                 folder.mkdir(parents=True, exist_ok=True)
-                self._folders[folder] = _HiddenFolder(folder)
+                self._folders[folder] = HiddenFolder(folder)
         staged = self._folders[folder].path / final.name
         self.files.append(final)
         self._staged.append(staged)
@@ -72,6 +65,8 @@ class Staging:
     def commit(self) -> None:
         """Flush and move the files; they are there when this returns."""
         order = range(len(self.files))
+        if len(order) > 1 and self.existing == "refuse" and os.path.lexists(self.files[0]):
+            raise HyError(f"{self.files[0]} exists", "remove it, or choose another name")
         for index in order:
             with writing(self.files[index]):
                 flush(self._staged[index])
@@ -80,7 +75,9 @@ class Staging:
                 self.files[0].unlink(missing_ok=True)
         for index in [*order[1:], *order[:1]]:
             with writing(self.files[index]):
-                self.files[index] = move(self._staged[index], self.files[index], self.existing)
+                # What is left of a set without its first file was never complete.
+                existing = "replace" if index and self.existing == "refuse" else self.existing
+                self.files[index] = move(self._staged[index], self.files[index], existing)
         for folder in self._folders:
             flush(folder)
         self.discard()
@@ -194,7 +191,7 @@ def check_folder(folder: Path) -> None:
     if not existing.is_dir():
         raise UsageError(f"{existing} is not a folder", "choose another with -o")
     try:
-        _HiddenFolder(existing).remove()  # trying is surer than reading permissions
+        HiddenFolder(existing).remove()  # trying is surer than reading permissions
     except OSError as problem:
         raise UsageError(
             f"cannot write to the folder {_shown(existing)}: {_reason(problem)}", "choose another with -o"
@@ -208,6 +205,41 @@ def flush(path: Path) -> None:
             _fsync(path, os.O_RDONLY)
     else:
         _fsync(path, os.O_RDWR)
+
+
+@contextmanager
+def open_regular(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; `MissingError` if there is none, `HyError` for a folder, device or pipe."""
+    try:
+        # A pipe without a writer would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (OSError, ValueError) as problem:
+        raise HyError(f"cannot open {path}: {_reason(problem)}") from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise HyError(f"cannot open {path}: it is not a file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_text(path: Path | str, most: int = 16 << 20) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark, of at most so many bytes.
+
+    `UsageError` if it can't be read; line ends stay as they are.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(most + 1)
+    except HyError as problem:
+        raise UsageError(f"cannot read {path}: {problem.message}", problem.hint) from None
+    if len(data) > most:
+        raise UsageError(f"cannot read {path}: it has more than {most >> 20} MB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {path}: not UTF-8 text") from None
 
 
 @contextmanager
@@ -230,73 +262,6 @@ def storage_errors(path: Path) -> Iterator[None]:
         if getattr(problem, "errno", None) not in _STORAGE_ERRORS:
             raise
         raise HyError(f"cannot write {path}: {_reason(problem)}") from problem
-
-
-class _HiddenFolder:
-    """A new, locked, hidden folder in `parent`; stale ones of the same user are removed first."""
-
-    swept: set[tuple[str, int]] = set()
-    """Folders, each with the process, that were looked through already."""
-
-    def __init__(self, parent: Path) -> None:
-        key = (os.path.abspath(parent), os.getpid())
-        if key not in self.swept:
-            self.swept.add(key)
-            sweep(parent)
-        while True:
-            self.path = parent / f".hy-{secrets.token_hex(8)}.part"
-            self.path.mkdir(mode=0o700)
-            self._lock = _lock(self.path)
-            if self._lock is not None:
-                return
-            # Another process swept it before it was locked: take a new one.
-            with suppress(OSError):
-                self.path.rmdir()
-
-    def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None and self._lock >= 0:
-            os.close(self._lock)
-        self._lock = None
-
-
-def sweep(folder: Path) -> None:
-    """Remove the hidden folders in `folder` that this user's killed processes left."""
-    if fcntl is None:
-        return
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not (_HIDDEN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)):
-                continue
-            if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
-                continue
-            lock = _lock(Path(entry.path))
-            if lock is not None and lock >= 0:  # not where the file system has no locks
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder: its descriptor, -1 where folders can't be locked, None if another process has or removed it."""
-    if fcntl is None:
-        return -1
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        return -1
-    if not folder.exists():
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _move_exclusively(source: Path, target: Path) -> None:

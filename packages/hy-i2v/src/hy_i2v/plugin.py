@@ -32,33 +32,33 @@ STABLE = 0.001
 
 
 class I2V(Conditioner):
-    """Start from a picture, go through pictures, or go on from a clip."""
+    """Start from a picture, go through pictures, or continue a clip."""
 
     name = "i2v"
 
     @dataclass(frozen=True)
     class Options:
-        image: Path | None = option(None, metavar="FILE", help="Picture that the video starts from.")
-        last: Path | None = option(None, metavar="FILE", help="Picture that it ends with.")
+        image: Path | None = option(None, metavar="FILE", help="First frame.")
+        last: Path | None = option(None, metavar="FILE", help="Last frame.")
         keyframes: tuple[Path, ...] = option(
             (),
             metavar="FRAME=FILE",
             help="Picture at a frame (8=b.png) or time (1.5s=b.png); holds its group of 4. Repeat for more.",
         )
-        video: Path | None = option(None, metavar="FILE", help="Clip to go on from, in place of a picture.")
+        video: Path | None = option(None, metavar="FILE", help="Clip to continue, instead of a picture.")
         overlap: int = option(
-            5, minimum=1, help="Frames (4k+1) that --i2v-video and each segment of --i2v-extend begin with."
+            5, minimum=1, help="Frames (4k+1) taken from --i2v-video or from the previous segment."
         )
-        extend: int = option(0, minimum=0, maximum=1000, help="Go on so many times from where the clip ends.")
-        loop: bool = option(False, help="End with the first picture.")
-        fit: Literal["crop", "pad"] = option("crop", help="Cut pictures to the video's shape, or add bars.")
+        extend: int = option(0, minimum=0, maximum=1000, help="Number of segments to append.")
+        loop: bool = option(False, help="Use the first picture as last frame too.")
+        fit: Literal["crop", "pad"] = option("crop", help="Crop pictures to the video's shape, or add bars.")
         resolution: Literal["auto", "model", "360p", "540p", "720p"] = option(
             "auto",
-            help="Without --size: a size in the picture's shape, of this class or the model's; or the model's own.",
+            help="Without --size: class of a size in the picture's shape; auto: the model's; model: its own size.",
         )
-        official_size: bool = option(False, help="Pick the size exactly as the official code does.")
-        stability: bool = option(False, help="Start near the picture: calmer. Best with --shift 7.")
-        semantic: bool = option(True, help="Let the model's language model see the picture, if it can.")
+        official_size: bool = option(False, help="Choose the size exactly as the official code does.")
+        stability: bool = option(False, help="Start near the picture: less motion. Use with --shift 7.")
+        semantic: bool = option(True, help="Let the model's language model read the picture, if it can.")
 
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """A size in the first picture's shape, unless the model is a small one or its own size is asked for."""

@@ -118,11 +118,11 @@ class Asked:
             yield np.asarray(result.frames)
 
     def results(self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]] = ()) -> Iterator[Result]:
-        """Yield what `hy_core.pipeline` makes of each prompt; seeds are seed, seed + 1, ...
+        """Yield what `hy_core.session` makes of each prompt; seeds are seed, seed + 1, ...
 
         `options` are the plugin's for each clip, beside those of the command line.
         """
-        from hy_core.pipeline import stream
+        from hy_core.session import stream
 
         requests = [self.request(prompt, index) for index, prompt in enumerate(prompts)]
         conditioners = []

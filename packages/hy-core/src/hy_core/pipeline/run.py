@@ -145,7 +145,9 @@ class Run:
         request = replace(clip.request, tiling=clip.tiling)
         dtype = str(model.dit.dtype).removeprefix("torch.")
         packages = self.plugins.distributions(request.plugins) if self.plugins else ()
-        return provenance.record(request, {**model.hashes, **attached}, str(model.device), dtype, packages)
+        plugins = self.plugins.records(request.plugins) if self.plugins else ()
+        hashes = {**model.hashes, **attached}
+        return provenance.record(request, hashes, str(model.device), dtype, packages, plugins)
 
     def groups(self, rows: int) -> Iterator[list[int]]:
         """Neighbouring requests that differ only in prompts and seeds, at most `rows` together."""
