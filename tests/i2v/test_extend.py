@@ -12,8 +12,8 @@ from hy_core import Conditioner, generate
 from hy_core.conditioner import Segments, segments
 from hy_core.errors import ConflictError
 from hy_core.pipeline import segment_request
-from hy_i2v import given
-from hy_i2v.frames import moving, pixels
+from hy_i2v import pictures
+from hy_i2v.latents import encode_clip, to_pixels
 from hy_i2v.plugin import I2V
 from PIL import Image
 
@@ -69,8 +69,8 @@ def test_what_a_later_segment_is_given_is_what_was_decoded(tiny, ball):
     plugin, cond = I2V(image=ball, extend=1), tiny.condition()
     cond.start_frame, cond.previous_frames = 4, first
     plugin.encode(tiny.request, cond)
-    fitted = given.fitted([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
-    wanted = moving(tiny.vae, pixels(fitted, tiny.vae))
+    fitted = pictures.resize_all([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
+    wanted = encode_clip(tiny.vae, to_pixels(fitted, tiny.vae))
     assert np.array_equal(fitted, first[-5:])
     for place in (0, 1):
         assert torch.equal(cond.fixed_frames[place].latent, wanted[:, :, place])

@@ -6,21 +6,21 @@ as the causal VAE groups them, and its mask is the greatest of theirs, so that n
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from hy_core import media
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.errors import HyError, UsageError
+from hy_core.media import timeline
 from torch import Tensor
 from torch.nn import functional
 
+from hy_avatar import arrays
 from hy_avatar.faces import FaceTrack, smooth
 from hy_avatar.speakers import disjoint
 
 SHAPES = ("box", "ellipse")
-_MOST_BYTES = 4 << 30
 
 
 def from_boxes(
@@ -158,45 +158,52 @@ def inner(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     return ((share > 0) & (share >= share.amax((-2, -1), keepdim=True) / 2)).float()
 
 
-def read(path: Path | str, frames: int, height: int, width: int) -> np.ndarray:
-    """Read masks [F, H, W] from a file: a picture (for all frames), a video, or NPY/NPZ [F, H, W] in 0..1.
+def read(path: Path | str, frames: int, height: int, width: int, fps: float) -> np.ndarray:
+    """Read masks of a clip's frames, float32 [frames, height, width] in 0..1, where 1 is where a driver acts.
 
-    White is where a driver acts. A video or array must be as long as the clip (a longer one is cut).
+    The file is a picture (for all frames), a video, read by its times, or an array [F, H, W] in 0..1 (.npy, .npz) with
+    one mask for each frame, or at the rate of an `fps` in the file. UsageError for one that is shorter than the clip;
+    HyError for one that can't be read.
     """
     path = Path(path)
     if path.suffix.lower() in (".npy", ".npz"):
-        masks = _read_array(path)
+        masks = _read_array(path, frames, fps)
+    elif path.suffix.lower() in media.PICTURES:
+        masks = np.asarray(media.read_picture(path), np.float32).mean(-1)[None] / 255
     else:
-        masks = media.read(path, most=frames).frames.astype(np.float32).mean(-1) / 255
+        shown = timeline.frames_at(path, fps, count=frames)
+        masks = np.stack(
+            [_resized(frame.astype(np.float32).mean(-1) / 255, height, width) for frame in shown]
+        )
     if len(masks) == 1:
         masks = masks.repeat(frames, axis=0)
     if len(masks) < frames:
         raise UsageError(f"{path} has masks for {len(masks)} frames, the clip has {frames}")
-    values = torch.from_numpy(np.array(masks[:frames], np.float32))
-    if values.shape[1:] != (height, width):
-        values = functional.interpolate(values[None], (height, width), mode="area")[0]
-    return values.numpy()
+    return np.stack([_resized(mask, height, width) for mask in masks[:frames]])
 
 
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        held = np.load(path, allow_pickle=False, mmap_mode="r")
-    except FileNotFoundError as problem:
-        raise MissingError(f"no such file: {path}") from problem
-    except (OSError, ValueError, EOFError) as problem:
-        raise HyError(f"{path} cannot be read as an array ({str(problem)[:80]})") from problem
-    if not isinstance(held, np.ndarray):
-        name = "mask" if "mask" in held else (held.files[0] if held.files else None)
-        if name is None:
-            raise HyError(f"{path} is empty")
-        held = held[name]
-    if held.ndim == 2:
-        held = held[None]
-    if held.ndim != 3 or held.dtype.kind not in "fbui" or 0 in held.shape:
-        raise HyError(f"{path} holds {held.dtype} {held.shape}, not masks [F, H, W]")
-    if math.prod(held.shape) * 4 > _MOST_BYTES:
-        raise HyError(f"{path} is too large to hold")
-    masks = np.asarray(held, np.float32)
-    if not np.isfinite(masks).all() or masks.min() < 0 or masks.max() > 1:
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a mask [H, W] at another size, each value the mean over its area."""
+    if mask.shape == (height, width):
+        return mask.astype(np.float32, copy=False)
+    values = torch.from_numpy(np.array(mask, np.float32))[None, None]
+    return functional.interpolate(values, (height, width), mode="area")[0, 0].numpy()
+
+
+def _read_array(path: Path, frames: int, fps: float) -> np.ndarray:
+    found = arrays.read(path)
+    values = next((found[name] for name in ("mask", *found) if name in found), None)
+    if values is None:
+        raise HyError(f"{path} is empty")
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or values.dtype.kind not in "fbui" or 0 in values.shape:
+        raise HyError(f"{path} holds {values.dtype} {values.shape}, not masks [F, H, W]")
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise HyError(f"{path} holds values outside of 0 to 1")
-    return masks
+    if "fps" in found and len(values) > 1:
+        rate = arrays.scalar(found, "fps", path)
+        values = values[
+            [at for at in (int(frame / fps * rate + 0.25) for frame in range(frames)) if at < len(values)]
+        ]
+    return values

@@ -1,4 +1,4 @@
-"""What can be said to the plugin `avatar`."""
+"""Options of the avatar plugin."""
 
 from __future__ import annotations
 
@@ -6,97 +6,110 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hy_core import option
+from hy_core import Conditioner, option
 
 HEAD_SCALE, EXPRESSION_SCALE = 25.0, 30.0
-"""Buckets of motion that the released sampler takes."""
+"""The released sampler's buckets of motion, 0 to 100."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """A flag, a TOML key and a keyword each."""
+class AvatarOptions(Conditioner.Options):
+    """Each field is a flag, a TOML key and a keyword."""
 
-    image: Path | None = option(None, metavar="FILE", help="Picture of the character; needed.")
+    image: Path | None = option(None, metavar="FILE", help="Picture of the person; required.")
     speech: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Sound file with speech; it is in the clip too. Repeat for more speakers.",
+        help="Sound file with speech, which also becomes the clip's sound. Repeat for more speakers.",
     )
     speaker: tuple[str, ...] = option(
         (),
         metavar="FACE",
-        help="Whose speech it is: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
+        help="Face that speaks: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
         "in parts of the picture. One for each --avatar-speech.",
     )
     mask: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Picture, video or array, white where the speech acts, in place of a found face. "
+        help="Picture, video or array that is white where the speech acts, instead of a detected face. "
         "One for each --avatar-speech.",
     )
     area: float | None = option(
         None,
         minimum=0.1,
         maximum=100,
-        help="Sides of the mask, in those of the face; as the weights were trained if not given.",
+        help="Sides of the mask relative to those of the face. Default: as the weights were trained.",
     )
-    strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
-    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="How much the head moves.")
-    expression_scale: float = option(EXPRESSION_SCALE, minimum=0, maximum=100, help="How lively the face is.")
+    strength: float = option(
+        1.0, minimum=0, maximum=4, help="Strength with which the face follows the speech."
+    )
+    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="Amount of head motion.")
+    expression_scale: float = option(
+        EXPRESSION_SCALE, minimum=0, maximum=100, help="Amount of facial motion."
+    )
     expression: Path | None = option(
         None,
         metavar="FILE",
-        help="Video of an actor, or a pose file that has a face: the face follows it.",
+        help="Video of a face, or a pose file with one, whose expression the face follows.",
     )
     expression_strength: float = option(
-        1.0, minimum=0, maximum=4, help="How strongly the face follows the actor."
+        1.0, minimum=0, maximum=4, help="Strength with which the face follows the expression."
     )
     face_codec: Path | None = option(
         None,
         metavar="FILE",
-        help="Face codec that reads expressions, for weights that were trained with it.",
+        help="Face codec that encodes expressions, for weights that were trained with it.",
     )
     pose: Path | None = option(
-        None, metavar="FILE", help="Video of a dancer, or a pose file (.json, .npz): the body follows it."
+        None,
+        metavar="FILE",
+        help="Video of a person, or a pose file (.json, .npz), whose pose the body follows.",
     )
-    pose_strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the body follows the dancer.")
-    pose_person: int = option(0, minimum=0, help="Who of several dancers, from left to right.")
+    pose_strength: float = option(
+        1.0, minimum=0, maximum=4, help="Strength with which the body follows the pose."
+    )
+    pose_person: int = option(0, minimum=0, help="Person of the pose video, numbered from 0, left to right.")
     pose_fit: bool = option(
-        True, help="Give the dancer the limb lengths and the place of the picture's person."
+        True, help="Adapt the pose to the limb lengths and the place of the picture's person."
     )
     dwpose: Path | None = option(
         None,
         metavar="DIR",
-        help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
+        help="Folder with DWPose's ONNX files, to detect poses with them instead of MediaPipe.",
     )
     speech_gate: Literal["auto", "silence", "off"] | None = option(
         None,
-        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or by loudness only (silence); "
-        "as the weights say if not given.",
+        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or in silence alone (silence). "
+        "Default: as the weights say.",
     )
     fix_first_frame: bool | None = option(
         None,
-        help="Begin with the picture itself as the first frame; as the weights were trained if not given.",
+        help="Fix the first frame to the picture. Default: as the weights were trained.",
     )
     restrict_to_mask: bool | None = option(
         None,
-        help="Let speech and actor change the face alone: all else is as it would be without them (twice the work); "
-        "as the weights were trained if not given.",
+        help="Limit the effect of speech and expression to the face, which doubles the work. "
+        "Default: as the weights were trained.",
     )
     image_prompt: Literal["beside", "instead", "off"] = option(
         "beside",
-        help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
+        help="Encode the picture with the model's language model, if it reads pictures: beside the prompt or instead.",
     )
     guidance: Literal["auto", "released", "plain"] = option(
-        "auto", help="As the released sampler has it (text, then speech alone), or --cfg in all steps."
+        "auto",
+        help="Guidance of the released sampler (text, then speech alone), or --cfg in all steps (plain).",
     )
-    cache: bool = option(True, help="With released guidance: let steps reuse others, as released.")
-    whisper: Path | None = option(None, metavar="DIR", help="Folder of the Whisper model to hear with.")
+    cache: bool = option(
+        True, help="With released guidance: reuse the network's results in some steps, as released."
+    )
+    whisper: Path | None = option(
+        None, metavar="DIR", help="Folder of the Whisper model that encodes the speech."
+    )
     weights: Path | None = option(
-        None, metavar="FILE", help="The avatar's modules, for a model that has none in its own file."
+        None, metavar="FILE", help="Weights of the avatar's modules, for a model without them."
     )
 
     @property
     def faces_driven(self) -> int:
-        """How many faces something drives: a face for each speech, or that of the expression."""
+        """How many faces are driven: one for each speech, or one by an expression."""
         return len(self.speech) or int(self.expression is not None)

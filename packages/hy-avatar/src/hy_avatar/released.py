@@ -23,9 +23,8 @@ from hy_core.weights.keys import Source
 from hy_core.weights.strict import fill
 from torch import Tensor
 
-from hy_avatar.network import AvatarConfig, Speech, extend
-
-CONFIG = AvatarConfig(speech=Speech())
+from hy_avatar.config import RELEASED, AvatarConfig, Speech
+from hy_avatar.network import attach_modules
 
 #: In the first steps guidance goes against the negative prompt and silence, with weaker masks; then against
 #: silence alone.
@@ -53,7 +52,7 @@ def owns_key(key: str) -> bool:
     return bool(_OWN.match(key))
 
 
-def source(key: str, name: str = "avatar", config: AvatarConfig = CONFIG) -> Source | None:
+def source(key: str, name: str = "avatar", config: AvatarConfig = RELEASED) -> Source | None:
     """Where our parameter `key` lies in a released checkpoint; None if it has no place there."""
     for pattern, theirs in _PLACES:
         pattern = pattern.replace("{name}", re.escape(name))
@@ -147,7 +146,7 @@ def load(dit: DiT, name: str, state: Mapping[str, Tensor]) -> None:
     except KeyError as error:
         raise HyError(f"the avatar's weights lack {error.args[0]}", "copy or fetch the file again") from None
     with torch.device("meta"):
-        extend(dit, name, config)
+        attach_modules(dit, name, config)
     keys = [key for key in dit.state_dict() if port_owner(key) == name]
     fill(
         dit,

@@ -20,7 +20,7 @@ from hy_avatar.stages.keeping import Keeping
 from hy_avatar.stages.points import load_points
 
 if TYPE_CHECKING:
-    from hy_avatar.speech import Bands, Listener
+    from hy_avatar.speech import MelEncoder, WhisperSpeechEncoder
 
 _STILL = 0.005  # distances between the eyes: less is the jitter of points
 
@@ -71,13 +71,13 @@ class SpeechFeatures(Keeping):
         channels: int = option(80, help="Mel bands.", minimum=1, maximum=512)
 
     @cached_property
-    def ears(self) -> Listener | Bands:
+    def ears(self) -> WhisperSpeechEncoder | MelEncoder:
         """What hears."""
-        from hy_avatar.network import Speech
-        from hy_avatar.speech import listener
+        from hy_avatar.config import Speech
+        from hy_avatar.speech import speech_encoder
 
         options = self.options
-        return listener(Speech(encoder=options.encoder, channels=options.channels), options.whisper)
+        return speech_encoder(Speech(encoder=options.encoder, channels=options.channels), options.whisper)
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `speech`, a file with states [S, layers, channels], float16."""
