@@ -104,3 +104,14 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
         ast.parse(code)
         if "no-run" not in marks and PAGES not in path.parents:
             exec(compile(code, name(path), "exec"), {})
+
+
+@pytest.mark.parametrize("path", [path for path in pages_with("toml") if "how-to" in path.parts], ids=name)
+def test_recipes_in_pages_are_right(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _, code in blocks(path, "toml"):
+        if "objective = " not in code:
+            continue
+        (tmp_path / "recipe.toml").write_text(code, encoding="utf-8")
+        run = CliRunner().invoke(cli, ["train", "recipe.toml", "--dry-run"], prog_name="hy")
+        assert run.exit_code == 0, f"{run.output} {run.exception}"

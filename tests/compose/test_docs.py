@@ -95,7 +95,14 @@ def test_ports_page_names_every_port_and_every_call():
     assert {re.sub(r"\.\d+\.", "[i].", name) for name in ports} == set(
         re.findall(r"^\| `dit\.([\w\[\].]+)` \|", text, re.M)
     )
-    for call in ("add_text", "set_text", "add_context", "fix_frames", "fill", "drop", "feed"):
+    for call in (
+        "add_text",
+        "set_text",
+        "add_context",
+        "fix_frames",
+        "set_channel_condition",
+        "set_adapter_inputs",
+    ):
         assert f"`cond.{signature(getattr(Condition, call), call)}" in text.replace("=True", "").replace(
             '="clean"', ""
         ).replace("=None", "").replace("=0.0", ""), call

@@ -24,22 +24,22 @@ class Audio(Conditioner):
 
     @dataclass(frozen=True)
     class Options:
-        model: Path | None = option(
-            None, metavar="DIR", help="Folder of the audio model; pocket, which comes along, if not given."
-        )
-        prompt: str | None = option(None, help="What to hear; the clip's prompt if not given.")
-        negative: str | None = option(None, help="What not to hear; the model's own if not given.")
+        model: Path | None = option(None, metavar="DIR", help="Folder of the audio model; default: pocket.")
+        prompt: str | None = option(None, help="Description of the sound; default: the clip's prompt.")
+        negative: str | None = option(None, help="Negative prompt; default: the model's own.")
         steps: int | None = option(
-            None, minimum=1, maximum=1000, help="Sampling steps; the model's own if not given."
+            None, minimum=1, maximum=1000, help="Sampling steps; default: the model's own."
         )
         scale: float | None = option(
             None, minimum=0, maximum=1000,
-            help="How closely to follow prompt and pictures; the model's own if not given.",
+            help="Classifier-free guidance; default: the model's own.",
         )  # fmt: skip
-        seed: int | None = option(None, minimum=0, help="Of the noise; the clip's seed if not given.")
+        seed: int | None = option(None, minimum=0, help="Seed of the noise; default: the clip's seed.")
         lufs: float = option(-16.0, minimum=-60, maximum=0, help="Loudness, in LUFS.")
         peak: float = option(-1.0, minimum=-20, maximum=0, help="Highest true peak, in dBTP.")
-        channels: Literal["auto", "mono", "stereo"] = option("auto", help="Auto is what the model gives.")
+        channels: Literal["auto", "mono", "stereo"] = option(
+            "auto", help="Channels; auto: as the model makes them."
+        )
 
     def validate(self, request: Request) -> None:
         """Look whether there is a model, in the folder or the one that comes along."""

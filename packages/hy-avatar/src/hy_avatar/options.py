@@ -20,93 +20,84 @@ class AvatarOptions(Conditioner.Options):
     speech: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Sound file with speech, which also becomes the clip's sound. Repeat for more speakers.",
+        help="Sound file with speech, also the clip's sound. Repeat for more speakers.",
     )
     speaker: tuple[str, ...] = option(
         (),
         metavar="FACE",
-        help="Face that speaks: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
+        help="Whose speech it is: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
         "in parts of the picture. One for each --avatar-speech.",
     )
     mask: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Picture, video or array that is white where the speech acts, instead of a detected face. "
+        help="Picture, video or array, white where the speech acts, in place of a found face. "
         "One for each --avatar-speech.",
     )
     area: float | None = option(
         None,
         minimum=0.1,
         maximum=100,
-        help="Sides of the mask relative to those of the face. Default: as the weights were trained.",
+        help="Sides of the mask, in those of the face; as the weights were trained if not given.",
     )
-    strength: float = option(
-        1.0, minimum=0, maximum=4, help="Strength with which the face follows the speech."
-    )
-    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="Amount of head motion.")
+    strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
+    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="Amount of head motion, 0 to 100.")
     expression_scale: float = option(
-        EXPRESSION_SCALE, minimum=0, maximum=100, help="Amount of facial motion."
+        EXPRESSION_SCALE, minimum=0, maximum=100, help="Strength of facial expression, 0 to 100."
     )
     expression: Path | None = option(
         None,
         metavar="FILE",
-        help="Video of a face, or a pose file with one, whose expression the face follows.",
+        help="Video of a face, or a pose file with one: the face follows it.",
     )
     expression_strength: float = option(
-        1.0, minimum=0, maximum=4, help="Strength with which the face follows the expression."
+        1.0, minimum=0, maximum=4, help="How strongly the face follows the expression."
     )
     face_codec: Path | None = option(
         None,
         metavar="FILE",
-        help="Face codec that encodes expressions, for weights that were trained with it.",
+        help="Face codec that reads expressions, for weights that were trained with it.",
     )
     pose: Path | None = option(
-        None,
-        metavar="FILE",
-        help="Video of a person, or a pose file (.json, .npz), whose pose the body follows.",
+        None, metavar="FILE", help="Video of a person, or a pose file (.json, .npz): the body follows it."
     )
-    pose_strength: float = option(
-        1.0, minimum=0, maximum=4, help="Strength with which the body follows the pose."
-    )
-    pose_person: int = option(0, minimum=0, help="Person of the pose video, numbered from 0, left to right.")
+    pose_strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the body follows the pose.")
+    pose_person: int = option(0, minimum=0, help="Person to follow in --avatar-pose, from 0, left to right.")
     pose_fit: bool = option(
-        True, help="Adapt the pose to the limb lengths and the place of the picture's person."
+        True, help="Adapt the pose to the limb lengths and the place of the person in the picture."
     )
     dwpose: Path | None = option(
         None,
         metavar="DIR",
-        help="Folder with DWPose's ONNX files, to detect poses with them instead of MediaPipe.",
+        help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
     )
     speech_gate: Literal["auto", "silence", "off"] | None = option(
         None,
-        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or in silence alone (silence). "
-        "Default: as the weights say.",
+        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or by loudness only (silence); "
+        "as the weights say if not given.",
     )
     fix_first_frame: bool | None = option(
         None,
-        help="Fix the first frame to the picture. Default: as the weights were trained.",
+        help="Begin with the picture itself as the first frame; as the weights were trained if not given.",
     )
     restrict_to_mask: bool | None = option(
         None,
-        help="Limit the effect of speech and expression to the face, which doubles the work. "
-        "Default: as the weights were trained.",
+        help="Let speech and actor change the face alone: all else is as it would be without them (twice the work); "
+        "as the weights were trained if not given.",
     )
     image_prompt: Literal["beside", "instead", "off"] = option(
         "beside",
-        help="Encode the picture with the model's language model, if it reads pictures: beside the prompt or instead.",
+        help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
     )
     guidance: Literal["auto", "released", "plain"] = option(
-        "auto",
-        help="Guidance of the released sampler (text, then speech alone), or --cfg in all steps (plain).",
+        "auto", help="released: text first, then speech alone; plain: --cfg in all steps."
     )
-    cache: bool = option(
-        True, help="With released guidance: reuse the network's results in some steps, as released."
-    )
+    cache: bool = option(True, help="With released guidance: reuse results of other steps, as released.")
     whisper: Path | None = option(
-        None, metavar="DIR", help="Folder of the Whisper model that encodes the speech."
+        None, metavar="DIR", help="Folder of the Whisper model that encodes speech."
     )
     weights: Path | None = option(
-        None, metavar="FILE", help="Weights of the avatar's modules, for a model without them."
+        None, metavar="FILE", help="Adapter weights, for a model whose folder has none."
     )
 
     @property

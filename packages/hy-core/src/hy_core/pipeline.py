@@ -261,7 +261,8 @@ class Run:
         request = replace(clip.request, tiling=clip.tiling)
         dtype = str(model.dit.dtype).removeprefix("torch.")
         packages = self.plugins.distributions(request.plugins) if self.plugins else ()
-        return provenance.record(request, model.fingerprints, str(model.device), dtype, packages)
+        plugins = self.plugins.records(request.plugins) if self.plugins else ()
+        return provenance.record(request, model.fingerprints, str(model.device), dtype, packages, plugins)
 
     def conditions(
         self,

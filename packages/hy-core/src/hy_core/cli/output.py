@@ -67,11 +67,20 @@ def one_line(text: str) -> str:
     return " ".join(clean(text.replace("\n", " ")).split())
 
 
+def has_current_folder() -> bool:
+    """Whether the current folder still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def understood(error: BaseException) -> BaseException:
     """Out-of-memory and disk errors of libraries as errors of ours; anything else as it is."""
     if is_out_of_memory(error):
         return MemoryLimitError("out of memory", "try a smaller --size, fewer --frames, or --tiling official")
-    if isinstance(error, FileNotFoundError) and not error.filename and not os.path.isdir("."):
+    if isinstance(error, FileNotFoundError) and not error.filename and not has_current_folder():
         return HyError("the current folder doesn't exist any more", "go to another one")
     if isinstance(error, OSError) and error.strerror:
         return HyError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)

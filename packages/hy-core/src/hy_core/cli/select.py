@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,20 @@ class PluginCommand(click.Command):
             if "unexpected extra argument" in error.message:
                 error.message += '\nHint: put the prompt in quotes: hy generate "a red circle"'
             raise
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Make a parser that takes `-a fox in snow` for a prompt: no flag holds a space."""
+        parser: Any = super().make_parser(ctx)
+        process = parser._process_opts
+
+        def process_opts(word: str, state: Any) -> None:
+            if re.match(r"-[^=]*\s", word):
+                state.largs.append(word)
+            else:
+                process(word, state)
+
+        parser._process_opts = process_opts
+        return parser
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         selection = ctx.meta.get(SELECTION)

@@ -260,7 +260,9 @@ class _Resampler:
     def __init__(self, rate: int, channels: int, path: Path) -> None:
         self.mono, self.path = channels == 1, path
         # Interleaved for the mean of any number of channels: PyAV 18 crashes on eight planes.
-        self.change = av.AudioResampler(*(("flt", None) if self.mono else ("fltp", "stereo")), rate)
+        self.change = (
+            av.AudioResampler("flt", None, rate) if self.mono else av.AudioResampler("fltp", "stereo", rate)
+        )
 
     def take(self, frame: Any) -> Iterator[np.ndarray]:
         for part in self.change.resample(frame):
