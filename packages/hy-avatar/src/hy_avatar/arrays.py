@@ -13,8 +13,8 @@ import numpy as np
 from hy_core.errors import HyError, MissingError
 from hy_core.files import atomic
 
-MAX_BYTES = 80 << 20
-"""Of the arrays of a file; a file of which a quarter is larger may have four times its own size."""
+MAX_BYTES, MAX_MASK_BYTES = 80 << 20, 256 << 20
+"""Of the arrays in a file that are read at once; a file may always have arrays of four times its own size."""
 _DAMAGE = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, RuntimeError),
     *(OverflowError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error),
@@ -27,15 +27,17 @@ def write(path: Path, **arrays: Any) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def read(path: Path | str, required: tuple[str, ...] = (), hint: str | None = None) -> dict[str, np.ndarray]:
+def read(
+    path: Path | str, required: tuple[str, ...] = (), hint: str | None = None, max_bytes: int = MAX_BYTES
+) -> dict[str, np.ndarray]:
     """Return the arrays of an NPZ file by name, or of an NPY file under the name "array".
 
-    MissingError without a file; HyError for one that is damaged, unpacks to more than `MAX_BYTES` and four times its
+    MissingError without a file; HyError for one that is damaged, unpacks to more than `max_bytes` and four times its
     size, or lacks one of the `required` names. `hint` is added to these errors.
     """
     path = Path(path)
     try:
-        most = max(MAX_BYTES, 4 * path.stat().st_size)
+        most = max(max_bytes, 4 * path.stat().st_size)
         if path.suffix.lower() == ".npy":
             held = np.load(path, allow_pickle=False, mmap_mode="r")
             if held.nbytes > most:

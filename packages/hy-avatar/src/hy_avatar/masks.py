@@ -191,7 +191,7 @@ def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _read_array(path: Path, frames: int, fps: float) -> np.ndarray:
-    found = arrays.read(path)
+    found = arrays.read(path, max_bytes=arrays.MAX_MASK_BYTES)
     values = next((found[name] for name in ("mask", *found) if name in found), None)
     if values is None:
         raise HyError(f"{path} is empty")

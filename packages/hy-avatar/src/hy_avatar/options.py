@@ -25,20 +25,20 @@ class AvatarOptions(Conditioner.Options):
     speaker: tuple[str, ...] = option(
         (),
         metavar="FACE",
-        help="Whose speech it is: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
+        help="Face that speaks: largest, a number from 0 (left to right), x,y or left,top,right,bottom "
         "in parts of the picture. One for each --avatar-speech.",
     )
     mask: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Picture, video or array, white where the speech acts, in place of a found face. "
+        help="Picture, video or array, white where the speech acts, instead of a detected face. "
         "One for each --avatar-speech.",
     )
     area: float | None = option(
         None,
         minimum=0.1,
         maximum=100,
-        help="Sides of the mask, in those of the face; as the weights were trained if not given.",
+        help="Sides of the mask relative to those of the face. Default: as the weights were trained.",
     )
     strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
     head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="Amount of head motion, 0 to 100.")
@@ -56,7 +56,7 @@ class AvatarOptions(Conditioner.Options):
     face_codec: Path | None = option(
         None,
         metavar="FILE",
-        help="Face codec that reads expressions, for weights that were trained with it.",
+        help="Face codec that encodes expressions, for weights that were trained with it.",
     )
     pose: Path | None = option(
         None, metavar="FILE", help="Video of a person, or a pose file (.json, .npz): the body follows it."
@@ -69,25 +69,25 @@ class AvatarOptions(Conditioner.Options):
     dwpose: Path | None = option(
         None,
         metavar="DIR",
-        help="Folder with DWPose's ONNX files to find poses with, in place of MediaPipe.",
+        help="Folder with DWPose's ONNX files, to detect poses with instead of MediaPipe.",
     )
     speech_gate: Literal["auto", "silence", "off"] | None = option(
         None,
-        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or by loudness only (silence); "
-        "as the weights say if not given.",
+        help="Keep the mouth shut in silence and, with silero-vad, in music (auto), or in silence alone (silence). "
+        "Default: as the weights say.",
     )
     fix_first_frame: bool | None = option(
         None,
-        help="Begin with the picture itself as the first frame; as the weights were trained if not given.",
+        help="Fix the first frame to the picture. Default: as the weights were trained.",
     )
     restrict_to_mask: bool | None = option(
         None,
-        help="Let speech and actor change the face alone: all else is as it would be without them (twice the work); "
-        "as the weights were trained if not given.",
+        help="Limit the effect of speech and expression to the face, which doubles the work. "
+        "Default: as the weights were trained.",
     )
     image_prompt: Literal["beside", "instead", "off"] = option(
         "beside",
-        help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
+        help="Let the model's language model read the picture, if it can: beside the prompt or instead of it.",
     )
     guidance: Literal["auto", "released", "plain"] = option(
         "auto", help="released: text first, then speech alone; plain: --cfg in all steps."

@@ -76,10 +76,8 @@ class Sources:
         """Return the frames that a segment starts with, of the segment before it or of --i2v-video, if any."""
         from PIL import Image
 
-        if cond.previous_frames is not None:
-            frames = cond.previous_frames[-self.options.overlap :]
-        else:
-            frames = self.clip()
+        previous = cond.previous_frames
+        frames = self.clip() if previous is None else previous[-self.options.overlap :]
         return [] if frames is None else [Image.fromarray(frame) for frame in frames]
 
     def segment_pictures(self, cond: Condition) -> dict[int, Image.Image]:
