@@ -140,7 +140,7 @@ def _child(case: dict[str, Any]) -> None:
             sys.stderr.flush()
         code = 70
     finally:
-        os._exit(code & 127)
+        os._exit(code & 255)
 
 
 def _command(argv: list[str]) -> int:

@@ -489,6 +489,6 @@ def pasted(folder: Path, random: Random, base: Path) -> Case:
         request = values_of(request, random)
     frames = np.zeros((1, 16, 16, 3), np.uint8)
     path = folder / "p.png"
-    record = json.dumps({"hy": 1, "request": request, "versions": {}, "weights": {evil(): evil()}})
+    record = dumped({"hy": 1, "request": request, "versions": {}, "weights": {evil(): evil()}})
     media.write(path, frames, 8.0, comment=record)
     return command("pasted", folder, "inspect", "--command", path)

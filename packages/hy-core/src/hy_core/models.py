@@ -304,7 +304,6 @@ def load(
     `dtype` "auto" is bfloat16 on a GPU (its VAE runs in float16, as the official one) and float32 on a CPU; a
     pocket model runs in float32 everywhere. MissingError, with what to fetch, if weights are missing.
     """
-    from hy_core.text import TextEncoder
     from hy_core.weights import load_dit, load_vae
     from hy_core.weights.lora import merge
 
@@ -315,7 +314,11 @@ def load(
                 f"the model {spec.name!r} has no {what} weights: {path} is missing", _fetch(spec)
             )
     kinds = precision(spec.layout, device, dtype)
-    encoders = spec.folder
+
+    def text() -> TextEncoder:
+        from hy_core.text import TextEncoder  # transformers: only when a prompt is encoded
+
+        return TextEncoder.load(spec.folder, kinds.device, kinds.text)
 
     def owned(key: str) -> bool:
         return any(conditioner.owns_key(key, spec.folder) for conditioner in conditioners)
@@ -334,7 +337,7 @@ def load(
         name=spec.name,
         dit=dit,
         vae=vae,
-        text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
+        text=text,
         defaults=spec.defaults,
         hashes=_hashes(spec, lora),
         folder=spec.folder,

@@ -6,6 +6,7 @@ files and addresses, are no containers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import av
 
 from hy_core.errors import HyError
 from hy_core.files import open_regular
+
+log = logging.getLogger(__name__)
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
@@ -88,3 +91,18 @@ def comment_of(container: Any) -> str | None:
         if name.lower() == "comment" and len(value) <= COMMENT_BYTES:
             return str(value)
     return None
+
+
+def start_of(stream: Any) -> float | None:
+    """Return when a stream begins on its file's clock, in seconds; None if it doesn't say."""
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
+def seek(container: Any, time: float) -> bool:
+    """Go to the key frame before a time on the file's clock; False for a file that can't, which stays at its start."""
+    try:
+        container.seek(max(int(time * av.time_base), 0))
+    except (av.FFmpegError, OSError):
+        log.debug("%s can't be sought", container.name)
+        return False
+    return True
