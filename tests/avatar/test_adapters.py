@@ -171,7 +171,7 @@ def test_speakers_may_change_places(tiny):
 
 def test_speech_moves_with_the_frames(tiny):
     """Sound that comes four pixel frames later reaches the tokens one latent frame later."""
-    read = extended(tiny).feed["avatar"]
+    read = extended(tiny).adapter_inputs["avatar"]
     features = rand(1, 1, 21, 4, 2, 3)
     mask = torch.ones(1, 1, 6, 4, 1)
     one = read({"frames": 6, "speech": {"features": features, "mask": mask}})["speech"]["tokens"]

@@ -12,7 +12,7 @@ from avatar.driven import CONFIG, actor, drivers, pose_file, weights
 from hy_avatar import driving, network, pose
 from hy_avatar.clip_features import pose_track
 from hy_avatar.config import AvatarConfig
-from hy_avatar.expression_extract import against_calm
+from hy_avatar.expression_extract import neutral_difference
 from hy_avatar.plugin import Avatar
 from hy_avatar.speech import Span
 from hy_core import generate, media
@@ -241,7 +241,7 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
         clip = actor(seed, frames=3, framing="face")
         mood = clip.stage.characters[0].performance.expressions[0]
         if len(found.setdefault(mood, [])) < 12:
-            values = against_calm(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
+            values = neutral_difference(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
             found[mood].append(values.mean(0).ravel())
     middles = {mood: np.mean(values[:6], 0) for mood, values in found.items()}
     right = [
@@ -252,7 +252,7 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
     assert len(right) == 30 and np.mean(right) > 0.75
     points = actor(3, framing="face").truth()["landmarks"][0]
     turned = 2 * points @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + rng.normal(size=2)
-    np.testing.assert_allclose(against_calm(points), against_calm(turned), atol=1e-6)
+    np.testing.assert_allclose(neutral_difference(points), neutral_difference(turned), atol=1e-6)
 
 
 def test_a_face_codec_must_be_the_one(tiny, fed, options, tmp_path):

@@ -11,8 +11,8 @@ import torch
 from avatar.driven import CONFIG, actor, batch
 from hy_avatar.clip_features import codec_latents
 from hy_avatar.driver_condition import DriverConditionBuilder
-from hy_avatar.expression_extract import FaceCodec, TrainedExtractor, load_codec, save_codec
 from hy_avatar.expression_objective import NAME, FaceCodecObjective
+from hy_avatar.face_codec import FaceCodec, TrainedExtractor, load_codec, save_codec
 from hy_avatar.objective import Dropout
 from hy_avatar.recipe import TrainingConfig
 from hy_core.errors import UsageError

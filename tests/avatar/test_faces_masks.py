@@ -124,5 +124,5 @@ def test_files_that_hold_no_masks(tmp_path, held):
 
 def test_pickles_are_refused(tmp_path):
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(HyError, match="cannot be read"):
+    with pytest.raises(HyError, match="is damaged or no NPZ file"):
         masks.read(tmp_path / "bad.npy", 1, 4, 4, 25.0)

@@ -30,12 +30,15 @@ REQUEST = Request("a person talks", width=64, height=64, frames=9, steps=1, seed
     [
         (
             {"image_prompt": "instead"},
-            "--avatar-image-prompt: this model has no language model that sees pictures",
+            "--avatar-image-prompt: this model has no language model that reads pictures",
         ),
-        ({"head_scale": 60.0}, "--avatar-head-scale: this model knows no amounts of motion"),
-        ({"expression_scale": 0.0}, "--avatar-expression-scale: this model knows no amounts of motion"),
+        ({"head_scale": 60.0}, "--avatar-head-scale: this model has no input for the amount of motion"),
+        (
+            {"expression_scale": 0.0},
+            "--avatar-expression-scale: this model has no input for the amount of motion",
+        ),
         ({"cache": False}, "--avatar-cache: this model isn't sampled as released"),
-        ({"whisper": "."}, "--avatar-whisper: this model hears mel bands"),
+        ({"whisper": "."}, "--avatar-whisper: this model reads mel bands"),
     ],
 )
 def test_what_a_model_can_t_heed_is_an_error(tiny, face, tmp_path, more, said):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from avatar import small
 from avatar.driven import CONFIG, drivers, weights
-from hy_avatar import model_files, plugin
+from hy_avatar import model_files
 from hy_avatar.config import AvatarConfig
 from hy_avatar.plugin import Avatar
 from hy_core import generate, models
@@ -22,8 +22,8 @@ BOX = "0.3,0.3,0.7,0.7"
 @pytest.fixture
 def shipped(tiny, tmp_path, monkeypatch):
     """Weights that are shipped, and a built-in model that they are for."""
-    monkeypatch.setattr(plugin, "POCKET", tmp_path / "builtin")
-    monkeypatch.setattr(plugin, "SHIPPED", weights(tiny, tmp_path / "shipped.safetensors"))
+    monkeypatch.setattr(model_files, "POCKET", tmp_path / "builtin")
+    monkeypatch.setattr(model_files, "SHIPPED", weights(tiny, tmp_path / "shipped.safetensors"))
     (tmp_path / "builtin").mkdir()
     return replace(tiny.model, folder=tmp_path / "builtin")
 
@@ -86,7 +86,7 @@ def test_the_command(hy, tmp_path, monkeypatch, talk):
     holder = Tiny()
     holder.dit = randomised(DiT(models.configs(card)[0]), 0)
     config = replace(CONFIG, expression=None, pose="none")
-    monkeypatch.setattr(plugin, "SHIPPED", weights(holder, tmp_path / "shipped.safetensors", config))
+    monkeypatch.setattr(model_files, "SHIPPED", weights(holder, tmp_path / "shipped.safetensors", config))
     out = tmp_path / "talk.mp4"
     run = hy(
         "generate", "a person talks to the camera", "-p", "avatar", "--avatar-speech", talk,

@@ -232,7 +232,7 @@ def test_two_speakers_in_one_run(released_folder, face, talk, tmp_path):
 
 def test_choices_that_don_t_fit(face, talk, tmp_path):
     for options, why in (
-        ({"speech": [talk], "speaker": ["0", "1"]}, "--avatar-speaker: 2 for 1"),
+        ({"speech": [talk], "speaker": ["0", "1"]}, "--avatar-speaker: 2 given for 1"),
         ({"speech": [talk], "speaker": ["here"]}, "--avatar-speaker: 'here' chooses no face"),
         ({"speech": [talk], "mask": [tmp_path / "no.png"]}, "--avatar-mask: no such file"),
         ({"whisper": tmp_path / "no"}, "--avatar-whisper: no such file"),

@@ -108,8 +108,7 @@ def test_the_layout_against_diffusers(home, picture):
         "image_emb_start": start, "image_emb_end": start + 16,
     }  # fmt: skip
     # transformers 5 gives every layer's states of the language model inside; diffusers reads them off the whole
-    encoder = model
-    pipe = SimpleNamespace(text_encoder=encoder, tokenizer=encoder.tokenizer, image_processor=processor())
+    pipe = SimpleNamespace(text_encoder=model, tokenizer=encoder.tokenizer, image_processor=processor())
     for prompt in [*PROMPTS, "much " * 200]:
         for stride in (image_prompt.FIXED_FRAME_STRIDE, image_prompt.CHANNEL_STRIDE):
             with torch.no_grad():

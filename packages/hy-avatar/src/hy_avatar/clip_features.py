@@ -23,7 +23,8 @@ from torch import Tensor
 from hy_avatar import masks
 from hy_avatar.config import AvatarConfig
 from hy_avatar.controls import expression_bucket, head_bucket
-from hy_avatar.expression_extract import TrainedExtractor, crops, latent_of
+from hy_avatar.expression_extract import latent_of
+from hy_avatar.face_codec import TrainedExtractor, crops
 from hy_avatar.pose import LEAST_SCORE, PoseTrack, to_openpose
 from hy_avatar.reference import latents
 

@@ -15,7 +15,7 @@ from hy_avatar import clip_features
 from hy_avatar.clip_features import HEAD, ClipFeatures, Row
 from hy_avatar.config import AvatarConfig
 from hy_avatar.driver_cache import DriverCache, fingerprint
-from hy_avatar.expression_extract import TrainedExtractor
+from hy_avatar.face_codec import TrainedExtractor
 from hy_avatar.network import slice_frames
 from hy_avatar.objective import drop, loss_weights
 from hy_avatar.recipe import TrainingConfig

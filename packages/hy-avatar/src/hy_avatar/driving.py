@@ -20,7 +20,8 @@ from hy_core.media import timeline
 from torch import Tensor
 
 from hy_avatar import pose, pose_motion, reference, skeleton
-from hy_avatar.expression_extract import TrainedExtractor, crops, latent_of
+from hy_avatar.expression_extract import latent_of
+from hy_avatar.face_codec import TrainedExtractor, crops
 from hy_avatar.pose import FACE, PoseTrack
 
 if TYPE_CHECKING:

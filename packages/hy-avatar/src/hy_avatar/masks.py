@@ -1,7 +1,7 @@
-"""Where a driver may act: masks of faces from boxes, points or a file, brought to latent frames and tokens.
+"""Masks of where drivers act: from boxes, points or a file, and on latent frames and tokens.
 
 Masks over pixel frames are float32 [F, H, W] in 0..1. A latent frame is one pixel frame at first and four after that,
-as the causal VAE groups them, and its mask is the greatest of theirs, so that no sight of a face is lost.
+as the causal VAE groups them, and its mask is their maximum, so that a face in one of them is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def from_boxes(
 ) -> np.ndarray:
     """Draw boxes [F, 4] (parts of the picture) as masks [F, H, W].
 
-    `area` stretches width and height about the middle: 3.0 is what the released sampler takes.
+    `area` is a factor on width and height about the middle; the released sampler's is 3.0.
     """
     if shape not in SHAPES:
         raise UsageError(f"no mask shape {shape!r}", f"one of {', '.join(SHAPES)}")
@@ -51,7 +51,7 @@ def from_boxes(
 def from_track(
     face: FaceTrack, height: int, width: int, area: float = 1.0, shape: str = "box", away: float = 0.0
 ) -> np.ndarray:
-    """Draw a tracked face; frames in which it has left the picture have the value `away` everywhere."""
+    """Draw a tracked face [F, H, W]; frames without it have the value `away` everywhere."""
     masks = from_boxes(face.boxes, height, width, area, shape)
     masks[~face.present()] = away
     return masks
@@ -118,14 +118,14 @@ def latent_frames(frames: int) -> int:
 
 
 def to_latent(masks: np.ndarray | Tensor, height: int, width: int, most: bool = False) -> Tensor:
-    """Bring masks [..., F, H, W] to latent frames of height x width places: [..., T, h, w].
+    """Reduce masks [..., F, H, W] to latent frames of height x width: [..., T, h, w].
 
-    In time the greatest of each group, frame 0 alone and then four by four; in space the mean over each place's area,
-    or the greatest there too with `most`.
+    In time by the maximum of each group, frame 0 alone and then four by four; in space by the mean, or with `most` by
+    the maximum.
     """
     values = torch.as_tensor(masks).float()
     if not torch.isfinite(values).all():
-        raise UsageError("the mask holds values that are no numbers")
+        raise UsageError("the mask has values that are not finite")
     *lead, frames, rows, columns = values.shape
     groups = latent_frames(frames)
     first, rest = values[..., :1, :, :], values[..., 1:, :, :]
@@ -138,11 +138,10 @@ def to_latent(masks: np.ndarray | Tensor, height: int, width: int, most: bool = 
 
 
 def to_tokens(faces: np.ndarray, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each of K faces is, masks [K, F, H, W], on a grid of tokens: [K, T, S, 1]; and where more than faces is.
+    """Return masks of K faces [K, F, H, W] on tokens, disjoint: [K, T, S, 1], and a mask of all else [T, S, 1].
 
-    A token is as open as the most open place in it: tokens may be as large as a face, and a driver that acts by the
-    part of them that is covered would be weak. So one that holds a face and something else is in both results, the
-    second of which is [T, S, 1]. A token with parts of two faces is that one's which has more of it.
+    A token takes the maximum of its places: tokens may be as large as a face, and a mean would weaken the driver. So a
+    token with a face and something else is in both results. A token with parts of two faces belongs to the larger one.
     """
     open_ = disjoint(to_latent(faces, *grid, most=True), to_latent(faces, *grid))
     rest = to_latent(1 - faces.max(0), *grid, most=True)
@@ -150,9 +149,9 @@ def to_tokens(faces: np.ndarray, grid: tuple[int, int]) -> tuple[Tensor, Tensor]
 
 
 def inner(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Which of the latents [T, h, w] a mask [F, H, W] is about, 0 or 1: those that it covers half as much as any.
+    """Return the latents [T, h, w], 0 or 1, inside a mask [F, H, W]: those covered at least half as much as any.
 
-    Those that it only touches lie across its edge, and what is changed there shows outside.
+    Latents at its edge are left out, because a change there is visible outside of it.
     """
     share = to_latent(mask, *size)
     return ((share > 0) & (share >= share.amax((-2, -1), keepdim=True) / 2)).float()
