@@ -41,8 +41,9 @@ def residuals(points: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarr
     """Return points [F, P, 2] without place, size, rotation and neutral shape: float64 [F, P, 2].
 
     Each frame is aligned with `neutral` [P, 2] (by default the mean of the clip's aligned frames) by the best
-    similarity transform (Procrustes), and the difference is divided by the neutral shape's size (root mean square distance from
-    its middle). A clip's own neutral shape of 68 points is rotated so that the eyes are level. Some identity remains.
+    similarity transform (Procrustes), and the difference is divided by the neutral shape's size (root mean square
+    distance from its middle). A clip's own neutral shape of 68 points is rotated so that the eyes are level. Some
+    identity remains.
     Frames without points are interpolated in time; HyError if all are.
     """
     points, there = filled(points)
