@@ -44,11 +44,11 @@ class VoicePresence(Stage):
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `voice_ratio`, the share of time in which somebody speaks."""
-        from hy_avatar import presence
+        from hy_core.media import vad
 
-        session = presence.detector() if self.options.detector == "auto" and presence.available() else None
-        said = presence.spoken(Footage.of(clip).sound(), session)
-        share = float(said.mean()) if len(said) else 0.0
+        is_used = self.options.detector == "auto" and vad.Silero.is_installed()
+        speech = vad.detect_speech(Footage.of(clip).sound(), vad.Silero.load() if is_used else None)
+        share = float(speech.mean()) if len(speech) else 0.0
         fields = {"voice_ratio": round(share, 4)}
         return fields, f"speech in {share:.0%} of the time" if share < self.options.least else None
 
