@@ -104,7 +104,7 @@ def test_what_keeps_a_mouth_shut(tiny, options, tmp_path, talk, monkeypatch, own
 
 
 def test_a_way_to_keep_a_mouth_shut_that_isnt_there():
-    with pytest.raises(UsageError, match="unknown speech_gate 'music'"):
+    with pytest.raises(UsageError, match="speech_gate: 'music'"):
         AvatarConfig(speech_gate="music")
 
 
@@ -261,7 +261,7 @@ def test_a_face_codec_must_be_the_one(tiny, fed, options, tmp_path):
     with pytest.raises(UsageError, match="no codec"):
         fed(expression=mime, face_codec=tmp_path / "codec.safetensors")
     coded = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
-    with pytest.raises(MissingError, match="read a face codec"):
+    with pytest.raises(MissingError, match="need a face codec"):
         fed(expression=mime, weights=weights(tiny, tmp_path / "c.safetensors", coded))
 
 
@@ -283,7 +283,7 @@ def test_what_is_no_driver(options, tiny, tmp_path, face):
         ({"pose": tmp_path / "bad.json"}, "--avatar-pose: .*no pose file"),
         ({"expression": tmp_path / "bad.mp4"}, "--avatar-expression: "),
         ({"pose": tmp_path / "none.mp4"}, "no such file"),
-        ({"expression": body, "mask": [face, face]}, "2 for 1 faces"),
+        ({"expression": body, "mask": [face, face]}, "2 given for 1 driven faces"),
     ):
         with pytest.raises(UsageError, match=said):
             Avatar(**(options | more)).validate(tiny.request)

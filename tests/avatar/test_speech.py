@@ -131,7 +131,7 @@ def test_the_clip_s_sound(talk, tmp_path):
     assert under.rate == 16000 and abs(under.samples).max() <= 1
 
 
-# -- presence ----------------------------------------------------------------------------------------------
+# -- voice activity ----------------------------------------------------------------------------------------------
 
 
 def test_silence_is_told_without_a_detector():
@@ -241,7 +241,7 @@ def test_choices_that_don_t_fit(face, talk, tmp_path):
             Avatar(image=face, **options).validate(REQUEST)
     with pytest.raises(HyError, match="--avatar-image"):
         Avatar(image=tmp_path / "no.png").validate(REQUEST)
-    with pytest.raises(UsageError, match="no picture of the character"):
+    with pytest.raises(UsageError, match="no picture of the person"):
         Avatar().validate(REQUEST)
 
 

@@ -189,7 +189,7 @@ def test_what_a_recipe_says_wrongly(tmp_path):
         ("data.sources.world={}", "no source of this recipe"),
         ("conditioning.avatar.dropout.hats=3", "hats"),
         ("conditioning.avatar.eyes=3", "eyes"),
-        ('conditioning.avatar.config.pose="maybe"', "unknown pose"),
+        ('conditioning.avatar.config.pose="maybe"', "pose: .maybe. isn.t one of"),
     ):
         with pytest.raises(UsageError, match=said):
             load(sets)
