@@ -195,7 +195,7 @@ def test_what_a_recipe_says_wrongly(tmp_path):
             load(sets)
     world = load('data.source="world"', "data.sources={}")
     world.prepare()
-    with pytest.raises(UsageError, match="the source of the clips doesn't tell"):
+    with pytest.raises(UsageError, match="the clips' source doesn't have"):
         world.loss(world.batch(0), torch.Generator().manual_seed(0))
 
 
