@@ -33,4 +33,4 @@ def latents(vae: VAE, pixels: Tensor) -> Tensor:
     A picture's latent equals each frame's of a static video, because a causal VAE pads with the first frame. The
     released code encodes that video and draws a sample.
     """
-    return vae.to_model(vae.encode(pixels.to(next(vae.parameters()))).mode()).float()
+    return vae.to_model(vae.encode_inference(pixels.to(next(vae.parameters()))).mode()).float()

@@ -121,7 +121,7 @@ class Result:
 
     `session_cache` is the session's, for models that `finish` uses for many clips.
 
-    `frames` is None if they were written as they came (see `pipeline.stream`).
+    `frames` is None if they were written as they came (see `Session.stream`).
     """
 
     frames: Any

@@ -32,7 +32,7 @@ def encode_clip(vae: VAE, clip: Tensor, tiling_for: TilingFor | None = None) -> 
     `tiling_for(frames)` is how the VAE tiles a clip of that length (see `Condition`).
     """
     tiling = tiling_for(clip.shape[2]) if tiling_for else None
-    return vae.to_model(vae.encode(clip, tiling).mode()).float()
+    return vae.to_model(vae.encode_inference(clip, tiling).mode()).float()
 
 
 def encode_static_group(vae: VAE, picture: Tensor, tiling_for: TilingFor | None = None) -> Tensor:

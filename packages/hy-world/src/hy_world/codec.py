@@ -59,11 +59,14 @@ def coded(vae: VAE, clips: np.ndarray) -> np.ndarray:
     where = next(vae.parameters())
     with torch.inference_mode():
         pixels = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).to(where.device, where.dtype) / 127.5 - 1
-        back = vae.decode(vae.encode(pixels).mode()).float().cpu()
+        back = vae.decode_inference(vae.encode_inference(pixels).mode()).float().cpu()
     return ((back.permute(0, 2, 3, 4, 1).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how alike two uint8 arrays of one shape are, in dB; 78 for equal ones."""
+    """Return how alike two uint8 arrays of one shape are, in dB; 78 for equal ones.
+
+    Both have the same shape.
+    """
     error = ((one.astype(np.float32) - other) ** 2).mean()
     return float(10 * np.log10(255.0**2 / max(error, 1e-3)))

@@ -140,7 +140,7 @@ def prepared(conditioner: Conditioner, tiny: Tiny) -> tuple[DiT, Condition]:
 
 
 def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
-    """The network's velocity, with the condition's feeds and nothing else of it."""
+    """The network's velocity, with the condition's feeds and nothing else of it. Returns [B, C, F, h, w]."""
     import torch
 
     plain, latents = tiny.condition(), tiny.latents()
@@ -214,7 +214,7 @@ def signatures(cls: type[Conditioner]) -> None:
 
 def generates(conditioner: Conditioner) -> None:
     """Rule 9, second half: a whole run, with a negative branch, gives a clip."""
-    from hy_core.pipeline import generate
+    from hy_core.session import generate
     from hy_core.testing.tiny import Tiny
 
     tiny = Tiny()
