@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hy_core import options as opts
 from hy_core.errors import ConflictError, UsageError
@@ -96,6 +96,11 @@ class Conditioner:
         elif values or not isinstance(options, self.Options):
             raise TypeError(f"{type(self).__name__} takes one {self.Options.__qualname__}, or keywords")
         self.options = options
+
+    @classmethod
+    def for_training(cls) -> Self:
+        """Make one for `hy train`, which has no flags: options have their defaults, and required ones are None."""
+        return cls(opts.parse(cls.name, cls.Options, {}, partial=True))
 
     def error(self, option: str, message: str) -> UsageError:
         """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""

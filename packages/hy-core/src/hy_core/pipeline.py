@@ -19,6 +19,7 @@ from hy_core.conditioner import Conditioner, encode, segments
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
 from hy_core.dit.attention import attention
+from hy_core.dit.ports import refuse_unread
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
@@ -301,7 +302,10 @@ class Run:
                 clip_cache=clip_cache,
             )
             conds.append(cond)
-        return conds, encode(self.conditioners, request, conds)
+        policy = encode(self.conditioners, request, conds)
+        for cond in conds:
+            refuse_unread(model.dit, cond.adapter_inputs)
+        return conds, policy
 
     def sample(
         self,
