@@ -303,8 +303,9 @@ class Run:
             )
             conds.append(cond)
         policy = encode(self.conditioners, request, conds)
+        steppers = {c.name for c in self.conditioners if type(c).before_step is not Conditioner.before_step}
         for cond in conds:
-            refuse_unread(model.dit, cond.adapter_inputs)
+            refuse_unread(model.dit, cond.adapter_inputs, steppers)
         return conds, policy
 
     def sample(

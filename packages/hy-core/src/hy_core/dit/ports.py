@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -72,9 +72,12 @@ def called(name: str, module: nn.Module, *inputs: Any) -> Any:
     return found
 
 
-def refuse_unread(dit: nn.Module, adapter_inputs: Mapping[str, Any]) -> None:
-    """Raise `PluginError` for adapter inputs of a plugin that has no module at any port of a network."""
-    readers = {name for module in dit.modules() if isinstance(module, Port) for name in module}
+def refuse_unread(dit: nn.Module, adapter_inputs: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Raise `PluginError` for adapter inputs of a plugin that has no module at any port of a network.
+
+    The plugins in `others` may read theirs elsewhere, in `before_step`.
+    """
+    readers = {name for module in dit.modules() if isinstance(module, Port) for name in module} | set(others)
     for name in adapter_inputs:
         if name not in readers:
             raise PluginError(
