@@ -129,6 +129,23 @@ def test_names_imported_in_the_pages_exist(path):
                 importlib.import_module(f"{module}.{name.strip()}")
 
 
+def test_stations_of_the_architecture_page_are_in_the_code():
+    import importlib
+
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    ways = re.findall(r"```text\n(.*?)```", text, re.S)
+    assert len(ways) == 3
+    for way in ways:
+        stations = re.findall(r"^ ?\d+  (hy_\w+)([.\w]*)", way, re.M)
+        assert 3 < len(stations) <= 10
+        for package, path in stations:
+            found = importlib.import_module(package)
+            for name in path.strip(".").split("."):
+                if not hasattr(found, name):
+                    importlib.import_module(f"{found.__name__}.{name}")
+                found = getattr(found, name)
+
+
 def test_the_tutorials_file_of_40_lines_works_as_it_is_shown(tmp_path, tiny, contract):
     """A plugin in one file, from the docs alone: it keeps the contract and fades from a clip."""
     import numpy as np

@@ -37,8 +37,10 @@ def test_vae_of_every_kind(wrapper: str, tmp_path: Path) -> None:
     if wrapper == "diffusers":
         save_file(state, folder / "diffusion_pytorch_model.safetensors")
     else:
-        prefixed = {f"vae.{key}": value for key, value in state.items()} | {"loss.weight": torch.zeros(1)}
-        inner = prefixed if wrapper == "prefix" else state
+        prefixed = {f"vae._orig_mod.{key}": value for key, value in state.items()} | {
+            "loss.weight": torch.zeros(1)
+        }
+        inner = prefixed if wrapper == "prefix" else state | {"step": torch.tensor(3)}
         torch.save({"state_dict": inner} if wrapper != "flat" else inner, folder / "pytorch_model.pt")
     for path in (folder, tmp_path):
         loaded = load_vae(path)

@@ -214,7 +214,7 @@ def signatures(cls: type[Conditioner]) -> None:
 
 def generates(conditioner: Conditioner) -> None:
     """Rule 9, second half: a whole run, with a negative branch, gives a clip."""
-    from hy_core.pipeline import generate
+    from hy_core.session import generate
     from hy_core.testing.tiny import Tiny
 
     tiny = Tiny()
