@@ -169,7 +169,8 @@ class Conditioner:
 
         Clips with equal keys and equal files share the modules; others replace them.
         """
-        return self.options
+        key: Hashable = self.options
+        return key
 
     def owns_key(self, key: str, folder: Path | None = None) -> bool:
         """Whether a tensor of the model's own checkpoint belongs to this plugin's modules."""
