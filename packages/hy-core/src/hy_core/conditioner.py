@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hy_core import options as opts
 from hy_core.errors import ConflictError, UsageError
@@ -97,6 +97,11 @@ class Conditioner:
             raise TypeError(f"{type(self).__name__} takes one {self.Options.__qualname__}, or keywords")
         self.options = options
 
+    @classmethod
+    def for_training(cls) -> Self:
+        """Make one for `hy train`, which has no flags: options have their defaults, and required ones are None."""
+        return cls(opts.parse(cls.name, cls.Options, {}, partial=True))
+
     def error(self, option: str, message: str) -> UsageError:
         """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""
         return UsageError(f"{opts.flag(self.name, option)}: {message}")
@@ -169,8 +174,8 @@ class Conditioner:
 
         Clips with equal keys and equal files share the modules; others replace them.
         """
-        key: Hashable = self.options
-        return key
+        options: Hashable = self.options
+        return options
 
     def owns_key(self, key: str, folder: Path | None = None) -> bool:
         """Whether a tensor of the model's own checkpoint belongs to this plugin's modules."""
