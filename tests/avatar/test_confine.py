@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,9 @@ from hy_avatar import masks
 from hy_avatar.objective import undriven
 from hy_avatar.plugin import Avatar
 from hy_core import Request, models, pipeline
+from hy_core.conditioner import encode
 from hy_core.errors import ConflictError, PluginError
+from hy_core.flow.policy import SamplingPolicy
 from hy_world.tasks import Each
 
 BOX = "0.3,0.3,0.6,0.6"
@@ -83,8 +84,7 @@ def test_as_the_weights_were_trained(tiny, options, tmp_path, talk):
     def confined(trained, **more):
         file = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, restrict_to_mask=trained))
         cond = tiny.condition()
-        Avatar(**{**options, "weights": file, **more}).encode(tiny.request, cond)
-        return cond.mask_restriction
+        return encode([Avatar(**{**options, "weights": file, **more})], tiny.request, [cond]).restriction
 
     assert confined(True, speech=[talk]) and not confined(False, speech=[talk])
     assert confined(False, speech=[talk], restrict_to_mask=True) and not confined(
@@ -122,9 +122,9 @@ def test_a_released_model_too(released_folder, sampled, face, talk, tmp_path):
 
 
 def test_two_that_confine_and_masks_that_don_t_fit(tiny):
-    cond = tiny.condition()
-    cond.restrict_to_mask("avatar", torch.ones(1, 1, 3, 4, 4), {})
-    with pytest.raises(ConflictError, match="avatar and other both confine"):
-        copy.copy(cond).restrict_to_mask("other", torch.ones(1, 1, 3, 4, 4), {})
+    policy, cond = SamplingPolicy(), tiny.condition()
+    policy.restrict_to_mask("avatar", cond, torch.ones(1, 1, 3, 4, 4), {})
+    with pytest.raises(ConflictError, match="avatar and other both set the run's mask restriction"):
+        policy.restrict_to_mask("other", cond, torch.ones(1, 1, 3, 4, 4), {})
     with pytest.raises(PluginError, match="avatar: restrict_to_mask takes a mask"):
-        cond.restrict_to_mask("avatar", torch.ones(1, 1, 3, 2, 2), {})
+        policy.restrict_to_mask("avatar", cond, torch.ones(1, 1, 3, 2, 2), {})

@@ -16,6 +16,7 @@ from hy_avatar.plugin import Avatar
 from hy_avatar.speech import Span
 from hy_avatar.training import poses
 from hy_core import generate, media
+from hy_core.condition import window
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.flow.denoise import Denoiser
 from PIL import Image
@@ -301,8 +302,8 @@ def test_a_long_clip_in_windows(tiny, options, tmp_path):
     avatar = Avatar(**options, pose=pose_file(tmp_path / "a.json"), expression=pose_file(tmp_path / "b.json"))
     cond = tiny.condition(request)
     avatar.encode(request, cond)
-    window = cond.window([2, 3]).adapter_inputs["avatar"]
+    part = window(cond, [2, 3]).adapter_inputs["avatar"]
     whole = cond.adapter_inputs["avatar"]
-    assert torch.equal(window["pose"], whole["pose"][:, :, 2:4])
-    assert torch.equal(window["pose_mask"], whole["pose_mask"][:, 2:4])
-    assert torch.equal(window["expression"]["features"], whole["expression"]["features"][:, :, 8:13])
+    assert torch.equal(part["pose"], whole["pose"][:, :, 2:4])
+    assert torch.equal(part["pose_mask"], whole["pose_mask"][:, 2:4])
+    assert torch.equal(part["expression"]["features"], whole["expression"]["features"][:, :, 8:13])

@@ -56,10 +56,10 @@ def test_other_models_have_none_and_other_weights_go_first(tiny, shipped, face, 
 def test_training_begins_with_what_the_recipe_says(tiny, shipped, face):
     """Not with the shipped weights: only with some that lie beside the model that it starts from."""
     learner = Avatar()
-    learner.home = shipped.folder
     config = AvatarConfig(speech=CONFIG.speech, fix_first_frame=True)
-    learner.attach_for_training(tiny.dit, {"config": config.to_json(), "fix_first_frame": 1.0})
-    assert learner.weights() is None and learner.teacher.config == config
+    table = {"config": config.to_json(), "fix_first_frame": 1.0}
+    learner.attach_for_training(tiny.dit, table, shipped.folder)
+    assert learner.weights(shipped.folder) is None and learner.teacher.config == config
 
 
 def test_training_that_goes_on_may_ask_anew(tiny, shipped):
@@ -68,8 +68,7 @@ def test_training_that_goes_on_may_ask_anew(tiny, shipped):
 
     def learned(**table):
         learner = Avatar()
-        learner.home = shipped.folder
-        learner.attach_for_training(Tiny().dit, {"config": table} if table else {})
+        learner.attach_for_training(Tiny().dit, {"config": table} if table else {}, shipped.folder)
         return learner.teacher.config
 
     modules = {name: value for name, value in CONFIG.to_json().items() if name != "area"}

@@ -100,7 +100,7 @@ def test_two_that_want_the_same_frame_are_a_conflict_that_names_both(tiny):
 
 def test_two_that_attach_the_same_name_are_a_conflict(tiny):
     class Mine(Conditioner):
-        def attach(self, dit):
+        def attach(self, dit, folder=None):
             from hy_core.dit import Additive
 
             dit.time.attach("shared", Additive(1, dit.width))

@@ -11,11 +11,11 @@ import pytest
 from plugins.made import install
 
 
-@pytest.fixture
-def rendered(hy, tmp_path, monkeypatch):
+@pytest.fixture(params=[(), ("--adapter",)], ids=["finish", "adapter"])
+def rendered(request, hy, tmp_path, monkeypatch):
     """The folder of a new plugin, installed by what its own pyproject.toml says."""
     monkeypatch.chdir(tmp_path)
-    run = hy("plugins", "new", "morning-mist")
+    run = hy("plugins", "new", "morning-mist", *request.param)
     assert run.exit_code == 0, run.stderr
     folder = tmp_path / "hy-morning-mist"
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
@@ -40,8 +40,20 @@ def test_the_tests_of_a_new_plugin_pass(rendered):
 
 def test_the_tests_of_a_new_plugin_can_fail(rendered):
     module = rendered / "hy_morning_mist.py"
-    module.write_text(module.read_text().replace("* self.options.level", "* 1.0"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "scales", str(rendered)]
+    adapter = "def attach" in module.read_text()
+    broken = ("values[:, None]", "0 * values[:, None]") if adapter else ("* self.options.level", "* 1.0")
+    module.write_text(module.read_text().replace(*broken))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "scales or stretched",
+        str(rendered),
+    ]
     done = subprocess.run(command, cwd=rendered, env=path_of(rendered), capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed" in done.stdout
 
@@ -52,5 +64,8 @@ def test_a_new_plugin_is_listed_and_gives_its_options(rendered):
         return subprocess.run(command, env=path_of(rendered), capture_output=True, text=True).stdout
 
     row = next(line for line in hy_says("plugins", "list").splitlines() if line.startswith("morning-mist"))
-    assert row.split()[1:4] == ["0.1.0", "hy-morning-mist", "1"] and row.endswith("ok")
-    assert "--morning-mist-level" in hy_says("generate", "-p", "morning-mist", "--help")
+    assert row.split()[1:3] == ["0.1.0", "hy-morning-mist"] and row.endswith("ok")
+    flag = "--morning-mist-curve" if (rendered / "hy_morning_mist.toml").exists() else "--morning-mist-level"
+    assert flag in hy_says("generate", "-p", "morning-mist", "--help")
+    if flag.endswith("curve"):  # its recipe is found by name and is read
+        assert "morning-mist" in hy_says("train", "--list")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hy_core import media, provenance
 from hy_core.cli import run
-from hy_core.cli.batch import free, read_rows, slug
+from hy_core.cli.batch import read_rows, slug
 from hy_core.errors import UsageError
 from hy_core.media.video import VideoWriter
+from hy_core.plugins import installed
 
 
 @pytest.fixture
@@ -179,14 +180,114 @@ def test_names_are_made_of_prompts() -> None:
     assert len(slug("word " * 50)) <= 40 and not slug("word " * 50).endswith("-")
 
 
-def test_free_names_count_up(tmp_path: Path) -> None:
-    for expected in ("a.mp4", "a-2.mp4", "a-3.mp4"):
-        path = free(tmp_path / "a.mp4")
-        assert path.name == expected
-        path.touch()
-
-
 def test_files_that_are_not_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="UTF-8"):
         read_rows(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c"])
+def test_only_line_ends_end_a_line(tmp_path: Path, separator: str) -> None:
+    text = f"a red{separator}circle\r\na blue square\r\ra {separator} star\n"
+    (tmp_path / "p.txt").write_bytes(text.encode())
+    assert [row.prompt for row in read_rows(tmp_path / "p.txt")] == [
+        f"a red{separator}circle",
+        "a blue square",
+        f"a {separator} star",
+    ]
+    if separator >= " ":
+        row = json.dumps({"prompt": f"a{separator}b"}, ensure_ascii=False)
+        (tmp_path / "p.jsonl").write_text(row, encoding="utf-8")
+        assert [row.prompt for row in read_rows(tmp_path / "p.jsonl")] == [f"a{separator}b"]
+
+
+def test_a_json_list_is_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('[{"prompt": "a fox",\n "seed": 3}, "a cow"]')
+    rows = read_rows(tmp_path / "p.json")
+    assert [row.prompt for row in rows] == ["a fox", "a cow"] and rows[0].core["seed"] == 3
+    for text in ('{"prompt": "a fox"}', "[3]", "[", "[" * 100_000):
+        (tmp_path / "p.json").write_text(text)
+        with pytest.raises(UsageError, match="p.json"):
+            read_rows(tmp_path / "p.json")
+
+
+def test_an_endless_batch_file_is_refused() -> None:
+    with pytest.raises(UsageError, match="not a file"):
+        read_rows(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("output", ["../a.png", "/tmp/a.png", "x/../../a.png", "link/a.png", "a\0.png", ""])
+def test_an_output_outside_the_folder_is_refused(hy, tmp_path: Path, output: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "a", "frames": 1, "output": output}))
+    code, out, err = hy("generate", "--batch", "rows.jsonl", "-o", "out/")
+    assert code == 2 and not out and "output" in err and "rows.jsonl:1" in err and not hy.loads
+
+
+def test_outputs_of_one_file_in_two_spellings_are_one_output(hy) -> None:
+    rows = [{"prompt": "a", "output": "a.mp4"}, {"prompt": "b", "output": "./x/../a.mp4"[:2] + "a.mp4"}]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "two rows" in hy("generate", "--batch", "rows.jsonl")[2] and not hy.loads
+
+
+def test_a_row_overwrites_no_other_file(hy) -> None:
+    Path("out").mkdir()
+    Path("out/a.png").write_text("mine")
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "a", "frames": 1, "output": "a.png"}))
+    code, _, err = hy("generate", "--batch", "rows.jsonl", "-o", "out/")
+    assert code == 2 and "out/a.png exists" in err and Path("out/a.png").read_text() == "mine"
+    Path("out/a.png").unlink()
+    assert hy("generate", "--batch", "rows.jsonl", "-o", "out/")[0] == 0
+    made = Path("out/a.png").read_bytes()
+    assert "1 of 1" in hy("generate", "--batch", "rows.jsonl", "-o", "out/")[2]
+    code, _, err = hy("generate", "--batch", "rows.jsonl", "-o", "out/", "--steps", 2)
+    assert code == 2 and "isn't this row's" in err and Path("out/a.png").read_bytes() == made
+
+
+def test_another_process_takes_a_name_in_the_meantime(hy, monkeypatch) -> None:
+    """Default names count on; a row's own output is refused and what is there stays."""
+    real = VideoWriter.finish
+
+    def later(writer: VideoWriter) -> None:
+        writer.path.write_text("theirs")
+        real(writer)
+
+    monkeypatch.setattr(VideoWriter, "finish", later)
+    Path("p.txt").write_text("one\n")
+    code, out, _ = hy("generate", "--batch", "p.txt")
+    assert code == 0 and out.split() == ["p/one-0-2.mp4"] and Path("p/one-0.mp4").read_text() == "theirs"
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "one", "output": "a.mp4"}))
+    code, out, err = hy("generate", "--batch", "rows.jsonl", "-o", "q/")
+    assert code == 1 and not out and "a.mp4 exists" in err and Path("q/a.mp4").read_text() == "theirs"
+    code, out, _ = hy("generate", "one", "--seed", 0)
+    assert out.split() == ["one-0-2.mp4"] and Path("one-0.mp4").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("lost", ["f-01.png", "f-03.png", "f-05.png"])
+def test_numbered_pictures_are_finished_only_when_all_are_there(hy, lost: str) -> None:
+    Path("rows.jsonl").write_text(json.dumps({"prompt": "a", "frames": 5, "output": "f-%02d.png"}))
+    assert hy("generate", "--batch", "rows.jsonl", "-o", "out/")[0] == 0
+    assert provenance.read("out/f-01.png")["pictures"] == 5
+    assert "1 of 1" in hy("generate", "--batch", "rows.jsonl", "-o", "out/")[2]
+    Path("out", lost).unlink()
+    code, out, err = hy("generate", "--batch", "rows.jsonl", "-o", "out/")
+    if lost == "f-01.png":  # the others are what a killed process left
+        assert code == 0 and len(list(Path("out").iterdir())) == 5
+    else:
+        assert code == 2 and "out/f-01.png exists" in err and not out
+
+
+def test_a_changed_plugin_file_makes_its_clips_again(hy) -> None:
+    code = "from hy_core import Conditioner, hookimpl\n\n\nclass Dawn(Conditioner):\n    name = 'dawn'\n\n\n"
+    code += "@hookimpl\ndef register_conditioners():\n    return [Dawn]\n"
+    Path("dawn.py").write_text(code)
+    Path("p.txt").write_text("one\n")
+    flags = "--batch", "p.txt", "-p", "dawn.py"
+    assert hy("generate", *flags)[1].split() == ["p/one-0.mp4"]
+    assert "-p " + str(Path("dawn.py").resolve()) in hy("inspect", "--command", "p/one-0.mp4")[1]
+    assert hy("generate", *flags)[1] == ""
+    Path("dawn.py").write_text(code + "# changed\n")
+    installed.cache_clear()  # as in another process
+    assert hy("generate", *flags)[1].split() == ["p/one-0-2.mp4"]
+    assert "has changed since" in hy("inspect", "p/one-0.mp4")[2]

@@ -22,7 +22,7 @@ def test_the_defaults_do_nothing():
     plain = Conditioner()
     latents = object()
     assert plain.before_step(latents, 0.5, None) is latents
-    assert list(plain.branches(None)) == [] and dict(plain.parallel_plan()) == {}
+    assert list(plain.branches(None, None)) == [] and dict(plain.parallel_plan()) == {}
     nothing = [
         plain.validate(None),
         plain.attach(None),

@@ -23,7 +23,7 @@ class Adapter(Conditioner):
         """What it attaches."""
         return Additive(1, width)
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         dit.time.attach(self.name, self.module(dit.width))
 
     def encode(self, request, cond):
@@ -97,7 +97,7 @@ def test_not_looking_for_a_file_breaks_rule_3(tiny):
 
 def test_a_foreign_name_breaks_rule_4(tiny):
     class Foreign(Adapter):
-        def attach(self, dit):
+        def attach(self, dit, folder=None):
             dit.time.attach("other", self.module(dit.width))
 
     with pytest.raises(AssertionError, match="doesn't contain the plugin's name"):
@@ -106,7 +106,7 @@ def test_a_foreign_name_breaks_rule_4(tiny):
 
 def test_replacing_a_part_of_the_network_breaks_rule_4(tiny):
     class Rebuilt(Adapter):
-        def attach(self, dit):
+        def attach(self, dit, folder=None):
             dit.img_in = nn.Sequential(dit.img_in)
 
     with pytest.raises(AssertionError, match="changes the network's own keys"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hy_core.condition import Condition
+from hy_core.condition import Condition, window
 from hy_core.errors import ConflictError, HyError
 from hy_core.flow.cache import StepCache
 from hy_core.flow.guidance import Branch, Guided
+from hy_core.flow.policy import SamplingPolicy
 from hy_core.flow.windows import Windows, counts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 def test_every_frame_is_in_a_window_of_every_step(length, shift, frames, step):
     windows = Windows(length, shift).at(step, frames)
     assert min(counts(windows, frames)) >= 1
-    for window in windows:
-        assert len(window) == min(length, frames) == len(set(window))
-        turns = [(b - a) % frames for a, b in zip(window, window[1:], strict=False)]
+    for one in windows:
+        assert len(one) == min(length, frames) == len(set(one))
+        turns = [(b - a) % frames for a, b in zip(one, one[1:], strict=False)]
         assert all(turn == 1 % frames for turn in turns)
 
 
@@ -58,13 +59,13 @@ def test_what_a_window_sees():
     cond.fix_frames("a", [3], torch.randn(1, 4, 1, 2, 2))
     cond.set_adapter_inputs("b", {"frames": torch.arange(5.0)[None], "all": torch.ones(1, 7)})
     cond.set_adapter_inputs("c", 5, lambda value, frames: (value, tuple(frames)))
-    cut = cond.window([3, 4, 0])
+    cut = window(cond, [3, 4, 0])
     assert cut.frames == 3 and list(cut.fixed_frames) == [0]
     assert cut.adapter_inputs["b"]["frames"].tolist() == [[3.0, 4.0, 0.0]] and cut.adapter_inputs["b"][
         "all"
     ].shape == (1, 7)
     assert cut.adapter_inputs["c"] == (5, (3, 4, 0))
-    assert cond.window(range(5)) is cond
+    assert window(cond, range(5)) is cond
 
 
 def test_a_reused_step_runs_the_last_blocks_only(tiny):
@@ -104,15 +105,14 @@ def test_a_scale_of_steps_in_place_of_cfg(tiny):
     class Falling(Conditioner):
         """Guidance that falls."""
 
-        def encode(self, request, cond):
-            if not cond.negative:
-                cond.sample(self.name, scale=lambda step, steps: 3.0 if step == 0 else 1.0)
+        def plan_sampling(self, request, cond, policy):
+            policy.set_scale(self.name, lambda step, steps: 3.0 if step == 0 else 1.0)
 
     request = replace(tiny.request, cfg=2.0, negative="noise")
     plain = generate(request, model=tiny.model).frames
     assert (generate(request, [Falling()], model=tiny.model).frames != plain).any()
-    cond = tiny.condition()
-    cond.sample("a", windows=Windows(9, 3))
+    policy = SamplingPolicy()
+    policy.set_windows("a", Windows(9, 3))
     with pytest.raises(ConflictError, match="a and b both set the run's windows"):
-        cond.sample("b", windows=Windows(5, 1))
-    assert Branch(cond, 2).at(0, 1) == 2
+        policy.set_windows("b", Windows(5, 1))
+    assert Branch(tiny.condition(), 2).at(0, 1) == 2

@@ -47,9 +47,9 @@ CASES = {
     "def before_step(self, latents, t, cond):\n    return latents[:, :, :-1]": (
         "before_step (mist.py:7): returned [1, 16, 2, 4, 4] of torch.float32 instead of latents [1, 16, 3, 4, 4]"
     ),
-    "def branches(self, cond):\n    yield 1 / 0": "branches (mist.py:8): ZeroDivisionError: division by zero",
+    "def branches(self, request, cond):\n    yield 1 / 0": "branches (mist.py:8): ZeroDivisionError: division by zero",
     "def segments(self, request):\n    return 3": "segments (mist.py:7): returned a int instead of Segments or None",
-    "def weights(self):\n    return {}": "weights (mist.py:7): returned a dict instead of a path or None",
+    "def weights(self, folder=None):\n    return {}": "weights (mist.py:7): returned a dict instead of a path or None",
 }
 
 

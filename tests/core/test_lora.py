@@ -9,6 +9,7 @@ import torch
 from hy_core import models
 from hy_core.dit import DiT, DiTConfig
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.lora_option import loras
 from hy_core.weights import save_safetensors
 from hy_core.weights.keys import COMFYUI, DIFFUSERS
 from hy_core.weights.lora import merge
@@ -199,10 +200,10 @@ def test_what_does_not_fit_is_one_line_and_changes_nothing(dit, tmp_path, state,
 
 
 def test_files_and_scales_of_the_option():
-    found = models.loras("a.safetensors, b.safetensors=0.5")
+    found = loras("a.safetensors, b.safetensors=0.5")
     assert [(str(path), scale) for path, scale in found] == [("a.safetensors", 1.0), ("b.safetensors", 0.5)]
     with pytest.raises(UsageError, match="not like"):
-        models.loras("a.safetensors=much")
+        loras("a.safetensors=much")
 
 
 def test_a_model_is_loaded_with_it_and_says_so(tmp_path, hy):

@@ -107,7 +107,7 @@ def test_broken_config_files_are_one_line(small_folder, tmp_path):
     with pytest.raises(HyError, match="is not valid JSON"):
         models.find(str(folder))
     write(folder / "config.json", {"defaults": {"hight": 3}})
-    with pytest.raises(UsageError, match="unknown default 'hight'"):
+    with pytest.raises(UsageError, match="unknown key 'hight'"):
         models.find(str(folder))
 
 
@@ -152,10 +152,10 @@ class Dawn(Conditioner):
 
         file: str = option("", help="Weights.")
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         dit.time.attach("dawn", Additive(1, dit.width))
 
-    def weights(self):
+    def weights(self, folder=None):
         return self.options.file
 
 

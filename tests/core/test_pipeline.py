@@ -462,7 +462,7 @@ class Dawn(Conditioner):
         super().__init__()
         self.value, self.calls = value, []
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         self.calls.append("attach")
         dit.time.attach("dawn", Additive(1, dit.width))
         torch.nn.init.ones_(dit.time["dawn"].proj.weight)
@@ -568,7 +568,7 @@ def test_a_conditioner_adds_a_guidance_term(model):
     class Louder(Conditioner):
         name = "louder"
 
-        def branches(self, cond):
+        def branches(self, request, cond):
             quiet = cond.copy(pooled=torch.zeros_like(cond.pooled))
             return [Branch(cond, 2.0), Branch(quiet, -2.0)]
 
@@ -589,8 +589,8 @@ def test_a_conditioner_changes_latents_before_a_step(model):
 
 def test_a_failing_conditioner_leaves_the_model_as_it_was(model):
     class Broken(Dawn):
-        def attach(self, dit):
-            super().attach(dit)
+        def attach(self, dit, folder=None):
+            super().attach(dit, folder)
             raise HyError("broken")
 
     keys = list(model.dit.state_dict())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hy_core import generate, models
+from hy_core.conditioner import encode
 from hy_core.dit import DiT, DiTConfig
 from hy_core.models import Model
 from hy_core.testing.tiny import SMALL_VAE, randomised
@@ -53,10 +54,10 @@ def test_the_picture_beside_the_noise(tiny, ball):
     """33 channels: the noisy 16, the picture's 16 in the first frame, and a mask that says so."""
     cond = tiny.condition()
     cond.condition_channels = 17
-    I2V(image=ball).encode(tiny.request, cond)
+    policy = encode([I2V(image=ball)], tiny.request, [cond])
     held = tiny.condition()
     I2V(image=ball).encode(tiny.request, held)
-    assert not cond.fixed_frames and cond.trimmed_frames == 4
+    assert not cond.fixed_frames and policy.trimmed_frames == 4
     picture = held.fixed_frames[0].latent
     assert (
         torch.equal(cond.channel_condition[:, :16, 0], picture)
@@ -64,9 +65,9 @@ def test_the_picture_beside_the_noise(tiny, ball):
     )
     assert torch.equal(cond.channel_condition[:, 16, :, 0, 0], torch.tensor([[1.0, 0.0, 0.0]]))
     masked = tiny.condition()
-    masked.channels = 16  # noise and picture only
-    I2V(image=ball).encode(tiny.request, masked)
-    assert masked.beside.shape[1] == 16 and masked.trimmed_frames == 0
+    masked.condition_channels = 16  # noise and picture only
+    policy = encode([I2V(image=ball)], tiny.request, [masked])
+    assert masked.channel_condition.shape[1] == 16 and policy.trimmed_frames == 0
 
 
 def test_stability_of_a_picture_beside_the_noise(tiny, ball):

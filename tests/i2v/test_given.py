@@ -220,7 +220,7 @@ def test_where_everything_is_given_it_says_so(tiny, ball, blue, clip):
 
 
 def test_a_clip_that_is_too_short_says_how_many_it_takes(tiny, clip):
-    with pytest.raises(UsageError, match="has only 12 frames; 5 at 2 fps take 17"):
+    with pytest.raises(UsageError, match="has only 12 frames in 1.375 s; 5 at 2 fps take 2 s"):
         I2V(video=clip).validate(replace(tiny.request, fps=2.0))
 
 
@@ -229,3 +229,26 @@ def test_another_plugin_that_gives_the_same_frame_is_a_conflict(tiny, ball):
     cond.fix_frames("other", [0], torch.zeros(1, 16, 1, 4, 4))
     with pytest.raises(ConflictError, match="other and i2v both set latent frame 0"):
         I2V(image=ball).encode(tiny.request, cond)
+
+
+def test_the_end_of_a_clip_of_varying_rate_is_taken_by_its_times(tmp_path: Path) -> None:
+    from core.timed_clips import greys, levels, timed_clip
+
+    times = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 2.0, 3.0]
+    path = timed_clip(tmp_path / "a.mp4", greys([20 * i + 20 for i in range(9)]), times)
+    assert levels(given.end_of(path, 5, 2.0, "--i2v-video")) == [140, 140, 160, 160, 180]
+
+
+def test_a_turned_clip_and_one_with_wide_pixels_give_their_shape_to_the_video(tmp_path: Path) -> None:
+    from fractions import Fraction
+
+    from core.timed_clips import greys, timed_clip
+
+    frames, times = greys([99] * 9, 64, 96), [i / 8 for i in range(9)]
+    turned = timed_clip(tmp_path / "turned.mp4", frames, times, turn=90)
+    tall = timed_clip(tmp_path / "tall.mp4", frames, times, pixel_ratio=Fraction(1, 3))
+    for path, size in ((turned, (64, 96)), (tall, (96, 192))):
+        width, height = I2V(video=path).shape()
+        assert (width, height) == size
+        shown = given.end_of(path, 2, 8.0, "--i2v-video")
+        assert shown.shape[1:3] == (height, width)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from hy_avatar import network, released
+from hy_avatar.network import part
 from hy_core.condition import Condition
 from hy_core.dit import BlockCache, DiT, DiTConfig
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.guidance import Branch, Guided
+from hy_core.flow.policy import SamplingPolicy
 from hy_core.flow.schedule import shifted_sigmas
 from hy_core.weights.keys import Source
 from hy_core.weights.strict import fill
@@ -82,16 +84,20 @@ def test_loop(case: Case, run: str) -> None:
     noise = inputs["latents"] if sounds > 129 else inputs["latents"][:, :, : released.WINDOWS.length]
     frames, size = noise.shape[2], tuple(noise.shape[3:])
     positive, negative = (condition(inputs, frames, size, prefix) for prefix in ("", "neg_"))
-    for cond in (positive, negative):
-        released.feed(cond, NAME, feed(inputs, frames, size, inputs["face_masks"]), cfg)
+    drivers = feed(inputs, frames, size, inputs["face_masks"])
+    positive.set_adapter_inputs(NAME, drivers, part)
+    negative.set_adapter_inputs(NAME, released.negative(drivers), part)
+    policy = SamplingPolicy()
+    policy.set_windows(NAME, released.WINDOWS)
+    released.plan(policy, NAME, cfg)
     branches = released.guide(positive, NAME, cfg)
     guided = Guided(
         dit,
         negative,
-        [Branch(positive, positive.scale), *branches],
+        [Branch(positive, policy.scale), *branches],
         steps,
-        windows=positive.windows,
-        cache=positive.cache,
+        windows=policy.windows,
+        cache=policy.step_cache,
     )
     sigmas = shifted_sigmas(steps, scalars["shift"])
 

@@ -18,7 +18,7 @@ from hy_core.flow.sampler import sample_euler
 from hy_core.flow.schedule import shifted_sigmas
 from hy_core.vae import VAEConfig
 from hy_core.weights import load_dit, load_vae
-from hy_i2v.plugin import I2V
+from hy_i2v.plugin import FIRST_CUT, I2V
 from parity.cases import cases
 from parity.test_C_vae import tiling_of
 
@@ -79,7 +79,7 @@ class Loop:
         cond = Condition(rows, pooled, frames, tuple(size), guidance=value, condition_channels=channels)
         if self.picture is not None:
             I2V(image=Path("given")).hold(cond, {0: self.image_latents()})
-            self.trimmed_frames = cond.trimmed_frames
+            self.trimmed_frames = FIRST_CUT if channels > self.dit.config.out_channels else 0
         return cond
 
     def guided(self):

@@ -25,7 +25,7 @@ class Dawn(Conditioner):
         except ValueError:
             raise self.error("curve", "needs numbers, such as 0.1,0.9") from None
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         from hy_core.dit import Additive
 
         dit.time.attach(self.name, Additive(1, dit.width))

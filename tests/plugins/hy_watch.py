@@ -19,13 +19,13 @@ class Watch(Conditioner):
     def validate(self, request):
         CALLS.append("validate")
 
-    def attach(self, dit):
+    def attach(self, dit, folder=None):
         CALLS.append("attach")
 
     def encode(self, request, cond):
         CALLS.append(f"encode {'negative' if cond.negative else 'positive'}")
 
-    def branches(self, cond):
+    def branches(self, request, cond):
         CALLS.append("branches")
         return ()
 
@@ -36,7 +36,7 @@ class Watch(Conditioner):
     def finish(self, request, result):
         CALLS.append("finish")
 
-    def weights(self):
+    def weights(self, folder=None):
         CALLS.append("weights")
 
 

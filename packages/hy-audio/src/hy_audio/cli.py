@@ -12,22 +12,22 @@ import click
 @click.argument("clip", type=click.Path(path_type=Path))
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="DIR",
-    help="Folder of the audio model; pocket, which comes along, if not given.",
+    help="Folder of the audio model; default: pocket.",
 )  # fmt: skip
-@click.option("--prompt", default="", help="What to hear; without one the pictures alone decide.")
-@click.option("--negative", help="What not to hear; the model's own if not given.")
+@click.option("--prompt", default="", help="Description of the sound; without one only the pictures count.")
+@click.option("--negative", help="Negative prompt; default: the model's own.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path),
     help=".mp4, .mov, .mkv or .webm; .wav or .flac for the sound alone. CLIP-sound.mp4 if not given.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1, 1000), help="Sampling steps; the model's own if not given.")
+@click.option("--steps", type=click.IntRange(1, 1000), help="Sampling steps; default: the model's own.")
 @click.option(
     "--scale", type=click.FloatRange(0, 1000),
-    help="How closely to follow prompt and pictures; the model's own if not given.",
+    help="Classifier-free guidance; default: the model's own.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the noise.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the noise.")
 @click.option("--lufs", default=-16.0, show_default=True, type=click.FloatRange(-60, 0), help="Loudness.")
-@click.option("--as-made", is_flag=True, help="Leave the loudness as the model makes it.")
+@click.option("--as-made", is_flag=True, help="Keep the model's loudness.")
 @click.option(
     "--peak", default=-1.0, show_default=True, type=click.FloatRange(-20, 0), help="Highest true peak, dBTP."
 )
@@ -37,12 +37,14 @@ import click
     "--existing", default="replace", show_default=True, type=click.Choice(["replace", "keep", "mix"]),
     help="The clip's own sound: replaced, kept as the first of two tracks, or mixed with the new.",
 )  # fmt: skip
-@click.option("--balance", default=0.0, show_default=True, help="For mix: LU of the new sound over the old.")
+@click.option(
+    "--balance", default=0.0, show_default=True, help="For mix: level of the new sound over the old, in LU."
+)
 @click.option(
     "--overlap", default=1.0, show_default=True, type=click.FloatRange(0, 30),
-    help="Seconds that windows of a long clip share.",
+    help="Overlap of windows of a long clip, in seconds.",
 )  # fmt: skip
-@click.option("--no-cuts", is_flag=True, help="Let windows reach over scene changes.")
+@click.option("--no-cuts", is_flag=True, help="Allow windows across scene changes.")
 @click.option("--device", default="auto", show_default=True, help="Where to run.")
 @click.option("--dtype", default="auto", show_default=True, help="Number format: fp32, bf16, fp16.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

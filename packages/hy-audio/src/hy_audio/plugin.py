@@ -24,24 +24,22 @@ class Audio(Conditioner):
 
     @dataclass(frozen=True)
     class Options:
-        model: Path | None = option(
-            None, metavar="DIR", help="Folder of the audio model; pocket, which comes along, if not given."
-        )
-        prompt: str | None = option(None, help="What to hear; the clip's prompt if not given.")
-        negative: str | None = option(None, help="What not to hear; the model's own if not given.")
+        model: Path | None = option(None, metavar="DIR", help="Folder of the audio model; default: pocket.")
+        prompt: str | None = option(None, help="Description of the sound; default: the clip's prompt.")
+        negative: str | None = option(None, help="Negative prompt; default: the model's own.")
         steps: int | None = option(
-            None, minimum=1, maximum=1000, help="Sampling steps; the model's own if not given."
+            None, minimum=1, maximum=1000, help="Sampling steps; default: the model's own."
         )
         scale: float | None = option(
             None, minimum=0, maximum=1000,
-            help="How closely to follow prompt and pictures; the model's own if not given.",
+            help="Classifier-free guidance; default: the model's own.",
         )  # fmt: skip
-        seed: int | None = option(None, minimum=0, help="Of the noise; the clip's seed if not given.")
+        seed: int | None = option(None, minimum=0, help="Seed of the noise; default: the clip's seed.")
         lufs: float = option(-16.0, minimum=-60, maximum=0, help="Loudness, in LUFS.")
         peak: float = option(-1.0, minimum=-20, maximum=0, help="Highest true peak, in dBTP.")
-        channels: Literal["auto", "mono", "stereo"] = option("auto", help="Auto is what the model gives.")
-
-    loaded: tuple[tuple[object, ...], Maker] | None = None
+        channels: Literal["auto", "mono", "stereo"] = option(
+            "auto", help="Channels; auto: as the model makes them."
+        )
 
     def validate(self, request: Request) -> None:
         """Look whether there is a model, in the folder or the one that comes along."""
@@ -69,26 +67,23 @@ class Audio(Conditioner):
         channels = {"auto": None, "mono": 1, "stereo": 2}[options.channels]
         settings = Settings(options.lufs, options.peak, channels)
         result.sound = sound_of(
-            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request), settings
+            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request, result), settings
         )
         result.provenance["sound"] = {
             "model": str(options.model or POCKET.name), "prompt": prompt, "seed": seed
         }  # fmt: skip
 
-    def maker(self, prompt: str, seed: int, request: Request) -> Maker:
-        """The model for a prompt; the last one is kept, for clips that share it."""
+    def maker(self, prompt: str, seed: int, request: Request, result: Result) -> Maker:
+        """The model for a prompt; the session keeps the last one, for clips that share it."""
         from hy_audio.models import open_maker
 
         options = self.options
-        key = (prompt, seed, request.device, request.dtype)
-        if self.loaded is None or self.loaded[0] != key:
-            self.loaded = None  # freed before the next is read
-            made = open_maker(
-                options.model, prompt, options.negative, options.steps, options.scale,
-                seed, request.device, request.dtype,
-            )  # fmt: skip
-            self.loaded = key, made
-        return self.loaded[1]
+        rest = (options.negative, options.steps, options.scale, seed, request.device, request.dtype)
+        return result.session_cache.get(
+            f"{self.name}.model",
+            lambda: open_maker(options.model, prompt, *rest),
+            (options.model, prompt, *rest),
+        )
 
 
 @hookimpl

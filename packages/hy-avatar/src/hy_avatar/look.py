@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from hy_core.errors import HyError, MissingError
 from hy_core.text import OFFICIAL
-from hy_core.text.llm import SKIP, load_strictly, load_tokenizer, read_config, shorten
+from hy_core.text.llm import SKIP, shorten
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 from torch import Tensor, nn
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ HEAD_SCALE, EXPRESSION_SCALE = 25.0, 30.0
 class Options:
     """A flag, a TOML key and a keyword each."""
 
-    image: Path | None = option(None, metavar="FILE", help="Picture of the character; needed.")
+    image: Path | None = option(None, metavar="FILE", help="Picture of the person; required.")
     speech: tuple[Path, ...] = option(
         (),
         metavar="FILE",
-        help="Sound file with speech; it is in the clip too. Repeat for more speakers.",
+        help="Sound file with speech, also the clip's sound. Repeat for more speakers.",
     )
     speaker: tuple[str, ...] = option(
         (),
@@ -41,8 +41,10 @@ class Options:
         help="Sides of the mask, in those of the face; as the weights were trained if not given.",
     )
     strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the face follows the speech.")
-    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="How much the head moves.")
-    expression_scale: float = option(EXPRESSION_SCALE, minimum=0, maximum=100, help="How lively the face is.")
+    head_scale: float = option(HEAD_SCALE, minimum=0, maximum=100, help="Amount of head motion, 0 to 100.")
+    expression_scale: float = option(
+        EXPRESSION_SCALE, minimum=0, maximum=100, help="Strength of facial expression, 0 to 100."
+    )
     expression: Path | None = option(
         None,
         metavar="FILE",
@@ -60,7 +62,7 @@ class Options:
         None, metavar="FILE", help="Video of a dancer, or a pose file (.json, .npz): the body follows it."
     )
     pose_strength: float = option(1.0, minimum=0, maximum=4, help="How strongly the body follows the dancer.")
-    pose_person: int = option(0, minimum=0, help="Who of several dancers, from left to right.")
+    pose_person: int = option(0, minimum=0, help="Person to follow in --avatar-pose, from 0, left to right.")
     pose_fit: bool = option(
         True, help="Give the dancer the limb lengths and the place of the picture's person."
     )
@@ -88,12 +90,14 @@ class Options:
         help="Let the model's language model see the picture, if it can: beside the prompt or instead of it.",
     )
     guidance: Literal["auto", "released", "plain"] = option(
-        "auto", help="As the released sampler has it (text, then speech alone), or --cfg in all steps."
+        "auto", help="released: text first, then speech alone; plain: --cfg in all steps."
     )
-    cache: bool = option(True, help="With released guidance: let steps reuse others, as released.")
-    whisper: Path | None = option(None, metavar="DIR", help="Folder of the Whisper model to hear with.")
+    cache: bool = option(True, help="With released guidance: reuse results of other steps, as released.")
+    whisper: Path | None = option(
+        None, metavar="DIR", help="Folder of the Whisper model that encodes speech."
+    )
     weights: Path | None = option(
-        None, metavar="FILE", help="The avatar's modules, for a model that has none in its own file."
+        None, metavar="FILE", help="Adapter weights, for a model whose folder has none."
     )
 
     @property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hy_core.condition import Condition
     from hy_core.dit import DiT
     from hy_core.flow.guidance import Branch
+    from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request, Result
     from PIL import Image
     from torch import Tensor
@@ -146,9 +147,9 @@ class Avatar(Conditioner):
             places.append(SHIPPED)
         return self.options.weights or next((place for place in places if place.is_file()), None)
 
-    def weights(self) -> str | None:
+    def weights(self, folder: Path | None = None) -> str | None:
         """The file of --avatar-weights, or of the model."""
-        file = self.file(self.home)
+        file = self.file(folder)
         return str(file) if file else None
 
     def config(self, folder: Path | None) -> AvatarConfig:
@@ -179,20 +180,20 @@ class Avatar(Conditioner):
                 )
         return config
 
-    def attach(self, dit: DiT) -> None:
+    def attach(self, dit: DiT, folder: Path | None = None) -> None:
         """Attach the modules that the weights are for."""
         from hy_avatar.network import extend
 
-        if self.file(self.home) is None:
+        if self.file(folder) is None:
             raise MissingError(
                 "this model has no avatar in it, and no --avatar-weights are given",
                 "give a released HunyuanVideo-Avatar model's folder as --model, or weights that were trained for it",
             )
-        config = self.config(self.home)
-        self.heeds(config)
+        config = self.config(folder)
+        self.heeds(config, folder)
         extend(dit, self.name, config)
 
-    def heeds(self, config: AvatarConfig) -> None:
+    def heeds(self, config: AvatarConfig, folder: Path | None = None) -> None:
         """UsageError for an option that was given and that this model knows nothing to do with."""
         from hy_avatar import look
 
@@ -210,20 +211,22 @@ class Avatar(Conditioner):
             (
                 "image_prompt",
                 options.image_prompt == "instead",
-                look.find(self.home),
+                look.find(folder),
                 "has no language model that sees pictures",
             ),
             (
                 "cache",
                 not options.cache,
-                self.as_released(self.home),
+                self.as_released(folder),
                 "isn't sampled as released",
             ),
         ):
             if given and not known:
                 raise self.error(name, f"this model {why}; leave it out")
 
-    def attach_for_training(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+    def attach_for_training(
+        self, dit: DiT, table: Mapping[str, Any], folder: Path | None = None
+    ) -> Mapping[str, str]:
         """Attach what the recipe's table says, or what the weights are for that training goes on from."""
         from dataclasses import replace
 
@@ -233,12 +236,12 @@ class Avatar(Conditioner):
         self._learns = True
         settings = Settings.read(table)
         given = AvatarConfig.from_json(settings.config) if settings.config else None
-        if given is None and self.file(self.home) is None:
+        if given is None and self.file(folder) is None:
             raise UsageError(
                 "[conditioning.avatar]: nothing says what to attach",
-                "add a table config to it, see docs/train.md",
+                "add a table config to it, see docs/how-to/train.md",
             )
-        config = self.config(self.home) if self.file(self.home) else given
+        config = self.config(folder) if self.file(folder) else given
         if given is not None and given.modules() != config.modules():
             raise UsageError(
                 "[conditioning.avatar.config]: other modules than those of the weights training goes on from",
@@ -252,50 +255,67 @@ class Avatar(Conditioner):
         self.teacher = Teacher(self.name, config, settings)
         return {"config": json.dumps(config.to_json())}
 
-    def owns_key(self, key: str) -> bool:
+    def owns_key(self, key: str, folder: Path | None = None) -> bool:
         """The avatar's modules in a released checkpoint."""
         from hy_avatar import released
 
-        return self.file(self.home) is None and released.owns_key(key)
+        return self.file(folder) is None and released.owns_key(key)
 
-    def attach_from_checkpoint(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
+    def attach_from_checkpoint(
+        self, dit: DiT, state: Mapping[str, Tensor], folder: Path | None = None
+    ) -> None:
         """Attach the released modules, filled from the checkpoint."""
         from hy_avatar import released
 
-        self.heeds(self.fits(released.CONFIG))
+        self.heeds(self.fits(released.CONFIG), folder)
         released.load(dit, self.name, state)
 
     # -- the condition -----------------------------------------------------------------------------------
 
     def encode(self, request: Request, cond: Condition) -> None:
-        """Show the picture, hear the speech, watch actor and dancer, and say where each acts."""
-        from hy_avatar import controls, released
+        """Add picture, speech, expression and pose, and the places where each acts."""
+        from hy_avatar import released
+        from hy_avatar.network import part
         from hy_avatar.objective import undriven
 
         options, config = self.options, self.config(cond.folder)
-        drivers, faces = self.remembered("drivers", request, cond, lambda: self.drivers(request, cond))
-        as_released = self.as_released(cond.folder)
-        feed = drivers | controls.feed(
-            options.head_scale, options.expression_scale, request.fps, config.controls
-        )
-        if cond.negative and not as_released:
+        drivers, _ = self.drivers(request, cond)
+        feed = self.feed(request, cond)
+        if cond.negative and self.as_released(cond.folder):
+            feed = released.negative(feed)
+        elif cond.negative:
             feed = undriven(feed, config.guided)
         cond.add_context(self.name, feed["reference"][:, :, :1], [-1], "video")
         if config.fix_first_frame if options.fix_first_frame is None else options.fix_first_frame:
             cond.fix_frames(self.name, [0], drivers["reference"][:, :, :1])
-        confine = config.restrict_to_mask if options.restrict_to_mask is None else options.restrict_to_mask
-        if confine and faces is not None and not cond.negative:
-            cond.restrict_to_mask(self.name, faces, undriven(feed, ("speech", "expression")))
-        if as_released:
-            released.feed(cond, self.name, feed, request.cfg, options.cache)
-        else:
-            from hy_avatar.network import part
-
-            cond.set_adapter_inputs(self.name, feed, part)
-            if not cond.negative:
-                cond.sample(self.name, windows=released.WINDOWS)
+        cond.set_adapter_inputs(self.name, feed, part)
         if options.image_prompt != "off":
             self.see(request, cond)
+
+    def feed(self, request: Request, cond: Condition) -> dict[str, Any]:
+        """The adapter inputs of the positive branch."""
+        from hy_avatar import controls
+
+        drivers, _ = self.drivers(request, cond)
+        options, config = self.options, self.config(cond.folder)
+        return drivers | controls.feed(
+            options.head_scale, options.expression_scale, request.fps, config.controls
+        )
+
+    def plan_sampling(self, request: Request, cond: Condition, policy: SamplingPolicy) -> None:
+        """Denoise in windows, restrict speech and expression to the face, and sample as released, if asked."""
+        from hy_avatar import released
+        from hy_avatar.objective import undriven
+
+        options, config = self.options, self.config(cond.folder)
+        policy.set_windows(self.name, released.WINDOWS)
+        restricted = config.restrict_to_mask if options.restrict_to_mask is None else options.restrict_to_mask
+        _, faces = self.drivers(request, cond)
+        if restricted and faces is not None:
+            outside = undriven(self.feed(request, cond), ("speech", "expression"))
+            policy.restrict_to_mask(self.name, cond, faces, outside)
+        if self.as_released(cond.folder):
+            released.plan(policy, self.name, request.cfg, options.cache)
 
     def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """Tell the network of a batch's clips what their drivers would."""
@@ -306,30 +326,23 @@ class Avatar(Conditioner):
         found = folder is not None and (folder / RELEASED).is_dir()
         return self.options.guidance == "released" or (self.options.guidance == "auto" and found)
 
-    def branches(self, cond: Condition) -> Iterable[Branch]:
+    def branches(self, request: Request, cond: Condition) -> Iterable[Branch]:
         """Guidance on speech, as released."""
         from hy_avatar import released
 
-        if not self.as_released(cond.folder) or self._cfg == 1:
+        if not self.as_released(cond.folder) or request.cfg == 1:
             return ()
-        return released.guide(cond, self.name, self._cfg)
-
-    def remembered(self, what: str, request: Request, cond: Condition, make: Any) -> Any:
-        """What both guidance branches of a clip need, made once."""
-        self._cfg = request.cfg
-        key = what, request, cond.start_frame
-        made = getattr(self, "_made", {})
-        if cond.negative and made.get(what, (None,))[0] == key:
-            return made[what][1]
-        self._made = made | {what: (key, make())}
-        return self._made[what][1]
+        return released.guide(cond, self.name, request.cfg)
 
     def drivers(self, request: Request, cond: Condition) -> tuple[dict[str, Any], Tensor | None]:
-        """What drives the clip, and which latents are of a driven face; see `hy_avatar.drivers`."""
+        """The drivers' adapter inputs, and a mask of the driven faces' latents; see `hy_avatar.drivers`."""
         from hy_avatar.drivers import Drivers
 
-        made = Drivers(self.options, self.picture(), request, self.config(cond.folder), self.error)
-        return made.feed(cond, self.as_released(cond.folder))
+        def make() -> tuple[dict[str, Any], Tensor | None]:
+            made = Drivers(self.options, self.picture(), request, self.config(cond.folder), self.error)
+            return made.feed(cond, self.as_released(cond.folder))
+
+        return cond.clip_cache.get(f"{self.name}.drivers", make)
 
     def see(self, request: Request, cond: Condition) -> None:
         """Let the model's language model read the picture with the prompt, if there is one that can."""
@@ -338,13 +351,12 @@ class Avatar(Conditioner):
         def read() -> list[Tensor]:
             if (folder := look.find(cond.folder)) is None:
                 return []
-            prompts = [*cond.prompts, *([request.negative] if request.cfg != 1 else [])]
+            prompts = [request.prompt, *([request.negative] if request.cfg != 1 else [])]
             weight = next(cond.vae.parameters())
             mode = "instead" if self.options.image_prompt == "instead" else "beside"
             return look.read(folder, prompts, self.picture(), mode, weight.device, weight.dtype)
 
-        states = self.remembered("states", request, cond, read)
-        if states:
+        if states := cond.clip_cache.get(f"{self.name}.text", read):
             cond.set_text(self.name, [states[1 if cond.negative else 0]])
 
     def finish(self, request: Request, result: Result) -> None:

@@ -17,12 +17,13 @@ from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError
 from hy_core.flow.cache import StepCache
 from hy_core.flow.guidance import Branch
+from hy_core.flow.policy import SamplingPolicy
 from hy_core.flow.windows import Windows
 from hy_core.weights.keys import Source
 from hy_core.weights.strict import fill
 from torch import Tensor
 
-from hy_avatar.network import AvatarConfig, Speech, extend, part
+from hy_avatar.network import AvatarConfig, Speech, extend
 
 CONFIG = AvatarConfig(speech=Speech())
 
@@ -95,28 +96,23 @@ def guidance(step: int, steps: int, cfg: float = 7.5) -> float:
     return (1 - step / steps) * 3 + 3.5
 
 
-def feed(cond: Condition, name: str, drivers: Mapping[str, Any], cfg: float, cache: bool = True) -> None:
-    """Feed a guidance branch, and say how the run samples: what the positive condition is told.
+def negative(drivers: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter inputs of the negative branch: silence, and the weaker masks of the first steps."""
+    return masked(silent(drivers), EARLY_MASK)
 
-    The negative branch hears silence and has the weaker masks of the first steps.
-    """
-    if cond.negative:
-        cond.set_adapter_inputs(name, masked(silent(drivers), EARLY_MASK), part)
-    else:
-        cond.set_adapter_inputs(name, drivers, part)
-        cond.sample(
-            name,
-            scale=lambda step, steps: guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0,
-            windows=WINDOWS,
-            cache=CACHE if cache else None,
-        )
+
+def plan(policy: SamplingPolicy, name: str, cfg: float, cache: bool = True) -> None:
+    """Set guidance scale and step cache as the released sampler has them."""
+    policy.set_scale(name, lambda step, steps: guidance(step, steps, cfg) if step >= TEXT_STEPS else 0.0)
+    if cache:
+        policy.set_step_cache(name, CACHE)
 
 
 def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
     """Guidance as released: on text and speech, then on speech alone. `cond` is the positive condition.
 
     v = negative + w * (early - negative) at first; then v = silence + w * (cond - silence). `early` is `cond` with
-    the weaker masks, `silence` is `cond` with nothing said; the scale of `cond` itself is set by `feed`.
+    the weaker masks, `silence` is `cond` with nothing said; the scale of `cond` itself is set by `plan`.
     """
     full = cond.adapter_inputs[name]
     early = cond.copy(adapter_inputs=cond.adapter_inputs | {name: masked(full, EARLY_MASK)})

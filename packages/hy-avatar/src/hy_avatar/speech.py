@@ -46,7 +46,7 @@ class Listener:
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Listener:
         """Load the encoder of a Whisper model's folder as transformers writes it. Nothing is fetched."""
-        from hy_core.text.llm import load_strictly
+        from hy_core.text.pretrained import load_strictly
         from transformers import WhisperFeatureExtractor, WhisperModel
 
         if not (folder / "config.json").is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hy_core.condition import Condition
     from hy_core.dit import DiT
     from hy_core.flow.guidance import Branch
+    from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request, Result
 
 LIFECYCLE = (
@@ -29,12 +30,14 @@ LIFECYCLE = (
     "segments",
     "attach",
     "encode",
+    "plan_sampling",
     "attach_for_training",
     "training_condition",
     "branches",
     "before_step",
     "finish",
     "weights",
+    "attach_key",
     "owns_key",
     "attach_from_checkpoint",
     "parallel_plan",
@@ -43,10 +46,10 @@ LIFECYCLE = (
 
 @dataclass(frozen=True)
 class Segments:
-    """A clip that is made piece by piece: `count` segments, each after the first going on from the last.
+    """A clip made in `count` segments, each continuing the one before.
 
-    A segment has the frames of the request. `overlap` is how many frames (4k+1) of what is there it begins with;
-    they are left out of it when it is put behind the rest.
+    A segment has the request's number of frames. Its first `overlap` frames (4k+1) repeat the end of the clip so far
+    and are removed when it is appended.
     """
 
     count: int
@@ -57,8 +60,15 @@ class Conditioner:
     """One way to steer a generation. Override what you need; the rest does nothing.
 
     Call order: `defaults` and `validate` (of all plugins), `weights` and `attach` (of each), `segments` for each clip,
-    `encode` for each segment and guidance branch, `branches`, `before_step` at each step, `finish`. `parallel_plan`
-    is called when the network is split among devices; `attach_for_training` and `training_condition` in training.
+    then for each segment: `encode` for each guidance branch, `plan_sampling`, `branches`, `before_step` at each step;
+    `finish` at the end of the clip. `parallel_plan` is called when the network is split among devices;
+    `attach_for_training` and `training_condition` in training.
+
+    A conditioner holds its options and nothing else: one instance may serve several clips at once, in threads. What
+    both guidance branches of a clip need is made once through the condition's cache,
+    `cond.clip_cache.get(f"{self.name}.features", make)`; models that many clips use go into `cond.session_cache` or
+    `result.session_cache`. `folder` is the model's folder, None for a model that wasn't read from one.
+
     A module that defines a Conditioner must not import torch at its top: import it inside the methods that need it.
     """
 
@@ -70,9 +80,6 @@ class Conditioner:
     """What flags, TOML tables, ports and weights call it: the name it is registered under."""
 
     options: Any
-
-    home: Path | None = None
-    """The folder of the model that it is used with, if that has one; set before `weights` is asked."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,7 +102,7 @@ class Conditioner:
         return UsageError(f"{opts.flag(self.name, option)}: {message}")
 
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What this plugin would rather have where the user says nothing, such as the size of a picture.
+        """Return defaults of this plugin for settings that the user leaves open, such as a picture's size.
 
         `model` holds the model's own defaults by their names in `Request`: width, height, frames, fps, steps...
         Return those that should differ. Cheap; imports no torch.
@@ -103,32 +110,47 @@ class Conditioner:
         return {}
 
     def validate(self, request: Request) -> None:
-        """Look at files, sizes and ranges, and raise a HyError early. Cheap; imports no torch."""
+        """Check files, sizes and ranges, and raise a HyError before anything is loaded. Cheap; imports no torch."""
 
     def segments(self, request: Request) -> Segments | None:
-        """Make the clip longer than one run of the network, in segments. None: this plugin doesn't ask for it."""
+        """Make the clip longer than one run of the network, in segments. None: this plugin doesn't need it."""
         return None
 
-    def attach(self, dit: DiT) -> None:
-        """Attach modules at the ports of a network on the meta device: shapes only, no values."""
+    def attach(self, dit: DiT, folder: Path | None = None) -> None:
+        """Attach modules at the ports of a network; on the meta device if `weights` names a file with their values."""
 
     def encode(self, request: Request, cond: Condition) -> None:
-        """Load encoders, fill the condition, free them. Called for each clip and each guidance branch."""
+        """Add this plugin's contributions to the condition of one guidance branch.
 
-    def attach_for_training(self, dit: DiT, table: Mapping[str, Any]) -> Mapping[str, str]:
+        Called for the positive and, with `cfg` other than 1, for the negative branch (`cond.negative`) of each clip
+        and segment.
+        """
+
+    def plan_sampling(self, request: Request, cond: Condition, policy: SamplingPolicy) -> None:
+        """Change how the clip is sampled: guidance scale, windows, step cache, mask restriction, trimmed frames.
+
+        Called once for each clip and segment, after `encode`, with the positive condition.
+        """
+
+    def attach_for_training(
+        self, dit: DiT, table: Mapping[str, Any], folder: Path | None = None
+    ) -> Mapping[str, str]:
         """In training, in place of `attach`: attach what the plugin's own table of the recipe asks for.
 
-        Values that `weights` names are loaded after. Return what a file with the trained weights is to say of itself,
-        as metadata: what `attach` has to know to attach them again.
+        Values that `weights` names are loaded afterwards. Return the metadata that a file with the trained weights
+        needs for `attach` to attach the same modules again.
         """
-        self.attach(dit)
+        self.attach(dit, folder)
         return {}
 
     def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: do the same as `encode` from the cached features of a batch."""
 
-    def branches(self, cond: Condition) -> Iterable[Branch]:
-        """Further guidance terms, beside the text's."""
+    def branches(self, request: Request, cond: Condition) -> Iterable[Branch]:
+        """Return guidance terms beside the text's. `cond` is the positive condition of all rows of the batch.
+
+        `request` is that of the first row; the others differ in prompts and seed only.
+        """
         return ()
 
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
@@ -136,20 +158,29 @@ class Conditioner:
         return latents
 
     def finish(self, request: Request, result: Result) -> None:
-        """After decoding: add sound, grade the frames, write files beside the clip."""
+        """Change the decoded clip: add sound, grade the frames, write files beside the clip."""
 
-    def weights(self) -> str | None:
-        """The safetensors file with the values of what `attach` attached; None when nothing needs loading."""
+    def weights(self, folder: Path | None = None) -> str | None:
+        """The safetensors file with the values of the attached modules; None when nothing needs loading."""
         return None
 
-    def owns_key(self, key: str) -> bool:
-        """Whether a key of a model's own checkpoint is this plugin's: some hold a plugin's modules too."""
+    def attach_key(self, folder: Path | None = None) -> Hashable:
+        """What the attached modules depend on besides their weights file: all options, unless a plugin knows better.
+
+        Clips with equal keys and equal files share the modules; others replace them.
+        """
+        return self.options
+
+    def owns_key(self, key: str, folder: Path | None = None) -> bool:
+        """Whether a tensor of the model's own checkpoint belongs to this plugin's modules."""
         return False
 
-    def attach_from_checkpoint(self, dit: DiT, state: Mapping[str, Tensor]) -> None:
-        """In place of `attach`, for a model whose checkpoint has tensors that this plugin `owns_key`: attach from them.
+    def attach_from_checkpoint(
+        self, dit: DiT, state: Mapping[str, Tensor], folder: Path | None = None
+    ) -> None:
+        """In place of `attach`, for a checkpoint with tensors that `owns_key` claims: attach modules filled from them.
 
-        HyError if they don't fit, all of them.
+        `state` holds these tensors by their names in the checkpoint; HyError if any are missing or left over.
         """
         raise NotImplementedError
 
@@ -159,7 +190,7 @@ class Conditioner:
 
 
 def suggested(conditioners: Iterable[Conditioner], model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's defaults with what the conditioners would rather have; ConflictError if two disagree."""
+    """A model's defaults with those of the conditioners in their place; ConflictError if two disagree."""
     found: dict[str, tuple[str, Any]] = {}
     for conditioner in conditioners:
         for key, value in conditioner.defaults(model).items():
@@ -173,10 +204,25 @@ def suggested(conditioners: Iterable[Conditioner], model: Mapping[str, Any]) -> 
 
 
 def segments(conditioners: Iterable[Conditioner], request: Request) -> Segments:
-    """How a clip is to be made; ConflictError if two conditioners want it in segments."""
+    """The segments of a clip; ConflictError if two conditioners set them."""
     asked = {one.name: wish for one in conditioners if (wish := one.segments(request)) is not None}
     if len(asked) > 1:
         raise ConflictError(
             f"{' and '.join(sorted(asked))} both make the clip in segments", "drop one of them"
         )
     return next(iter(asked.values()), Segments(1, 0))
+
+
+def encode(
+    conditioners: Sequence[Conditioner], request: Request, conds: Sequence[Condition]
+) -> SamplingPolicy:
+    """Fill the conditions of a clip's guidance branches, the positive one first; return how to sample them."""
+    from hy_core.flow.policy import SamplingPolicy
+
+    for cond in conds:
+        for conditioner in conditioners:
+            conditioner.encode(request, cond)
+    policy = SamplingPolicy.of(request)
+    for conditioner in conditioners:
+        conditioner.plan_sampling(request, conds[0], policy)
+    return policy

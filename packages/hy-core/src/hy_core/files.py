@@ -1,4 +1,4 @@
-"""Write files so that each appears under its name complete, or not at all.
+"""Read files safely, and write them so that each appears under its name complete, or not at all.
 
 `atomic` writes one file, `Staging` several that belong together; `write_bytes`, `write_text` and `write_json` write
 values. All work in a hidden folder `.hy-<16 hex digits>.part` beside the target: its name is unpredictable, it is
@@ -19,18 +19,21 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-from hy_core.errors import HyError, UsageError
+from hy_core.errors import HyError, MissingError, UsageError
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
 
 Existing = Literal["replace", "number", "refuse"]
 """What to do with a file that has the name already: replace it, take the next free of name-2, name-3 and so on, or
@@ -72,6 +75,8 @@ class Staging:
     def commit(self) -> None:
         """Flush and move the files; they are there when this returns."""
         order = range(len(self.files))
+        if len(order) > 1 and self.existing == "refuse" and os.path.lexists(self.files[0]):
+            raise HyError(f"{self.files[0]} exists", "remove it, or choose another name")
         for index in order:
             with writing(self.files[index]):
                 flush(self._staged[index])
@@ -80,7 +85,9 @@ class Staging:
                 self.files[0].unlink(missing_ok=True)
         for index in [*order[1:], *order[:1]]:
             with writing(self.files[index]):
-                self.files[index] = move(self._staged[index], self.files[index], self.existing)
+                # What is left of a set without its first file was never complete.
+                existing = "replace" if index and self.existing == "refuse" else self.existing
+                self.files[index] = move(self._staged[index], self.files[index], existing)
         for folder in self._folders:
             flush(folder)
         self.discard()
@@ -211,6 +218,41 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
+def open_regular(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; `MissingError` if there is none, `HyError` for a folder, device or pipe."""
+    try:
+        # A pipe without a writer would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as problem:
+        raise MissingError(f"no such file: {path}") from problem
+    except (OSError, ValueError) as problem:
+        raise HyError(f"cannot open {path}: {_reason(problem)}") from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise HyError(f"cannot open {path}: it is not a file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_text(path: Path | str, most: int = 16 << 20) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark, of at most so many bytes.
+
+    `UsageError` if it can't be read; line ends stay as they are.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(most + 1)
+    except HyError as problem:
+        raise UsageError(f"cannot read {path}: {problem.message}", problem.hint) from None
+    if len(data) > most:
+        raise UsageError(f"cannot read {path}: it has more than {most >> 20} MB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {path}: not UTF-8 text") from None
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn every error of the system in the block into a `HyError` that says that `path` can't be written."""
     try:
@@ -263,7 +305,7 @@ class _HiddenFolder:
 
 def sweep(folder: Path) -> None:
     """Remove the hidden folders in `folder` that this user's killed processes left."""
-    if fcntl is None:
+    if not _HAS_LOCKS:
         return
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -279,7 +321,7 @@ def sweep(folder: Path) -> None:
 
 def _lock(folder: Path) -> int | None:
     """Lock a folder: its descriptor, -1 where folders can't be locked, None if another process has or removed it."""
-    if fcntl is None:
+    if not _HAS_LOCKS:
         return -1
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -62,11 +62,16 @@ def failure(
 
 
 @contextmanager
-def blame(owner: str, call: str, function: Any = None) -> Iterator[None]:
-    """Turn whatever a plugin's code raises in the block into a PluginError; a HyError and a lack of memory pass."""
+def blame(
+    owner: str, call: str, function: Any = None, passes: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """Turn whatever a plugin's code raises in the block into a PluginError.
+
+    A HyError, a lack of memory and errors of the types `passes` are raised as they are.
+    """
     try:
         yield
-    except HyError:
+    except (HyError, *passes):
         raise
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
@@ -167,6 +172,7 @@ RESULTS: dict[str, Callable[[Any, tuple[Any, ...]], str]] = {
     "segments": segments_or_none,
     "attach": nothing,
     "encode": nothing,
+    "plan_sampling": nothing,
     "attach_for_training": _instance("a mapping of metadata", Mapping),
     "training_condition": nothing,
     "before_step": same_latents,

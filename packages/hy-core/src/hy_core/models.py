@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hy_core.device import pick_device, pick_dtype
-from hy_core.errors import MissingError, UsageError
+from hy_core.errors import HyError, MissingError
+from hy_core.lora_option import loras
 from hy_core.tables import from_table, read_json
 
 if TYPE_CHECKING:
@@ -246,17 +247,16 @@ class Model:
                 (port, key) for port, old in zip(ports, before, strict=True) for key in port if key not in old
             ]
 
-        conditioner.home = self.folder
-        file = conditioner.weights()
+        file = conditioner.weights(self.folder)
         own = {} if file else self._owned(conditioner)
         try:
             if own:
-                conditioner.attach_from_checkpoint(self.dit, own)
+                conditioner.attach_from_checkpoint(self.dit, own, self.folder)
             else:
                 with (
                     torch.device("meta") if file else nullcontext()
                 ):  # shapes only, when values come from a file
-                    conditioner.attach(self.dit)
+                    conditioner.attach(self.dit, self.folder)
             if file:
                 from hy_core.weights import load_port_weights
 
@@ -278,7 +278,7 @@ class Model:
             return {}
         from hy_core.weights import load_owned
 
-        return load_owned(self.file, conditioner.owns_key)
+        return load_owned(self.file, lambda key: conditioner.owns_key(key, self.folder))
 
 
 def _detach(attached: Attached) -> None:
@@ -318,15 +318,22 @@ def load(
     encoders = spec.folder
 
     def owned(key: str) -> bool:
-        return any(conditioner.owns_key(key) for conditioner in conditioners)
+        return any(conditioner.owns_key(key, spec.folder) for conditioner in conditioners)
 
     dit = load_dit(spec.dit, kinds.device, kinds.dit, owned=owned).eval().requires_grad_(False)
     for path, scale in loras(lora) if lora else ():
         merge(dit, path, scale)
+    vae = load_vae(spec.vae, kinds.device, kinds.vae).eval().requires_grad_(False)
+    if dit.config.out_channels != vae.config.latent_channels:
+        raise HyError(
+            f"{spec.dit} makes latents of {dit.config.out_channels} channels, and {spec.vae} decodes "
+            f"{vae.config.latent_channels}",
+            "use the DiT and the VAE of one model",
+        )
     return Model(
         name=spec.name,
         dit=dit,
-        vae=load_vae(spec.vae, kinds.device, kinds.vae).eval().requires_grad_(False),
+        vae=vae,
         text=lambda: TextEncoder.load(encoders, kinds.device, kinds.text),
         defaults=spec.defaults,
         hashes=_hashes(spec, lora),
@@ -341,8 +348,7 @@ def fingerprints(request: Request, conditioners: Sequence[Conditioner] = ()) -> 
     spec = find(request.model, request.weights)
     found = _hashes(spec, request.lora)
     for conditioner in conditioners:
-        conditioner.home = spec.folder
-        if file := conditioner.weights():
+        if file := conditioner.weights(spec.folder):
             found[_plugin(conditioner.name)] = fingerprint(Path(file))
     return found
 
@@ -354,20 +360,6 @@ def _hashes(spec: ModelSpec, lora: str | None) -> dict[str, str]:
 
 def _plugin(name: str) -> str:
     return f"plugin {name}"
-
-
-def loras(text: str) -> list[tuple[Path, float]]:
-    """Files and scales of `FILE`, `FILE=0.8`, or several with commas between."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, number = part.rpartition("=")
-        try:
-            found.append((Path(name), float(number)) if equals else (Path(part), 1.0))
-        except ValueError:
-            raise UsageError(f"--lora: {part!r} is not like effect.safetensors=0.8") from None
-    if not found:
-        raise UsageError("--lora: names no file")
-    return found
 
 
 def _fetch(spec: ModelSpec) -> str:

@@ -15,20 +15,21 @@ from torch import Tensor, nn
 
 from hy_core import models, provenance
 from hy_core.condition import Condition, merge, mergeable
-from hy_core.conditioner import Conditioner, segments
+from hy_core.conditioner import Conditioner, encode, segments
 from hy_core.device import free_memory
 from hy_core.dit import embedded_guidance
 from hy_core.dit.attention import attention
 from hy_core.errors import HyError, MemoryLimitError, UsageError
 from hy_core.estimate import ALIVE_IN_DECODER, decoder_shapes
 from hy_core.flow.guidance import Branch, Guided
+from hy_core.flow.policy import SamplingPolicy, merge_policies, mergeable_policies
 from hy_core.flow.sampler import SAMPLERS
 from hy_core.flow.schedule import sigmas_for
+from hy_core.keyed import KeyedCache
 from hy_core.request import SEED_END, Request, Result
 from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
-    from hy_core.condition import MaskRestriction
     from hy_core.media.writer import Writer
     from hy_core.models import Model
     from hy_core.plugins import Plugins
@@ -230,21 +231,27 @@ class Run:
             requests = [segment_request(clip.request, number) for clip in clips]
             self.tell("encode", clips[0].index, detail=", ".join(c.name for c in self.conditioners))
             start = number * (first.frames - pieces.overlap)
-            conds = [
+            made = [
                 self.conditions(model, request, texts, start, clip.past)
                 for request, clip in zip(requests, clips, strict=True)
             ]  # 3
-            if not all(mergeable(branch) for branch in zip(*conds, strict=True)):
+            conds, policies = [branches for branches, _ in made], [policy for _, policy in made]
+            rows = [branches[0].rows for branches in conds]
+            if not (
+                mergeable_policies(policies, rows)
+                and all(mergeable(branch) for branch in zip(*conds, strict=True))
+            ):
                 raise NotBatchable
             with attention(first.attention):
                 group = [clip.index for clip in clips]
                 merged = [merge(branch) for branch in zip(*conds, strict=True)]
-                latents = self.sample(model, requests, group, merged)  # 4
+                policy = merge_policies(policies, rows)
+                latents = self.sample(model, requests, group, merged, policy)  # 4
             for row, clip in enumerate(clips):
                 if clip.record is None:
                     clip.tiling = tiling_of(clip.request, model)
                     clip.begin(self.record(model, clip), self.sink)
-                cut = max(conds[row][0].trimmed_frames, pieces.overlap if number else 0)
+                cut = max(policies[row].trimmed_frames, pieces.overlap if number else 0)
                 for frames in self.decode(model, clip, latents[[row]]):  # 5
                     clip.add(frames[cut:], pieces.overlap)
                     cut = max(cut - len(frames), 0)
@@ -254,7 +261,8 @@ class Run:
         request = replace(clip.request, tiling=clip.tiling)
         dtype = str(model.dit.dtype).removeprefix("torch.")
         packages = self.plugins.distributions(request.plugins) if self.plugins else ()
-        return provenance.record(request, model.fingerprints, str(model.device), dtype, packages)
+        plugins = self.plugins.records(request.plugins) if self.plugins else ()
+        return provenance.record(request, model.fingerprints, str(model.device), dtype, packages, plugins)
 
     def conditions(
         self,
@@ -263,14 +271,14 @@ class Run:
         texts: dict[tuple[str, bool], Encoded],
         start: int = 0,
         past: np.ndarray | None = None,
-    ) -> list[Condition]:
-        """Step 3: what prompt and conditioners tell the network; then the same for the negative branch.
+    ) -> tuple[list[Condition], SamplingPolicy]:
+        """Step 3: the condition of the prompt, then that of the negative branch, if there is one; how to sample.
 
         `start` and `past` are those of the segment (see `Condition`).
         """
         scale = guidance_of(request, model)
         frames, *size = model.vae.config.latent_size(request.frames, request.height, request.width)
-        conds = []
+        conds, clip_cache = [], KeyedCache()
         for negative in (False, True) if request.cfg != 1 else (False,):
             prompt = request.negative if negative else request.prompt
             encoded = texts[prompt, request.frames == 1]
@@ -290,34 +298,39 @@ class Run:
                 patch=tuple(model.dit.config.patch[1:]),
                 start_frame=start,
                 previous_frames=past,
+                clip_cache=clip_cache,
             )
-            for conditioner in self.conditioners:
-                conditioner.encode(request, cond)
             conds.append(cond)
-        return conds
+        return conds, encode(self.conditioners, request, conds)
 
     def sample(
-        self, model: Model, requests: Sequence[Request], group: Sequence[int], conds: Sequence[Condition]
+        self,
+        model: Model,
+        requests: Sequence[Request],
+        group: Sequence[int],
+        conds: Sequence[Condition],
+        policy: SamplingPolicy,
     ) -> Tensor:
         """Step 4: from noise to latents [rows, C, F, h, w], float32, along the guided velocity."""
         first, clock = requests[0], time.perf_counter()
-        confined = conds[0].mask_restriction
-        if confined is not None:
-            conds = [one.doubled() for one in conds]
+        restriction = policy.restriction
+        if restriction is not None:
+            conds = [restriction.doubled(one) for one in conds]
         cond, base = conds[0], conds[-1]
-        branches = [] if cond is base else [Branch(cond, first.cfg if cond.scale is None else cond.scale)]
+        branches = [] if cond is base else [Branch(cond, policy.scale)]
         for conditioner in self.conditioners:
-            branches += conditioner.branches(cond)
+            branches += conditioner.branches(first, cond)
         small = cond.frames * cond.size[0] * cond.size[1] // 4 <= SMALL
-        guided = Guided(model.dit, base, branches, first.steps, small, cond.windows, cond.cache)
+        guided = Guided(model.dit, base, branches, policy.steps, small, policy.windows, policy.step_cache)
         samplers = SAMPLERS | dict(self.plugins.samplers() if self.plugins else {})
-        if first.sampler not in samplers:
-            raise UsageError(f"--sampler {first.sampler}: unknown", f"use {', '.join(samplers)}")
+        if policy.sampler not in samplers:
+            raise UsageError(f"--sampler {policy.sampler}: unknown", f"use {', '.join(samplers)}")
 
         def before(x: Tensor, sigma: Tensor, step: int) -> Tensor:
             for conditioner in self.conditioners:
                 x = conditioner.before_step(x, float(sigma), cond)
-            return restrict(confined, cond.with_fixed_frames(x))
+            x = cond.with_fixed_frames(x)
+            return x if restriction is None else restriction.combined(x)
 
         def after(step: int, steps: int, x: Tensor, clean: Tensor) -> None:
             nonlocal clock
@@ -337,13 +350,13 @@ class Run:
 
         def draw() -> Tensor:
             x = torch.cat([noise(*one, model) for one in zip(requests, generators, strict=True)])
-            return (x if confined is None else torch.cat([x, x])).to(model.device)
+            return (x if restriction is None else torch.cat([x, x])).to(model.device)
 
         x = draw()
         draw()  # a plugin may have mixed a start of both (see `start_noise`)
-        sigmas = sigmas_for(first.schedule, first.steps, first.shift)
-        x = samplers[first.sampler](guided, x, sigmas, after, before, draw)
-        return restrict(confined, x)[: len(requests)]
+        sigmas = sigmas_for(policy.schedule, policy.steps, policy.shift)
+        x = samplers[policy.sampler](guided, x, sigmas, after, before, draw)
+        return (x if restriction is None else restriction.combined(x))[: len(requests)]
 
     def decode(self, model: Model, clip: Clip, latents: Tensor) -> Iterator[np.ndarray]:
         """Step 5: latents [1, C, F, h, w] to frames, uint8 [f, H, W, 3] at a time."""
@@ -416,14 +429,6 @@ def noise(request: Request, generator: torch.Generator, model: Model) -> Tensor:
     """
     shape = model.vae.config.latent_size(request.frames, request.height, request.width)
     return torch.randn(1, model.vae.config.latent_channels, *shape, generator=generator)
-
-
-def restrict(mask_restriction: MaskRestriction | None, x: Tensor) -> Tensor:
-    """Latents of clips, and below them of those without what is confined: the first take the others' outside."""
-    if mask_restriction is None:
-        return x
-    free, other = x.chunk(2)
-    return torch.cat([torch.where(mask_restriction.mask.to(x.device) != 0, free, other), other])
 
 
 def segment_request(request: Request, number: int) -> Request:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hy_core.errors import UsageError
+from hy_core.keyed import KeyedCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +117,8 @@ class Sound:
 class Result:
     """A finished clip: `frames` uint8 [F, H, W, 3] (array or tensor), its sound and how it was made.
 
+    `session_cache` is the session's, for models that `finish` uses for many clips.
+
     `frames` is None if they were written as they came (see `pipeline.stream`).
     """
 
@@ -125,6 +128,7 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     request: Request | None = None
+    session_cache: KeyedCache = field(default_factory=KeyedCache, repr=False, compare=False)
 
 
 def check_prompt(text: str, what: str, limits: Limits) -> None:

@@ -1,3 +1,3 @@
-"""Image to video for hy: a picture, keyframes or a clip go on as a video."""
+"""Image to video for hy: pictures, keyframes and clips as input."""
 
 from __future__ import annotations

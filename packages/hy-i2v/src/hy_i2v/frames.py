@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from hy_core.condition import Tiles
+    from hy_core.condition import TilingFor
     from hy_core.vae import VAE
     from torch import Tensor
 
@@ -26,7 +26,7 @@ def pixels(frames: np.ndarray, vae: VAE) -> Tensor:
 
 
 @torch.no_grad()
-def moving(vae: VAE, clip: Tensor, tiles: Tiles | None = None) -> Tensor:
+def moving(vae: VAE, clip: Tensor, tiles: TilingFor | None = None) -> Tensor:
     """Latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] that begins the video.
 
     `tiles` says how a clip of so many frames is cut for the VAE (see `Condition`).
@@ -35,7 +35,7 @@ def moving(vae: VAE, clip: Tensor, tiles: Tiles | None = None) -> Tensor:
     return vae.to_model(vae.encode(clip, tiling).mode()).float()
 
 
-def still(vae: VAE, picture: Tensor, tiles: Tiles | None = None) -> Tensor:
+def still(vae: VAE, picture: Tensor, tiles: TilingFor | None = None) -> Tensor:
     """The latent frame [B, C, 1, h, w], in the model's scale, of a group that holds a picture [B, 3, 1, H, W]."""
     group = picture.expand(-1, -1, vae.config.time + 1, -1, -1)
     return moving(vae, group, tiles)[:, :, -1:]

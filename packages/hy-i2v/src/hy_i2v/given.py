@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hy_core.errors import UsageError
+from hy_core.errors import HyError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 GROUP = 4
 """Frames of the video that one latent frame stands for; the first stands for one."""
 LEAST_SIDE = 16
+MOST_BYTES = 2 << 30
+"""Of a clip's frames that are held."""
 # FRAME=FILE, after the folder that a settings file may have put before it.
 KEYFRAME = re.compile(r"(?P<folder>.*/)?(?P<at>\d+(?:\.\d+)?)(?P<unit>s?)=(?P<file>.+)", re.DOTALL)
 
@@ -94,20 +95,35 @@ def open_picture(path: Path, flag: str) -> Image.Image:
 
 
 def end_of(path: Path, count: int, fps: float, flag: str) -> np.ndarray:
-    """The last `count` frames of a clip, uint8 [count, H, W, 3], taken at `fps` back from its last frame."""
-    import numpy as np
-    from hy_core import media
+    """Return the end of a clip, uint8 [count, H, W, 3]: the frames shown at `fps` back from its last frame.
 
-    own = media.probe(path).fps
-    apart = max(own / fps, 1e-6)  # in frames of the file, between two of ours
-    back = [round(index * apart) for index in range(count)]
-    held = deque(media.stream(path), maxlen=back[-1] + 1)
-    if len(held) <= back[-1]:
+    `UsageError` if the clip is too short, `HyError` if it can't be read or has frames too large to hold.
+    """
+    import numpy as np
+    from hy_core.media import timeline
+
+    times = timeline.frame_times(path)
+    if not len(times):
+        raise UsageError(f"{flag}: {path} has no pictures")
+    # Half of the shortest frame is rounding; of a clip with an even rate that takes the nearest frames.
+    slack = np.diff(times).min() / 2 if len(times) > 1 else 0.5 / fps
+    moments = times[-1] - np.arange(count - 1, -1, -1) / fps
+    if moments[0] < -slack:
         raise UsageError(
-            f"{flag}: {path} has only {len(held)} frames; {count} at {fps:g} fps take {back[-1] + 1}",
+            f"{flag}: {path} has only {len(times)} frames in {times[-1]:g} s; {count} at {fps:g} fps take "
+            f"{(count - 1) / fps:g} s",
             "a smaller --i2v-overlap",
         )
-    return np.stack([held[-1 - index] for index in reversed(back)])
+    wanted = np.maximum(np.searchsorted(times, moments + slack * (1 - 1e-6), "right") - 1, 0)
+    places: dict[int, np.ndarray] = {}
+    for time, image in timeline.frames(path, (times[wanted[0]] - slack / 2, np.inf)):
+        if (place := int(np.abs(times - time).argmin())) in wanted:
+            places[place] = image
+            if image.nbytes * len(places) > MOST_BYTES:
+                raise HyError(f"{flag}: {path} has frames too large to hold", "make them smaller")
+    if missing := [place for place in wanted if place not in places]:
+        raise HyError(f"{flag}: {path} is damaged: its frame {missing[0]} can't be read")
+    return np.stack([places[place] for place in wanted])
 
 
 def fitted(frames: Sequence[Image.Image], width: int, height: int, fit: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from hy_i2v.given import GROUP, Given
 if TYPE_CHECKING:
     import numpy as np
     from hy_core.condition import Condition
+    from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request
     from PIL import Image
     from torch import Tensor
@@ -31,33 +32,33 @@ STABLE = 0.001
 
 
 class I2V(Conditioner):
-    """Start from a picture, go through pictures, or go on from a clip."""
+    """Start from a picture, go through pictures, or continue a clip."""
 
     name = "i2v"
 
     @dataclass(frozen=True)
     class Options:
-        image: Path | None = option(None, metavar="FILE", help="Picture that the video starts from.")
-        last: Path | None = option(None, metavar="FILE", help="Picture that it ends with.")
+        image: Path | None = option(None, metavar="FILE", help="First frame.")
+        last: Path | None = option(None, metavar="FILE", help="Last frame.")
         keyframes: tuple[Path, ...] = option(
             (),
             metavar="FRAME=FILE",
             help="Picture at a frame (8=b.png) or time (1.5s=b.png); holds its group of 4. Repeat for more.",
         )
-        video: Path | None = option(None, metavar="FILE", help="Clip to go on from, in place of a picture.")
+        video: Path | None = option(None, metavar="FILE", help="Clip to continue, instead of a picture.")
         overlap: int = option(
-            5, minimum=1, help="Frames (4k+1) that --i2v-video and each segment of --i2v-extend begin with."
+            5, minimum=1, help="Frames (4k+1) taken from --i2v-video or from the previous segment."
         )
-        extend: int = option(0, minimum=0, maximum=1000, help="Go on so many times from where the clip ends.")
-        loop: bool = option(False, help="End with the first picture.")
-        fit: Literal["crop", "pad"] = option("crop", help="Cut pictures to the video's shape, or add bars.")
+        extend: int = option(0, minimum=0, maximum=1000, help="Number of segments to append.")
+        loop: bool = option(False, help="Use the first picture as last frame too.")
+        fit: Literal["crop", "pad"] = option("crop", help="Crop pictures to the video's shape, or add bars.")
         resolution: Literal["auto", "model", "360p", "540p", "720p"] = option(
             "auto",
-            help="Without --size: a size in the picture's shape, of this class or the model's; or the model's own.",
+            help="Without --size: class of a size in the picture's shape; auto: the model's; model: its own size.",
         )
-        official_size: bool = option(False, help="Pick the size exactly as the official code does.")
-        stability: bool = option(False, help="Start near the picture: calmer. Best with --shift 7.")
-        semantic: bool = option(True, help="Let the model's language model see the picture, if it can.")
+        official_size: bool = option(False, help="Choose the size exactly as the official code does.")
+        stability: bool = option(False, help="Start near the picture: less motion. Use with --shift 7.")
+        semantic: bool = option(True, help="Let the model's language model read the picture, if it can.")
 
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """A size in the first picture's shape, unless the model is a small one or its own size is asked for."""
@@ -168,6 +169,11 @@ class I2V(Conditioner):
         if self.options.semantic and first is not None:
             self.show(request, cond, first)
 
+    def plan_sampling(self, request: Request, cond: Condition, policy: SamplingPolicy) -> None:
+        """Trim the frames of the first latent frame, which a network with a mask channel doesn't generate."""
+        if cond.condition_channels > cond.vae.config.latent_channels:
+            policy.trim_start(FIRST_CUT)
+
     def beginning(self, request: Request, cond: Condition) -> list[Image.Image]:
         """The frames that this segment begins with: of what is made, or of the clip to go on from; or none."""
         from PIL import Image
@@ -236,29 +242,29 @@ class I2V(Conditioner):
         if cond.condition_channels > channels:
             if cond.frames < 2:
                 raise UsageError("i2v: this network leaves out its first 4 frames: --frames must be over 1")
-            cond.trim_start(FIRST_CUT)
         cond.set_channel_condition(self.name, beside(latents[0], cond.condition_channels, cond.frames))
 
     def show(self, request: Request, cond: Condition, picture: Image.Image) -> None:
         """Let the model's language model read the picture and the prompt together, if there is one that can.
 
-        The negative prompt is read with a black picture; both at once, for loading the model takes long.
+        The negative prompt is read with a black picture; both at once, because loading the model takes long.
         """
         from PIL import Image
 
         from hy_i2v import vision
 
-        if not cond.negative:
-            self._read = []
-            if place := vision.find(cond.folder):
-                asked = [(prompt, picture) for prompt in cond.prompts]
-                if request.cfg != 1:
-                    asked.append((request.negative, Image.new("RGB", picture.size)))
-                stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
-                weight = next(cond.vae.parameters())
-                self._read = vision.read(place, asked, stride, weight.device, weight.dtype)
-        if self._read:
-            cond.set_text(self.name, [self._read.pop(0)])
+        def states() -> list[Tensor]:
+            if (place := vision.find(cond.folder)) is None:
+                return []
+            pairs = [(request.prompt, picture), (request.negative, Image.new("RGB", picture.size))]
+            stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
+            weight = next(cond.vae.parameters())
+            return vision.read(
+                place, pairs[: 1 if request.cfg == 1 else 2], stride, weight.device, weight.dtype
+            )
+
+        if found := cond.clip_cache.get(f"{self.name}.text", states):
+            cond.set_text(self.name, [found[1 if cond.negative else 0]])
 
     def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
         """In training: give frames of a share of the batches."""

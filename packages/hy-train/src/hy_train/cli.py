@@ -16,15 +16,15 @@ import click
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe; repeat."
 )
-@click.option("--minutes", type=float, help="Stop after this long; the same command goes on later.")
+@click.option("--minutes", type=float, help="Stop after this many minutes; the same command resumes.")
 @click.option("--dry-run", is_flag=True, help="Check the recipe, count parameters, train nothing.")
-@click.option("--list", "listing", is_flag=True, help="List the recipes that come along.")
+@click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
-    """Train by RECIPE: a TOML file, or the name of one that comes along.
+    """Train by RECIPE: a TOML file, or the name of a shipped one.
 
-    A run that was stopped, however, goes on where it was with the same command.
+    The same command resumes a stopped run.
 
     \b
     $ hy train --list

@@ -1,8 +1,8 @@
 """The task `avatar`: does a character follow speech, an actor's face, a dancer's body, and stay who it is?
 
 The plugin is the one that the command line names. It must take the options `image`, `speech`, `mask`, `expression`,
-`pose` and `pose_fit`, with pose files (see docs/avatar-signals.md) for the actor and the dancer. What a model's avatar
-doesn't follow is left out, and the report says so.
+`pose` and `pose_fit`, with pose files (see docs/reference/signals.md) for the actor and the dancer. What a model's
+avatar doesn't follow is left out, and the report says so.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ class Size(click.ParamType):
     type=click.Choice(list(TASKS)),
     help="What to measure. " + " ".join(f"{name}: {task.about}." for name, task in TASKS.items()),
 )
-@click.option(
-    "-p", "--plugin", metavar="NAME", help="What clips are made with, for a task that needs a plugin."
-)
+@click.option("-p", "--plugin", metavar="NAME", help="Plugin to measure, for tasks that need one.")
 @click.option(
     "--option",
     "options",
@@ -59,7 +57,7 @@ class Size(click.ParamType):
     help="An option of that plugin, such as model=DIR; repeatable.",
 )
 @click.option(
-    "--generated", is_flag=True, help="Generated clips, for a task that otherwise takes real renders."
+    "--generated", is_flag=True, help="Use generated clips, for tasks that otherwise use real renders."
 )
 @click.option("--model", default="pocket", show_default=True, help="Name or folder of the model.")
 @click.option("--codec", is_flag=True, help="Judge the model's VAE: decoded encodings of real clips.")
@@ -75,14 +73,14 @@ class Size(click.ParamType):
     "--count", default=200, show_default=True, type=click.IntRange(2), help="Prompts of each group."
 )
 @click.option(
-    "--objects", default=1, show_default=True, type=click.IntRange(1, 2), help="Things in each scene."
+    "--objects", default=1, show_default=True, type=click.IntRange(1, 2), help="Objects in each scene."
 )
 @click.option("--frames", default=FRAMES, show_default=True, type=click.IntRange(1), help="1 for pictures.")
 @click.option("--size", default="64x64", show_default=True, type=Size(), help="Size of the clips.")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(1), help="Sampling steps.")
 @click.option("--cfg", type=float, help="Guidance scale; the model's own if not given.")
-@click.option("--seed", default=0, show_default=True, help="Of the prompts and of the noise.")
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Clips at once.")
+@click.option("--seed", default=0, show_default=True, help="Seed of prompts and noise.")
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Clips per batch.")
 @click.option("--device", default="auto", show_default=True, help="Where to run.")
 @click.option("--dtype", default="auto", show_default=True, help="Number format.")
 @click.option("--contact-sheet", type=click.Path(path_type=Path), help="PNG of the first clips.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,13 @@ from hy_core.options import fields, nearest
 from hy_world.scene import FPS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hy_core.condition import Condition
     from hy_core.conditioner import Segments
     from hy_core.dit import DiT
     from hy_core.flow.guidance import Branch
+    from hy_core.flow.policy import SamplingPolicy
     from hy_core.models import Model
     from hy_core.request import Request, Result
     from torch import Tensor
@@ -176,14 +179,17 @@ class Each(Conditioner):
     def segments(self, request: Request) -> Segments | None:
         return self.clips[request.seed].segments(request)
 
-    def attach(self, dit: DiT) -> None:
-        self.first.attach(dit)
+    def attach(self, dit: DiT, folder: Path | None = None) -> None:
+        self.first.attach(dit, folder)
 
     def encode(self, request: Request, cond: Condition) -> None:
         self.clips[request.seed].encode(request, cond)
 
-    def branches(self, cond: Condition) -> Iterable[Branch]:
-        return self.first.branches(cond)
+    def plan_sampling(self, request: Request, cond: Condition, policy: SamplingPolicy) -> None:
+        self.clips[request.seed].plan_sampling(request, cond, policy)
+
+    def branches(self, request: Request, cond: Condition) -> Iterable[Branch]:
+        return self.first.branches(request, cond)
 
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
         return self.first.before_step(latents, t, cond)
@@ -191,9 +197,11 @@ class Each(Conditioner):
     def finish(self, request: Request, result: Result) -> None:
         self.clips[request.seed].finish(request, result)
 
-    def weights(self) -> str | None:
-        self.first.home = self.home
-        return self.first.weights()
+    def weights(self, folder: Path | None = None) -> str | None:
+        return self.first.weights(folder)
+
+    def attach_key(self, folder: Path | None = None) -> Hashable:
+        return self.first.attach_key(folder)
 
 
 def plugin_options(kind: type[Conditioner], texts: Sequence[str]) -> dict[str, Any]:

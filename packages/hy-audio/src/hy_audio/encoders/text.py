@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from hy_core.text.llm import Llm, load_strictly, load_tokenizer, read_config, same_length
+from hy_core.text.llm import Llm, same_length
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 from hy_core.text.template import OFFICIAL, Templates
 from torch import Tensor, nn
 

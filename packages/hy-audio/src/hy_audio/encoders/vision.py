@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hy_core.errors import MissingError
-from hy_core.text.llm import load_strictly, read_config
+from hy_core.text.pretrained import load_strictly, read_config
 from PIL import Image
 from torch import Tensor, nn
 

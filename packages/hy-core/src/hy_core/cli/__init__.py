@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -53,16 +54,31 @@ cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (docs/errors.md)."""
+    """Run the command line and exit with its code (docs/reference/errors.md)."""
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal doesn't have
     code = run(arguments)
+    sys.exit(flushed() or code)
+
+
+def flushed() -> int:
+    """Write out what stdout still holds; the exit code if that fails, else 0."""
+    if sys.stdout is None:
+        return 0
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `hy … | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+        return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+        if isinstance(error, BrokenPipeError):  # `hy … | head`: the reader has stopped
+            return 0
+        from hy_core.cli import output
+
+        return output.report(HyError(f"stdout: {error.strerror}"))
 
 
 def interrupted(number: int, frame: Any) -> None:
@@ -76,6 +92,8 @@ def run(arguments: list[str] | None = None) -> int:
 
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
+        if not output.has_current_folder():  # torch can't even be imported then
+            raise HyError("the current folder doesn't exist any more", "go to another one")
         return cli.main(args=arguments, prog_name="hy", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as nothing:
         click.echo(nothing.format_message())

@@ -1,8 +1,9 @@
-"""Many clips in one run: the rows of a file, the names of the outputs, and what is finished already."""
+"""Batches: the rows of a file, the names of their outputs, and which clips are finished already."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 import unicodedata
@@ -12,30 +13,29 @@ from typing import Any
 
 from hy_core import media, provenance, settings
 from hy_core.errors import HyError, UsageError
+from hy_core.files import numbered_names, read_text
 from hy_core.request import Request
 from hy_core.settings import Layer
 
-Prints = Callable[[], Mapping[str, str]]
-"""Hashes of the weights that a row would be made with, by what they are."""
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def read_rows(path: Path) -> list[Layer]:
-    """The rows of a batch file as layers with a prompt each.
+    """Return the rows of a batch file as layers with a prompt each.
 
-    Plain text has one prompt per line (empty lines and those with # are skipped); .jsonl one object per line;
-    .toml one `[[clip]]` per row. Objects hold `prompt`, settings that may differ, and plugin tables.
+    Plain text has one prompt per line (empty lines and those with # are skipped); .jsonl one object per line; .json a
+    list of objects; .toml one `[[clip]]` per row. Objects hold `prompt`, settings that may differ, and plugin tables.
+    Lines end with LF, CRLF or CR alone: other separators of Unicode are part of a prompt. `UsageError` names the file
+    and the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-        ) from None
+    text = read_text(path)
     suffix = path.suffix.lower()
     if suffix == ".toml":
         rows = toml_rows(text, path)
+    elif suffix == ".json":
+        rows = json_rows(text, path)
     else:
-        lines = [(at, line.strip()) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+        lines = [(at, line.strip()) for at, line in enumerate(_LINE_END.split(text), 1) if line.strip()]
         if suffix in (".jsonl", ".ndjson"):
             rows = [(f"{path}:{at}", json_row(line, f"{path}:{at}")) for at, line in lines]
         else:
@@ -45,7 +45,19 @@ def read_rows(path: Path) -> list[Layer]:
     return [row_layer(values, origin, path.resolve().parent) for origin, values in rows]
 
 
+def json_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read a list of objects or prompts, each with its origin."""
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {str(error)[:80]}") from None
+    if not isinstance(rows, list):
+        raise UsageError(f"{path}: a batch in JSON is a list", "or one object per line in a .jsonl")
+    return [(f"{path}: row {at}", as_row(row, f"{path}: row {at}")) for at, row in enumerate(rows, 1)]
+
+
 def toml_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read `[[clip]]` tables, each with its origin."""
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -59,10 +71,16 @@ def toml_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def json_row(line: str, origin: str) -> dict[str, Any]:
+    """Read a line of JSON as a row."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise UsageError(f"{origin} is not valid JSON") from None
+    return as_row(row, origin)
+
+
+def as_row(row: Any, origin: str) -> dict[str, Any]:
+    """Check a row from JSON; a string is a prompt, null is left out."""
     if isinstance(row, str):
         return {"prompt": row}
     if not isinstance(row, dict):
@@ -71,7 +89,7 @@ def json_row(line: str, origin: str) -> dict[str, Any]:
 
 
 def row_layer(values: Mapping[str, Any], origin: str, base: Path) -> Layer:
-    """One row as the strongest layer; `output` is a name in the batch's folder."""
+    """Return a row as the strongest layer; `output` is a name in the batch's folder."""
     for key in values:
         if key in settings.CORE and key not in settings.ROW:
             raise UsageError(
@@ -88,80 +106,120 @@ def row_layer(values: Mapping[str, Any], origin: str, base: Path) -> Layer:
 
 
 def absolute(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """A row's table; relative paths that exist beside the batch file mean those files."""
+    """Return a row's table; relative paths that exist beside the batch file mean those files."""
 
     def seen(value: Any) -> Any:
-        if (
-            isinstance(value, str)
-            and value
-            and len(value) < 1024
-            and "\0" not in value
-            and (base / value).is_file()
-        ):
-            return str(base / value)
-        return value
+        is_path = isinstance(value, str) and value and os.path.isfile(base / value)
+        return str(base / value) if is_path else value
 
     return {key: seen(value) for key, value in table.items()}
 
 
 def slug(prompt: str) -> str:
-    """The first 40 characters of a prompt as a file name: `a-fox-in-snow`."""
+    """Return the first 40 characters of a prompt as a file name: `a-fox-in-snow`."""
     text = unicodedata.normalize("NFKC", prompt[:400]).lower()
     words = re.sub(r"[\W_]+", "-", text).strip("-")
     return words[:40].strip("-") or "clip"
 
 
 def default_name(request: Request) -> str:
-    """`a-fox-in-snow-42.mp4`, or .png for one frame."""
+    """Return `a-fox-in-snow-42.mp4`, or .png for one frame."""
     return f"{slug(request.prompt)}-{request.seed}{'.png' if request.frames == 1 else '.mp4'}"
 
 
-def numbered(path: Path) -> Any:
-    """The path, then the same with -2, -3 and so on."""
-    yield path
-    at = 2
-    while True:
-        yield path.with_name(f"{path.stem}-{at}{path.suffix}")
-        at += 1
+class Places:
+    """Where the rows of a batch go; two rows never share a name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._taken = folder, set[str]()
+
+    def take(
+        self,
+        request: Request,
+        output: str | None,
+        fingerprints: Callable[[], Mapping[str, str]],
+        plugins: Callable[[], list[dict[str, str]]],
+        origin: str = "",
+    ) -> tuple[Path, bool]:
+        """Return a row's path, and whether its clip is there already.
+
+        It is if its record holds the same request, `fingerprints` of weights and `plugins`. `UsageError` for an
+        `output` outside the folder, of another row, or of a file that is another clip or none of ours.
+        """
+        if output is not None:
+            path = self.folder / inside(self.folder, output, origin)
+            if self._is_taken(path):
+                raise UsageError(f"two rows of the batch have the output {output}")
+            is_finished = made_by(path, request, fingerprints, plugins)
+            if not is_finished and os.path.lexists(first := media.frame_path(path, 1)):
+                raise UsageError(
+                    f"{origin}: {first} exists and isn't this row's clip", "remove it, or name another output"
+                )
+            return path, is_finished
+        for path in numbered_names(self.folder / default_name(request)):
+            exists = os.path.lexists(path)
+            if exists and not made_by(path, request, fingerprints, plugins):
+                continue
+            if not self._is_taken(path):
+                return path, exists
+        raise AssertionError
+
+    def _is_taken(self, path: Path) -> bool:
+        """Take a path; whether another row has it."""
+        key, before = os.path.normpath(path), len(self._taken)
+        self._taken.add(key)
+        return len(self._taken) == before
 
 
-def free(path: Path) -> Path:
-    """The first of path, path-2, path-3 … that does not exist."""
-    return next(one for one in numbered(path) if not one.exists())
+def inside(folder: Path, output: str, origin: str) -> Path:
+    """Return a row's output as a path in the folder; `UsageError` if it leads out of it, through a link too."""
+    path = Path(output)
+    try:
+        leads_out = (
+            path.is_absolute()
+            or "\0" in output
+            or ".." in path.parts
+            or not (folder / path).parent.resolve().is_relative_to(folder.resolve())
+        )
+    except (OSError, ValueError, RuntimeError):  # NUL, or links in a circle
+        leads_out = True
+    if leads_out or not path.name:
+        raise UsageError(
+            f"{origin}: the output {output[:80]!r} is not a name in the folder {folder}",
+            "use a relative one, and -o FOLDER/ for the folder",
+        )
+    return path
 
 
-def place(
-    request: Request, folder: Path, output: str | None, taken: set[Path], prints: Prints
-) -> tuple[Path, bool]:
-    """Where a row goes, and whether it is there already, made by the same request and weights (of these `prints`)."""
-    if output is not None:
-        path = folder / output
-        if path in taken:
-            raise UsageError(f"two rows of the batch have the output {output}")
-        taken.add(path)
-        return path, made_by(path, request, prints)
-    for path in numbered(folder / default_name(request)):
-        if path in taken:
-            continue
-        if not path.exists() or made_by(path, request, prints):
-            taken.add(path)
-            return path, path.exists()
-    raise AssertionError
+def made_by(
+    path: Path,
+    request: Request,
+    fingerprints: Callable[[], Mapping[str, str]],
+    plugins: Callable[[], list[dict[str, str]]],
+) -> bool:
+    """Whether a clip is complete and its record holds the same request, weights and plugins.
 
-
-def made_by(path: Path, request: Request, prints: Prints) -> bool:
-    """Whether a file's record holds the very same request (but it names the tiling that "auto" came to) and weights."""
+    The record names the tiling that "auto" became. Of numbered pictures all must be there.
+    """
     first = media.frame_path(path, 1)
-    if not first.is_file():
+    if not os.path.isfile(first):
         return False
     try:
         record = provenance.read(first)
     except HyError:
         return False
-    found, asked = record["request"], json.loads(json.dumps(provenance.summary(request)))
-    if {**found, "tiling": request.tiling if request.tiling == "auto" else found.get("tiling")} != asked:
+    found, wanted = record["request"], json.loads(json.dumps(provenance.summary(request)))
+    if {**found, "tiling": request.tiling if request.tiling == "auto" else found.get("tiling")} != wanted:
         return False
+    if record.get("plugins", []) != plugins():
+        return False
+    if media.is_numbered(path):
+        count = record.get("pictures", 1)
+        if not isinstance(count, int) or (count == 1) != (request.frames == 1):
+            return False
+        if not all(os.path.isfile(media.frame_path(path, number)) for number in range(1, count + 1)):
+            return False
     try:
-        return record.get("weights") == prints()
-    except OSError:  # weights that aren't there: to load them says which
+        return record.get("weights") == fingerprints()
+    except OSError:  # weights that aren't there: loading them says which
         return False

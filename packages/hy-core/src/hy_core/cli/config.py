@@ -58,7 +58,7 @@ def resolved(
     from hy_core import models
     from hy_core.cli.generate import command as generate
 
-    inner = generate.make_context("generate", list(arguments))
+    inner = generate.make_context("generate", ["--dry-run", *arguments])
     selection: Selection = inner.meta[SELECTION]
     merged: Settings = selection.settings(inner)
     values = {key: merged.core(key) for key in settings.CORE}
@@ -161,8 +161,10 @@ def options_plain(value: Any) -> Any:
 
 @command.command("check")
 @click.argument("files", type=click.Path(dir_okay=False, path_type=Path), nargs=-1)
-def check(files: tuple[Path, ...]) -> None:
-    """Read FILES (the user's own file without any) and say what is wrong with them."""
+@click.option("-p", "--plugin", metavar="FILE", multiple=True, help="Run a plugin file, to check its table.")
+def check(files: tuple[Path, ...], plugin: tuple[str, ...]) -> None:
+    """Check FILES (the user's own file without any). Plugins that are files are not run unless -p names them."""
+    from hy_core.cli.select import is_file, unrun
     from hy_core.plugins import installed
 
     if not files and not settings.user_file().is_file():
@@ -171,12 +173,18 @@ def check(files: tuple[Path, ...]) -> None:
     for path in files or (settings.user_file(),):
         plugins = installed()
         layer = settings.read_file(path)
-        names = plugins.load(*layer.plugins)
+        allowed = {str(Path(name).resolve()) for name in plugin}
+        files_of = [name for name in layer.plugins if is_file(name)]
+        skipped = [name for name in files_of if str(Path(name).resolve()) not in allowed]
+        for name in skipped:
+            output.note(unrun(name))
+        unread = [Path(name).stem for name in skipped]
+        names = plugins.load(*(name for name in layer.plugins if name not in skipped))
         kinds = {name: kind.Options for name, kind in plugins.conditioners(names).items()}
         if not files:
             layer = settings.read_file(path, strict=False)
         merged = Settings([layer])
-        merged.check(kinds, plugins.found)
+        merged.check(kinds, [*plugins.found, *unread], unread)
         for key in settings.CORE:
             merged.core(key)
         if layer.core.get("size") is not None:

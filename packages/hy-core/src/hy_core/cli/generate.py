@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from hy_core.cli import output
 from hy_core.cli.select import SELECTION, PluginCommand, Selection, core_options, heed_warnings
 from hy_core.conditioner import segments, suggested
 from hy_core.errors import MissingError, UsageError
+from hy_core.files import Existing, free_name
+from hy_core.lora_option import loras
 from hy_core.request import Request
 from hy_core.settings import Settings
 
@@ -37,8 +40,9 @@ class Job:
     request: Request
     conditioners: tuple[Conditioner, ...]
     path: Path
-    fixed: bool
-    finished: bool = False
+    existing: Existing
+    """What happens if a file has the name when the clip is done; see `hy_core.files`."""
+    is_finished: bool = False
 
 
 @click.command(
@@ -54,23 +58,24 @@ class Job:
 @click.option("--preset", metavar="NAME", help="Start from a preset (see: hy config presets).")
 @click.option("-c", "--config", metavar="FILE", type=FILE, help="Read settings from a TOML file.")
 @click.option(
-    "--batch", metavar="FILE", type=FILE, help="A prompt per line, or JSONL or TOML rows; goes on if stopped."
+    "--batch",
+    metavar="FILE",
+    type=FILE,
+    help="One prompt per line, or JSONL or TOML rows; the same command resumes.",
 )
-@click.option(
-    "--rows", type=click.IntRange(1, 256), default=1, help="Clips of a batch that go through together."
-)
-@click.option("--preview", metavar="FILE", type=FILE, help="Keep a picture up to date while sampling.")
-@click.option("--dry-run", is_flag=True, help="Check and show what would run, and its cost on this machine.")
+@click.option("--rows", type=click.IntRange(1, 256), default=1, help="Clips per batch of the network.")
+@click.option("--preview", metavar="FILE", type=FILE, help="Picture to update while sampling.")
+@click.option("--dry-run", is_flag=True, help="Check all options, show the request and estimate its cost.")
 @click.option("--json", "as_json", is_flag=True, help="Describe the result as JSON on stdout.")
 @click.option(
     "--progress", type=click.Choice(output.MODES), default="auto", help="On stderr: bar, json lines, or off."
 )
-@click.option("--no-provenance", is_flag=True, help="Don't write into the file how it was made.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@click.option("--no-provenance", is_flag=True, help="Write no provenance into the file.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
-def command(context: click.Context, prompt: str | None, **flags: Any) -> None:
-    """Make a video from PROMPT. What isn't given is up to the model.
+def command(context: click.Context, /, prompt: str | None, **flags: Any) -> None:
+    """Make a video from PROMPT. Options that are left out take the model's defaults.
 
     \b
     $ hy generate "a red circle moves right"
@@ -110,8 +115,8 @@ def plan(selection: Selection, merged: Settings, prompt: str | None, batch: Path
         raise UsageError("no prompt", 'say what to see: hy generate "a red circle moves right"')
     conditioners, _ = selection.conditioners(merged)
     request = requested(selection, merged, prompt, conditioners, defaults, secrets.randbelow(10**6))
-    path, fixed = target(merged.core("output").value, request)
-    return [Job(request, tuple(conditioners), path, fixed)]
+    path, existing = target(merged.core("output").value, request)
+    return [Job(request, tuple(conditioners), path, existing)]
 
 
 def plan_batch(
@@ -119,14 +124,14 @@ def plan_batch(
 ) -> list[Job]:
     """One job per row. Rows without a seed take --seed, or 0; a prompt that comes again counts up from it."""
     from hy_core import models
-    from hy_core.cli.batch import place, read_rows
+    from hy_core.cli.batch import Places, read_rows
 
     if prompt is not None:
         raise UsageError("a prompt and --batch", "the file has the prompts: leave one of them out")
     folder = Path(merged.core("output").value or batch.stem)
-    if folder.suffix and not folder.is_dir() and not str(merged.core("output").value).endswith("/"):
+    if folder.suffix and not os.path.isdir(folder) and not str(merged.core("output").value).endswith("/"):
         raise UsageError(f"--output {folder}: a batch needs a folder", f"-o {folder.with_suffix('')}/")
-    jobs, taken, seen = [], set(), {}
+    jobs, places, seen = [], Places(folder), dict[str, int]()
     for layer in read_rows(batch):
         row = merged.above(layer)
         row.check(selection.option_kinds, selection.plugins.found)
@@ -136,9 +141,12 @@ def plan_batch(
         if "seed" not in layer.core:
             request = replace(request, seed=request.seed + seen.get(text, 0))
             seen[text] = seen.get(text, 0) + 1
-        prints = partial(models.fingerprints, request, conditioners)
-        path, finished = place(request, folder, layer.core.get("output"), taken, prints)
-        jobs.append(Job(request, tuple(conditioners), path, True, finished))
+        fingerprints = partial(models.fingerprints, request, conditioners)
+        plugins = partial(selection.plugins.records, request.plugins)
+        output_name = layer.core.get("output")
+        path, is_finished = places.take(request, output_name, fingerprints, plugins, layer.origin)
+        existing: Existing = "number" if output_name is None else "refuse"
+        jobs.append(Job(request, tuple(conditioners), path, existing, is_finished))
     return jobs
 
 
@@ -155,13 +163,13 @@ def requested(
     return settings.request(merged, prompt, defaults, selection.names, chosen, seed)
 
 
-def target(chosen: str | None, request: Request) -> tuple[Path, bool]:
-    """Where the clip goes, and whether that name was asked for (a default name never overwrites)."""
-    from hy_core.cli.batch import default_name, free
+def target(chosen: str | None, request: Request) -> tuple[Path, Existing]:
+    """Return where the clip goes, and what happens to a file of that name: a default name never overwrites."""
+    from hy_core.cli.batch import default_name
 
-    if chosen and not chosen.endswith(("/", "\\")) and not Path(chosen).is_dir():
-        return Path(chosen), True
-    return free(Path(chosen or ".") / default_name(request)), False
+    if chosen and not chosen.endswith(("/", "\\")) and not os.path.isdir(chosen):
+        return Path(chosen), "replace"
+    return free_name(Path(chosen or ".") / default_name(request)), "number"
 
 
 def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> None:
@@ -172,9 +180,7 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
     if weights and not Path(weights).exists():
         raise MissingError(f"--weights {weights}: no such file")
     if lora := jobs[0].request.lora:
-        from hy_core import models
-
-        for path, _ in models.loras(lora):
+        for path, _ in loras(lora):
             if not path.exists():
                 raise MissingError(f"--lora {path}: no such file")
     writers = selection.plugins.writers()
@@ -183,7 +189,14 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
         selection.plugins.samplers().pick(job.request.sampler)
         for conditioner in job.conditioners:
             conditioner.validate(job.request)
-        media.check_target(job.path, job.request.frames, writers)
+        request = job.request
+        media.check_target(
+            job.path,
+            request.frames * segments(job.conditioners, request).count,
+            writers,
+            size=(request.height, request.width),
+            fps=request.fps,
+        )
     if preview is not None:
         if preview.suffix.lower() not in (*media.PICTURES, ".gif"):
             raise UsageError(f"--preview {preview}: needs a picture", "such as preview.png")
@@ -229,7 +242,7 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
 
 def run(jobs: Sequence[Job], selection: Selection, flags: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Make the clips that are not there yet; a path per line on stdout unless it is to be JSON."""
-    open_jobs = [job for job in jobs if not job.finished]
+    open_jobs = [job for job in jobs if not job.is_finished]
     quiet = flags["quiet"]
     with output.Progress(flags["progress"], quiet) as progress:
         if len(open_jobs) < len(jobs) and not quiet:
@@ -290,8 +303,10 @@ class Sink:
         job = self.jobs[index]
         if job.path.suffix.lower() in self.theirs:
             return None
-        comment = provenance.dumps(record) if self.keep_record else None
-        self.open[index] = media.open_writer(final_path(job), job.request.fps, comment=comment)
+        comment = partial(provenance.dumps, record) if self.keep_record else None
+        self.open[index] = media.open_writer(
+            job.path, job.request.fps, comment=comment, existing=job.existing
+        )
         return self.open[index]
 
     def files(self, index: int) -> list[Path]:
@@ -329,15 +344,15 @@ class Listener:
         if news.stage == "sample":
             self.progress.step(news.step, news.steps, news.seconds)
             if self.preview is not None and news.preview is not None:
-                self.show(news.preview, last=news.step == news.steps)
+                self.show(self.preview, news.preview, last=news.step == news.steps)
 
-    def show(self, picture: Any, last: bool) -> None:
+    def show(self, preview: Path, picture: Any, last: bool) -> None:
         """Write the preview, but never spend more than a fifth of the time on it."""
         from hy_core import media
 
         start = time.perf_counter()
         if start >= self.next or last:
-            media.write(self.preview, picture(), 1.0)
+            media.write(preview, picture(), 1.0)
             self.next = time.perf_counter() + 4 * (time.perf_counter() - start)
 
 
@@ -345,24 +360,19 @@ def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> l
     """Write a clip; returns the files (several for numbered pictures)."""
     from hy_core import files, media, provenance
 
-    path = final_path(job)
+    path = job.path
     writers = selection.plugins.writers()
     result.path = path  # a plugin's writer may ask
     if path.suffix.lower() in writers:
-        with files.atomic(path) as temporary:
-            writers[path.suffix.lower()](result, temporary)
-        return [path]
-    comment = provenance.dumps(result.provenance) if keep_record else None
-    with media.open_writer(path, result.fps, result.sound, comment) as out:
+        with files.Staging(job.existing) as staging:
+            temporary = staging.file(path)
+            with files.storage_errors(path):
+                writers[path.suffix.lower()](result, temporary)
+        return staging.files
+    comment = partial(provenance.dumps, result.provenance) if keep_record else None
+    with media.open_writer(path, result.fps, result.sound, comment, job.existing) as out:
         out.add(result.frames)
     return out.files
-
-
-def final_path(job: Job) -> Path:
-    """Where a clip goes now: a name that nobody asked for never overwrites."""
-    from hy_core.cli.batch import free
-
-    return job.path if job.fixed else free(job.path)
 
 
 def described(job: Job, result: Result, paths: Sequence[Path], took: float) -> dict[str, Any]:

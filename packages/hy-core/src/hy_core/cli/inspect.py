@@ -21,11 +21,10 @@ def command(file: Path, as_json: bool, only_command: bool) -> None:
 
     The record in a file is what its maker wrote: read the command before you run it.
     """
-    from hy_core import provenance
+    from hy_core import provenance, shell
 
     found = provenance.read(file)
-    load_plugins(found)
-    again = provenance.command(found)
+    again = shell.command(found)
     if only_command:
         click.echo(again)
         return
@@ -39,24 +38,10 @@ def command(file: Path, as_json: bool, only_command: bool) -> None:
         output.warn(warning)
 
 
-def load_plugins(found: Mapping[str, Any]) -> None:
-    """Load the installed plugins that a record names, to spell their flags; never a file that it names."""
-    from hy_core.errors import HyError
-    from hy_core.plugins import installed
-
-    plugins = installed()
-    for name in found["request"].get("plugins") or ():
-        if isinstance(name, str) and name in plugins.found:
-            try:
-                plugins.load(name)
-            except HyError as error:
-                output.warn(str(error))
-
-
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The record for people."""
     rows = []
-    for title in ("request", "ran_on", "weights", "versions"):
+    for title in ("request", "ran_on", "weights", "versions"):  # plugins stand in the request
         table = found.get(title)
         if isinstance(table, dict) and table:
             rows += [title.replace("_", " ")]
@@ -67,27 +52,43 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def shown(value: Any) -> bool:
+    """Whether a field has something to show."""
     return value is not None and value not in ("", [], {})
 
 
 def short(value: Any) -> str:
+    """Return a value as one line of at most 300 characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     return text if len(text) <= 300 else text[:300] + "…"
 
 
 def differences(found: Mapping[str, Any]) -> list[str]:
-    """Why the same command may give another clip here."""
+    """Return why the same command may give another clip here."""
+    from hy_core.found import file_sha256
     from hy_core.provenance import installed
+    from hy_core.shell import plugin_files
 
-    said = []
-    made = found.get("versions")
-    for name in ("hy-core", "torch") if isinstance(made, dict) else ():
+    warnings = []
+    versions = found.get("versions")
+    made: dict[str, Any] = versions if isinstance(versions, dict) else {}
+    for name in ("hy-core", "torch"):
         here = installed(name)
         if name in made and made[name] != here:
-            said.append(f"made with {name} {short(made[name])}, here is {here}: the clip may differ a little")
-    plugins = found["request"].get("plugins")
-    for name in plugins if isinstance(plugins, list) else ():
-        if isinstance(name, str) and name.endswith(".py"):
-            said.append(f"the command runs the plugin file {short(name)}: read it first")
-    return said
+            warnings.append(
+                f"made with {name} {short(made[name])}, here is {here}: the clip may differ a little"
+            )
+    entries = found.get("plugins")
+    hashes = {
+        entry.get("path"): entry.get("sha256")
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("path"), str)
+    }
+    for path in plugin_files(found).values():
+        warnings.append(f"the command runs the plugin file {short(path)}: read it first")
+        try:
+            if file_sha256(Path(path)) != hashes[path]:
+                warnings.append(f"{short(path)} has changed since: the clip may differ")
+        except (OSError, ValueError):
+            warnings.append(f"there is no file {short(path)} here")
+    return warnings

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hy_core.errors import HyError, MemoryLimitError
+from hy_core.errors import HyError, MemoryLimitError, UsageError, is_out_of_memory
 
 DOING = {"load": "loading", "encode": "encoding", "decode": "decoding", "finish": "finishing"}
 MODES = ("auto", "bar", "json", "off")
@@ -67,17 +67,27 @@ def one_line(text: str) -> str:
     return " ".join(clean(text.replace("\n", " ")).split())
 
 
+def has_current_folder() -> bool:
+    """Whether the current folder still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def understood(error: BaseException) -> BaseException:
     """Out-of-memory and disk errors of libraries as errors of ours; anything else as it is."""
-    text = str(error)
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
-    ):
+    if is_out_of_memory(error):
         return MemoryLimitError("out of memory", "try a smaller --size, fewer --frames, or --tiling official")
-    if isinstance(error, OSError) and error.filename:
-        return HyError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, FileNotFoundError) and not error.filename and not has_current_folder():
+        return HyError("the current folder doesn't exist any more", "go to another one")
+    if isinstance(error, OSError) and error.strerror:
+        return HyError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    if isinstance(error, UnicodeEncodeError):
+        return UsageError(
+            f"{error.object[error.start : error.end]!r} is no character", "a lone surrogate: remove it"
+        )
     return error
 
 

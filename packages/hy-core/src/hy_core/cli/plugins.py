@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,7 +19,9 @@ import click
 
 from hy_core import hooks, options
 from hy_core.cli import output
+from hy_core.cli.bisect import bisect
 from hy_core.errors import HyError, MissingError, PluginError, UsageError
+from hy_core.guard import blame
 from hy_core.plugins import Health, Plugins, installed
 from hy_core.registered import NAME
 
@@ -119,8 +121,14 @@ def info(name: str, as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name")
-def new(name: str) -> None:
-    """Write the start of a plugin into ./hy-NAME: a module, its packaging, and tests that pass."""
+@click.option(
+    "--adapter", is_flag=True, help="One that attaches a module to the network, with a training recipe."
+)
+def new(name: str, adapter: bool) -> None:
+    """Write the start of a plugin into ./hy-NAME: a module, its packaging, and tests that pass.
+
+    Without --adapter it changes finished frames; with it, it attaches a trained module to the network.
+    """
     folder = Path.cwd() / f"hy-{name}"
     refuse(name, folder)
     module = f"hy_{name.replace('-', '_')}"
@@ -128,15 +136,24 @@ def new(name: str) -> None:
         "name": name,
         "module": module,
         "class": "".join(part.capitalize() for part in name.replace("_", "-").split("-")),
-        "flag": options.flag(name, "level"),
+        "files": f'"{module}.py", "{module}.toml"' if adapter else f'"{module}.py"',
+        "example": "0.1 " + options.flag(name, "curve") + " 0.9" if adapter else "0.5",
+        "flag": options.flag(name, "curve" if adapter else "level"),
     }
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
-        for source in sorted(TEMPLATE.glob("*.in")):
-            target = Path(partial, "new", placed(source.stem, module))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            text = Template(source.read_text(encoding="utf-8")).substitute(words)
-            target.write_text(text, encoding="utf-8")
-        Path(partial, "new").rename(folder)
+    template = TEMPLATE / ("adapter" if adapter else "finish")
+    sources = [*sorted(TEMPLATE.glob("*.in")), *sorted(template.glob("*.in"))]
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
+            for source in sources:
+                target = Path(partial, "new", placed(source.stem, module))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                text = Template(source.read_text(encoding="utf-8")).substitute(words)
+                target.write_text(text, encoding="utf-8")
+            Path(partial, "new").rename(folder)
+    except OSError as error:
+        raise HyError(
+            f"can't write {folder}: {error.strerror}", "make room, or go to another folder"
+        ) from None
     click.echo(folder)
     output.note(f"next: uv pip install --python {shlex.quote(sys.executable)} -e {folder.name}[test]")
     output.note(f"then: pytest {folder.name}; hy generate -p {name} --help")
@@ -161,7 +178,11 @@ def refuse(name: str, folder: Path) -> None:
 
 def placed(stem: str, module: str) -> Path:
     """Where a file of the template goes."""
-    names = {"plugin.py": f"{module}.py", "test_plugin.py": f"tests/test_{module.removeprefix('hy_')}.py"}
+    names = {
+        "plugin.py": f"{module}.py",
+        "recipe.toml": f"{module}.toml",
+        "test_plugin.py": f"tests/test_{module.removeprefix('hy_')}.py",
+    }
     return Path(names.get(stem, stem))
 
 
@@ -195,114 +216,25 @@ def installer(packages: Sequence[str]) -> list[str]:
     raise MissingError("neither uv nor pip is here", f"get uv, then: {shlex.join(by_uv)}")
 
 
-# -- bisect ----------------------------------------------------------------------------------------------
+# -- run -------------------------------------------------------------------------------------------------
 
 
-@command.command("bisect")
-@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
-def bisect(arguments: tuple[str, ...]) -> None:
-    """Find the plugin that makes a command fail, by running it with ever fewer of them.
-
-    \b
-    $ hy plugins bisect -- generate "a red circle" -p one -p two -p three
-    """
-    from hy_core.cli.select import mentioned
-
-    plugins, arguments = installed(), spelt_out(arguments)
-    named = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag == "-p"]
-    selected = mentioned(arguments, named, plugins.found)
-    if not selected:
-        raise UsageError("the command selects no plugins", "put it after --, with its -p options")
-
-    with tempfile.TemporaryDirectory(prefix="hy-bisect-") as folder:
-
-        def fails(names: Sequence[str]) -> bool:
-            line = without(arguments, set(selected) - set(names), plugins)
-            run = [sys.executable, "-m", "hy_core", *line]
-            done = subprocess.run(
-                run, env=os.environ | {"HY_OUTPUT": folder}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            if done.returncode == 130:
-                raise KeyboardInterrupt
-            last = done.stderr.decode(errors="replace").strip().splitlines()
-            errors = [text for text in last if text.startswith("Error:")]
-            verdict = output.one_line((errors or last or ["failed"])[-1]) if done.returncode else "works"
-            output.note(f"{', '.join(names) or 'no plugins'}: {verdict}")
-            return done.returncode != 0
-
-        if not fails(selected):
-            output.note("the command works: there is nothing to find")
-            return
-        if fails([]):
-            raise HyError("the command fails without plugins too", "it isn't one of them")
-        for name in culprits(selected, fails):
-            click.echo(name)
+@command.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("plugin")
+@click.argument("name", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(plugin: str, name: str | None, arguments: tuple[str, ...]) -> None:
+    """Run the command NAME that PLUGIN, a name or the path of a Python file, registers; list them without NAME."""
+    found = installed().commands([plugin])
+    if name is None:
+        for one in found:
+            click.echo(one)
+        return
+    chosen = found.pick(name)
+    if not isinstance(chosen, click.Command):
+        raise PluginError(f"plugin {found.owner(name)!r}: command {name!r} is not a click command")
+    with blame(found.owner(name), f"command {name!r}", chosen.callback, (click.ClickException, click.Abort)):
+        chosen.main(list(arguments), prog_name=f"hy plugins run {plugin} {name}", standalone_mode=False)
 
 
-def culprits(names: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The smallest set found of `names` that fails, given that all of them do and none don't.
-
-    Halves while one half fails alone; what is left after that fails only together, less what can be left out.
-    """
-    left = list(names)
-    while len(left) > 1:
-        middle = len(left) // 2
-        half = next((half for half in (left[:middle], left[middle:]) if fails(half)), None)
-        if half is None:
-            break
-        left = half
-    if len(left) > 2:
-        for name in list(left):
-            fewer = [other for other in left if other != name]
-            left = fewer if fails(fewer) else left
-    return left
-
-
-def spelt_out(arguments: Sequence[str]) -> list[str]:
-    """A command line that names each plugin as `-p NAME`."""
-    found: list[str] = []
-    for word in arguments:
-        for flag in ("--plugin=", "-p"):
-            if word.startswith(flag) and word != flag:
-                found += ["-p", word.removeprefix(flag)]
-                break
-        else:
-            found.append("-p" if word == "--plugin" else word)
-    return found
-
-
-def without(arguments: Sequence[str], names: set[str], plugins: Plugins) -> list[str]:
-    """A command line, spelt out, without some plugins: neither their `-p` nor their options."""
-    sizes = {spelling: size for name in names for spelling, size in flags_of(name, plugins).items()}
-    prefixes = tuple(f"--{name}-".replace("_", "-") for name in names)
-    left, at = [], 0
-    while at < len(arguments):
-        word, equals, _ = arguments[at].partition("=")
-        following = list(arguments[at + 1 : at + 2])
-        if word == "-p":
-            drop, size = following[:1] != [] and following[0] in names, 1
-        else:
-            drop = word in sizes or word.startswith(prefixes)
-            guess = int(
-                bool(following) and not following[0].startswith("-")
-            )  # of a plugin that can't be loaded
-            size = sizes.get(word, guess) if drop and not equals else 0
-        if not drop:
-            left += arguments[at : at + 1 + size]
-        at += 1 + size
-    return left
-
-
-def flags_of(name: str, plugins: Plugins) -> dict[str, int]:
-    """The flags of a plugin, each with the number of its values; none if it can't be loaded."""
-    try:
-        kinds = plugins.conditioners([name])
-    except PluginError:
-        return {}
-    found = [one for key, kind in kinds.items() for one in options.click_options(key, kind.Options)]
-    return {
-        spelling: 0 if one.is_flag else one.nargs
-        for one in found
-        for spelling in (*one.opts, *one.secondary_opts)
-        if spelling.startswith("-")
-    }
+command.add_command(bisect)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from hy_core import options, settings
+from hy_core.cli import output
+from hy_core.errors import ConflictError
 from hy_core.settings import Layer, Settings, Value
 
 if TYPE_CHECKING:
@@ -30,6 +37,13 @@ class Selection:
     names: list[str]
     kinds: dict[str, type[Conditioner]]
     files: list[Layer] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Python files that a configuration names and that a command which only looks doesn't run."""
+
+    @property
+    def known(self) -> list[str]:
+        """The names that a table of a configuration may have: installed plugins, and files that were skipped."""
+        return [*self.plugins.found, *(Path(path).stem for path in self.skipped)]
 
     @property
     def option_kinds(self) -> dict[str, type]:
@@ -37,7 +51,9 @@ class Selection:
         return {name: kind.Options for name, kind in self.kinds.items()}
 
     def settings(self, context: click.Context) -> Settings:
-        """Flags, environment and files, checked for unknown keys."""
+        """Flags, environment and files, checked for unknown keys; a note for each plugin file that wasn't run."""
+        for path in self.skipped:
+            output.note(unrun(path))
         given = {
             name: context.params[name]
             for name in settings.CORE
@@ -46,8 +62,20 @@ class Selection:
         tables = {name: options.given(context, name, kind) for name, kind in self.option_kinds.items()}
         flags = Layer("flags", given, {name: table for name, table in tables.items() if table})
         merged = Settings([flags, settings.environment(self.option_kinds), *self.files])
-        merged.check(self.option_kinds, self.plugins.found)
+        merged.check(self.option_kinds, self.known, unread=[Path(path).stem for path in self.skipped])
         return merged
+
+    def with_samplers(self, parameter: click.Parameter) -> click.Parameter:
+        """The option `--sampler` with the samplers of the selected plugins in its help and completion."""
+        if parameter.name != "sampler" or not isinstance(parameter, click.Option):
+            return parameter
+        names = list(self.plugins.samplers())
+        found = copy.copy(parameter)
+        found.help = f"{', '.join(names)}; the model's own if not given."
+        found._custom_shell_complete = lambda ctx, param, start: [  # what shell_complete= of an option sets
+            CompletionItem(name) for name in names if name.startswith(start)
+        ]
+        return found
 
     def conditioners(self, merged: Settings) -> tuple[list[Conditioner], dict[str, dict[str, Value]]]:
         """The conditioners with their options, and the origin of each option."""
@@ -63,7 +91,8 @@ class PluginCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            ctx.meta[SELECTION] = select(self, ctx, args)
+            ctx.meta[SELECTION] = selection = select(self, ctx, args)
+            refuse_collisions(selection, super().get_params(ctx))
         except Exception:
             if not ctx.resilient_parsing:  # completing: a broken plugin must not break the shell
                 raise
@@ -76,14 +105,33 @@ class PluginCommand(click.Command):
                 error.message += '\nHint: put the prompt in quotes: hy generate "a red circle"'
             raise
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Make a parser that takes `-a fox in snow` for a prompt: no flag holds a space."""
+        parser: Any = super().make_parser(ctx)
+        process = parser._process_opts
+
+        def process_opts(word: str, state: Any) -> None:
+            if re.match(r"-[^=]*\s", word):
+                state.largs.append(word)
+            else:
+                process(word, state)
+
+        parser._process_opts = process_opts
+        return parser
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         selection = ctx.meta.get(SELECTION)
         more = [] if selection is None else [one for group in groups(selection).values() for one in group]
-        return [*super().get_params(ctx), *more]
+        own = super().get_params(ctx)
+        return [*(own if selection is None else map(selection.with_samplers, own)), *more]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         selection = ctx.meta[SELECTION]
-        own = [one for one in click.Command.get_params(self, ctx) if isinstance(one, click.Option)]
+        own = [
+            selection.with_samplers(one)
+            for one in click.Command.get_params(self, ctx)
+            if isinstance(one, click.Option)
+        ]
         found = {"Options": own, **{heading(selection, name): g for name, g in groups(selection).items()}}
         for title, members in found.items():
             with formatter.section(title):
@@ -98,6 +146,20 @@ class PluginCommand(click.Command):
 def groups(selection: Selection) -> dict[str, list[click.Option]]:
     """The click options of each conditioner."""
     return {name: options.click_options(name, kind) for name, kind in selection.option_kinds.items()}
+
+
+def refuse_collisions(selection: Selection, own: Sequence[click.Parameter]) -> None:
+    """Raise `ConflictError` if two options take one flag: two plugins', or a plugin's and the command's own."""
+    owners = {flag: "the command itself" for one in own for flag in (*one.opts, *one.secondary_opts)}
+    for name, members in groups(selection).items():
+        for one in members:
+            for flag in (*one.opts, *one.secondary_opts):
+                mine = f"plugin {name!r} (option {str(one.name).removeprefix(options.parameter(name, ''))!r})"
+                if owners.setdefault(flag, mine) != mine:
+                    raise ConflictError(
+                        f"{flag} is a flag of {owners[flag]} and of {mine}",
+                        "use one of them, or rename the option",
+                    )
 
 
 def heading(selection: Selection, name: str) -> str:
@@ -116,33 +178,65 @@ def select(command: click.Command, ctx: click.Context, args: Sequence[str]) -> S
     parser = command.make_parser(ctx)
     parser.ignore_unknown_options = True
     peeked, _, _ = parser.parse_args(list(args))
+    looks = ctx.resilient_parsing or peeked.get("dry_run") or asks_for_help(args)
+    skipped: list[str] = []
+
+    def named(layer: Layer) -> list[str]:
+        """The plugins of a configuration; of those that are files only the loaded ones, if nothing is to run."""
+        files = [name for name in layer.plugins if is_file(name)]
+        chosen = {str(Path(name).resolve()) for name in peeked.get("plugin") or [] if is_file(name)}
+        unrun = [name for name in files if looks and str(Path(name).resolve()) not in chosen]
+        skipped.extend(unrun)
+        return [name for name in layer.plugins if name not in unrun]
+
     files = []
+    own = {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+    chosen = mentioned(args, peeked.get("plugin") or [], plugins.found, own)
     if peeked.get("config"):
         files.append(settings.read_file(Path(peeked["config"])))
+        chosen += named(files[0])
     user = settings.user_layer()
-    chosen = [*mentioned(args, peeked.get("plugin") or [], plugins.found), *Settings(files).plugins]
     plugins.load(*chosen)
     if peeked.get("preset"):
         preset = settings.preset_layer(peeked["preset"], plugins.presets())
-        chosen += preset.plugins
+        chosen += named(preset)
         files.append(preset)
     if user is not None:
-        chosen += user.plugins
+        chosen += named(user)
         files.append(user)
     names = list(dict.fromkeys(plugins.load(*chosen)))
-    return Selection(plugins, names, dict(plugins.conditioners(names)), files)
+    return Selection(plugins, names, dict(plugins.conditioners(names)), files, skipped)
 
 
-def mentioned(args: Sequence[str], named: Sequence[str], found: Mapping[str, Any]) -> list[str]:
-    """Plugins in the order of their first mention: by `-p`, or by an option that begins with their name."""
+def unrun(path: str) -> str:
+    """The note about a plugin file that a command which only looks doesn't run."""
+    return f"{path} is not run to look at a configuration: add -p {shlex.quote(path)} to see and check its options"
+
+
+def is_file(plugin: str) -> bool:
+    """Whether a plugin is named by the path of a file."""
+    return plugin.endswith(".py") or "/" in plugin or os.sep in plugin
+
+
+def asks_for_help(args: Sequence[str]) -> bool:
+    """Whether an argument before `--` is a help flag."""
+    return any(word in ("-h", "--help") for word in args[: args.index("--") if "--" in args else None])
+
+
+def mentioned(
+    args: Sequence[str], named: Sequence[str], found: Mapping[str, Any], own: Collection[str] = ()
+) -> list[str]:
+    """Plugins in the order of their first mention: by `-p`, or by an option that begins with their name.
+
+    `own` are the flags of the command itself, which select no plugin.
+    """
     order, waiting = [], list(named)
     flags = {f"--{name}-".replace("_", "-"): name for name in sorted(found, key=len, reverse=True)}
-    core = {f"--{name}" for name in (*settings.CORE, "dry-run", "no-provenance")}
     for arg in args:
         if arg == "--":
             break
         word = arg.partition("=")[0]
-        if word not in core:
+        if word not in own:
             order += [name for flag, name in flags.items() if word.startswith(flag)][:1]
         if waiting and arg in (waiting[0], f"-p{waiting[0]}", f"--plugin={waiting[0]}"):
             order.append(waiting.pop(0))
@@ -168,8 +262,6 @@ def core_option(one: options.Option) -> click.Option:
 def heed_warnings(quiet: bool) -> None:
     """Warnings and log lines of libraries and of ours become one line each, or none."""
     import warnings
-
-    from hy_core.cli import output
 
     def show(message: Any, category: type, *place: Any, **more: Any) -> None:
         if not quiet and issubclass(category, UserWarning):

@@ -126,7 +126,7 @@ SHORT = 512
 
 
 def _best(q: Tensor, lengths: Sequence[int]) -> str:
-    """The fastest kernel that works for such queries, as measured (docs/dit.md)."""
+    """The fastest kernel that works for such queries, as measured (docs/explanation/dit.md)."""
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return next((name for name in ("flash3", "flash2") if not problem(name)), "sdpa")
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and CPU_HAS_BF16:

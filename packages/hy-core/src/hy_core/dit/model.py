@@ -20,6 +20,7 @@ from hy_core.dit.layers import FinalLayer, NumberEmbedding, PatchEmbedding, Vect
 from hy_core.dit.ports import AdapterInputPort, Port
 from hy_core.dit.refiner import Refiner
 from hy_core.dit.rope import table
+from hy_core.errors import HyError
 
 NO_ADAPTER_INPUTS: Mapping[str, Any] = MappingProxyType({})
 
@@ -99,7 +100,8 @@ class DiT(nn.Module):
         [F] are the temporal positions of the frames (0, 1, 2...), `size` is the latents' height and
         width; `guidance` [B] is a distilled model's embedded guidance (see `embedded_guidance`), else None;
         `long` are the video's frames, if it is longer than those of the training (see `rope.riflex`).
-        ValueError: an empty row of text, guidance missing or unknown, a size that the patch doesn't divide.
+        HyError: text of another width. ValueError: an empty row of text, guidance missing or unknown, a size that the
+        patch doesn't divide.
         """
         _, patch_h, patch_w = self.config.patch
         if size[0] % patch_h or size[1] % patch_w:
@@ -108,6 +110,14 @@ class DiT(nn.Module):
             raise ValueError("every row needs at least one text token")
         if (guidance is None) != (self.guidance_in is None):
             raise ValueError("a guidance-distilled DiT needs `guidance`, and only such a DiT takes it")
+        found = text[0].shape[-1], pooled.shape[-1]
+        wanted = self.config.text_dim, self.config.pooled_dim
+        if found != wanted:
+            raise HyError(
+                f"the text encoders give {found[0]} and {found[1]} channels, this DiT reads {wanted[0]} and "
+                f"{wanted[1]}",
+                "use the text encoders of the DiT's own model",
+            )
         device, lengths = self.device, [len(row) for row in text]
         grid = (size[0] // patch_h, size[1] // patch_w)
         tokens = len(frames_at) * grid[0] * grid[1]

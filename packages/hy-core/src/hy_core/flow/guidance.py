@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hy_core.condition import Condition, merge, mergeable
+from hy_core.condition import Condition, merge, mergeable, window
 from hy_core.flow.cache import Memory, StepCache
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.windows import Windows, counts
@@ -128,7 +128,7 @@ class Guided:
 
     def _denoiser(self, key: tuple[int, ...], conds: list[Condition], frames: list[int]) -> Denoiser:
         if frames != list(range(conds[0].frames)):  # windows move: what is prepared for one serves no other
-            return Denoiser(self.dit, merge(conds).window(frames))
+            return Denoiser(self.dit, window(merge(conds), frames))
         if key not in self._denoisers:
             self._denoisers[key] = Denoiser(self.dit, merge(conds))
         return self._denoisers[key]

@@ -6,16 +6,15 @@ files and addresses, are no containers.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 
-from hy_core.errors import HyError, MissingError
+from hy_core.errors import HyError
+from hy_core.files import open_regular
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
@@ -26,40 +25,13 @@ COMMENT_BYTES = 1 << 20
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file for reading; `MissingError` if there is none, `HyError` if it can't be opened."""
-    try:
-        # A pipe without a writer would block for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as problem:
-        raise MissingError(f"no such file: {path}") from problem
-    except (OSError, ValueError) as problem:
-        raise HyError(f"cannot open {path}: {getattr(problem, 'strerror', problem)}") from problem
-    with (
-        os.fdopen(descriptor, "rb", closefd=True)
-        if _is_file(descriptor)
-        else _refuse(path, descriptor) as file
-    ):
-        yield file
-
-
-def _is_file(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-
-def _refuse(path: Path, descriptor: int) -> IO[bytes]:
-    os.close(descriptor)
-    raise HyError(f"cannot open {path}: it is not a file")
-
-
-@contextmanager
 def open_media(path: Path | str) -> Iterator[Any]:
     """Open a file of video or sound as a PyAV input container.
 
     `HyError` for what is no container of `CONTAINERS`, and for pictures of more than `MAX_PIXELS`.
     """
     path = Path(path)
-    with open_file(path) as file:
+    with open_regular(path) as file:
         try:
             container = av.open(
                 file,
@@ -72,15 +44,11 @@ def open_media(path: Path | str) -> Iterator[Any]:
         with container:
             for stream in container.streams.video:
                 context = stream.codec_context
-                if context is None:
-                    continue
-                if context.width * context.height > MAX_PIXELS:
+                if context is not None and context.width * context.height > MAX_PIXELS:
                     raise HyError(
                         f"{path} claims {context.width}x{context.height} pixels, too many",
                         "frames of at most 8192x4352 pixels are read",
                     )
-                # A stream may be larger than its container says.
-                context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
             yield container
 
 

@@ -35,7 +35,7 @@ def to_sdr(coded: np.ndarray, transfer: int) -> np.ndarray:
     peak = np.maximum(light.max(-1, keepdims=True), 1e-6)
     over = np.maximum((peak - _KNEE) / (1 - _KNEE), 0)
     light *= np.where(over > 0, _KNEE + (1 - _KNEE) * over / (1 + over), peak) / peak
-    return _encoding()[np.minimum(light * 4095 + 0.5, 4095).astype(np.uint16)]
+    return np.asarray(_encoding()[np.minimum(light * 4095 + 0.5, 4095).astype(np.uint16)])
 
 
 @lru_cache

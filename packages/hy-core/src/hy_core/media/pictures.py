@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hy_core.errors import HyError, MissingError
-from hy_core.media.container import COMMENT_BYTES, open_file
+from hy_core.files import open_regular
+from hy_core.media.container import COMMENT_BYTES
 
 FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA"),
@@ -81,7 +82,7 @@ def open_picture(path: Path | str, pixels: bool = True) -> Iterator[Image.Image]
     `HyError` for what is no picture of `FORMATS`, damaged or too large.
     """
     path = Path(path)
-    with open_file(path) as file:
+    with open_regular(path) as file:
         try:
             picture = Image.open(file, formats=_known_formats())
             width, height = picture.size

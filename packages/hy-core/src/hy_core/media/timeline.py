@@ -1,6 +1,7 @@
 """Read frames and sound of a file by their times, in pieces: nothing here holds a whole clip.
 
     measure(path)                          how long it is, from its packets alone: an `Extent`
+    frame_times(path)                      when its frames begin, from its packets alone
     frames(path, span)                     each frame with its time: (seconds, uint8 [H, W, 3])
     frames_at(path, fps, span)             frames at an even rate: at each moment the one that is shown then
     sound(path, rate, channels, span)      float32 [channels, n], in step with the frames
@@ -74,35 +75,20 @@ class Extent:
 
 def measure(path: Path | str) -> Extent:
     """Walk through a file's packets without decoding; `HyError` for a picture and for what can't be opened."""
-    path = Path(path)
-    if path.suffix.lower() in PICTURES:
-        raise HyError(f"{path} is a picture, not a clip", "give a video")
-    count, damage = 0, None
-    first = last = end = None
-    with open_media(path) as container:
-        video, sounds = video_stream(container, path), len(container.streams.audio)
-        if video is None:
-            return Extent(0.0, 0.0, 0, 0.0, sounds)
-        usual = 1 / nominal_rate(video)
-        try:
-            for packet in container.demux(video):
-                time = packet.pts if packet.pts is not None else packet.dts
-                if time is None or packet.size == 0 or packet.is_discard:
-                    continue
-                begin = float(time * packet.time_base)
-                length = float((packet.duration or 0) * packet.time_base) or usual
-                count += 1
-                first = begin if first is None else min(first, begin)
-                if last is None or begin >= last:
-                    last, end = begin, begin + length
-        except (av.FFmpegError, OSError) as problem:
-            damage = str(problem.strerror or problem)
-    if first is None or end is None:
-        raise HyError(f"{path} has no frames" + (f" ({damage})" if damage else ""))
-    mean = (end - first) / count
+    times, end, sounds, damage = _packets(Path(path))
+    if not times:
+        return Extent(0.0, 0.0, 0, 0.0, sounds)
+    start, count = min(times), len(times)
+    mean = (end - start) / count
     if not 0 < mean * MIN_RATE <= 1:
-        raise HyError(f"{path} is damaged: {count} frames in {end - first:.0f} s")
-    return Extent(first, end - first, count, mean, sounds, damage)
+        raise HyError(f"{path} is damaged: {count} frames in {end - start:.0f} s")
+    return Extent(start, end - start, count, mean, sounds, damage)
+
+
+def frame_times(path: Path | str) -> np.ndarray:
+    """Return the times of all frames without decoding, ascending: float64 [F] in seconds from the first."""
+    times = np.sort(np.asarray(_packets(Path(path))[0], np.float64))
+    return times - times[:1]
 
 
 def even_rate(path: Path | str) -> float:
@@ -274,7 +260,9 @@ class _Resampler:
     def __init__(self, rate: int, channels: int, path: Path) -> None:
         self.mono, self.path = channels == 1, path
         # Interleaved for the mean of any number of channels: PyAV 18 crashes on eight planes.
-        self.change = av.AudioResampler(*(("flt", None) if self.mono else ("fltp", "stereo")), rate)
+        self.change = (
+            av.AudioResampler("flt", None, rate) if self.mono else av.AudioResampler("fltp", "stereo", rate)
+        )
 
     def take(self, frame: Any) -> Iterator[np.ndarray]:
         for part in self.change.resample(frame):
@@ -284,6 +272,33 @@ class _Resampler:
             if not np.isfinite(samples).all():  # one NaN would spread over all that follows in a filter
                 raise HyError(f"the sound of {self.path} has samples that are not numbers (NaN or infinity)")
             yield samples
+
+
+def _packets(path: Path) -> tuple[list[float], float, int, str | None]:
+    """The times of a file's frames on its own clock, the end of the last, the sound streams, and any damage."""
+    if path.suffix.lower() in PICTURES:
+        raise HyError(f"{path} is a picture, not a clip", "give a video")
+    times: list[float] = []
+    last, end, damage = -math.inf, 0.0, None
+    with open_media(path) as container:
+        video, sounds = video_stream(container, path), len(container.streams.audio)
+        if video is None:
+            return [], 0.0, sounds, None
+        usual = 1 / nominal_rate(video)
+        try:
+            for packet in container.demux(video):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if time is None or packet.size == 0 or packet.is_discard:
+                    continue
+                begin = float(time * packet.time_base)
+                times.append(begin)
+                if begin >= last:
+                    last, end = begin, begin + (float((packet.duration or 0) * packet.time_base) or usual)
+        except (av.FFmpegError, OSError) as problem:
+            damage = str(problem.strerror or problem)
+    if not times:
+        raise HyError(f"{path} has no frames" + (f" ({damage})" if damage else ""))
+    return times, end, sounds, damage
 
 
 def _decoded(path: Path, start: float, origin: float | None) -> Iterator[tuple[float, float, Any, Any]]:

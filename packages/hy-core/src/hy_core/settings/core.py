@@ -22,19 +22,17 @@ class Core:
     fps: float | None = option(None, minimum=0, maximum=240, help="Frames per second.")
     steps: int | None = option(None, minimum=1, maximum=1000, help="Sampling steps.")
     seed: int | None = option(
-        None, minimum=0, maximum=SEED_END - 1, help="Same seed, same video; drawn and shown if not given."
+        None, minimum=0, maximum=SEED_END - 1, help="Random seed; drawn and printed if not given."
     )
     guidance: float | None = option(
-        None, minimum=0, maximum=1000, help="Embedded guidance of distilled models."
+        None, minimum=0, maximum=1000, help="Guidance input of guidance-distilled models."
     )
     cfg: float | None = option(None, minimum=0, maximum=1000, help="Classifier-free guidance; 1 is off.")
-    negative: str | None = option(None, metavar="TEXT", help="What should not be seen (with --cfg over 1).")
+    negative: str | None = option(None, metavar="TEXT", help="Negative prompt (needs --cfg above 1).")
     model: str = option("pocket", metavar="NAME|FOLDER", help="The model.")
-    weights: str | None = option(
-        None, metavar="FILE", help="Another network for the model, such as one you trained."
-    )
+    weights: str | None = option(None, metavar="FILE", help="DiT to use in place of the model's own.")
     lora: str | None = option(
-        None, metavar="FILE[=SCALE]", help="Low-rank weights to add to the network; more with commas."
+        None, metavar="FILE[=SCALE]", help="LoRA files to add to the DiT; several with commas."
     )
     device: str = option("auto", metavar="NAME", help="cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", help="Number format of the network.")
@@ -44,16 +42,21 @@ class Core:
     sampler: str | None = option(
         None, metavar="NAME", help="euler, heun or stochastic; the model's own if not given."
     )
-    schedule: Literal["shifted", "linear-quadratic"] = option("shifted", help="How the steps are spaced.")
-    shift: float | None = option(
-        None, minimum=0, maximum=1000, help="Shift of the schedule; adapts to the steps if not given."
+    schedule: Literal["shifted", "linear-quadratic"] = option(
+        "shifted", help="Spacing of the sampling steps."
     )
-    tiling: Literal["auto", "off", "official", "diffusers"] = option("auto", help="Tiles of the decoder.")
+    shift: float | None = option(
+        None,
+        minimum=0,
+        maximum=1000,
+        help="Shift of the schedule; default: the model's own, else by --steps.",
+    )
+    tiling: Literal["auto", "off", "official", "diffusers"] = option("auto", help="Tiling of the decoder.")
     compile: bool = option(False, help="Compile the network: slow start, faster steps.")
     output: str | None = option(
         None,
         metavar="FILE|FOLDER/",
-        help="Where to: .mp4 .webm .gif, %03d.png for pictures, .png .jpg .webp with --frames 1.",
+        help="Output: .mp4 .webm .gif, %03d.png for pictures, .png .jpg .webp with --frames 1.",
     )
 
 

@@ -117,9 +117,12 @@ class Settings:
         shown = options.plain(made)
         return made, {key: Value(shown[key], origins.get(key, "default")) for key in shown}
 
-    def check(self, kinds: Mapping[str, type], known: Iterable[str]) -> None:
-        """Refuse unknown keys: `kinds` are the options of the plugins in use, `known` all plugin names."""
-        known = [*known, *kinds]
+    def check(self, kinds: Mapping[str, type], known: Iterable[str], unread: Iterable[str] = ()) -> None:
+        """Refuse unknown keys: `kinds` are the options of the plugins in use, `known` all plugin names.
+
+        Tables of the plugins in `unread`, which aren't loaded though they are in use, aren't looked into.
+        """
+        known, unread = [*known, *kinds], set(unread)
         for layer in self.layers:
             for key in layer.core:
                 if key not in CORE:
@@ -132,7 +135,7 @@ class Settings:
                             raise unknown(layer.label(key, name), key, fields)
                 elif name not in known:
                     raise unknown(f"{layer.origin}: [{name}]", name, [*known, *CORE])
-                elif layer.strict:
+                elif layer.strict and name not in unread:
                     raise UsageError(
                         f"{layer.origin}: [{name}] is set, but the plugin {name} is not in use",
                         f'add plugins = ["{name}"] to the file, or -p {name}',

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from hy_core.text.llm import load_strictly, load_tokenizer, read_config, same_length
+from hy_core.text.llm import check_ids, same_length
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Clip:
     """CLIP's text model: one vector per prompt, the final-norm state of the end token."""
 
-    def __init__(self, model: CLIPTextModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.budget = model.config.max_position_embeddings  # 77, start and end tokens included
@@ -41,11 +42,12 @@ class Clip:
     def tokens(self, prompt: str) -> tuple[list[int], str]:
         """Return the token ids of a prompt and the end of it that didn't fit ("" when all did)."""
         ids = self.tokenizer(prompt, truncation=True, max_length=self.budget)["input_ids"]
+        check_ids(ids, self.model)
         if len(ids) < self.budget:
             return ids, ""
         every = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
         kept = self.budget - self.tokenizer.num_special_tokens_to_add()
-        return ids, self.tokenizer.decode(every[kept:], skip_special_tokens=True).strip()
+        return ids, str(self.tokenizer.decode(every[kept:], skip_special_tokens=True)).strip()
 
     @torch.no_grad()  # not inference mode: training uses the states too
     def encode(self, rows: list[list[int]]) -> Tensor:

@@ -118,9 +118,9 @@ class TextEncoder:
 def _find(folder: Path) -> tuple[Path, Path, Path, Path]:
     """Return the four folders of the first layout that `folder` has."""
     for names in _LAYOUTS.values():
-        found = tuple(folder / name for name in names)
-        if all(path.is_dir() for path in found):
-            return found
+        llm, llm_tokenizer, clip, clip_tokenizer = (folder / name for name in names)
+        if all((folder / name).is_dir() for name in names):
+            return llm, llm_tokenizer, clip, clip_tokenizer
     raise MissingError(
         f"no text encoders in {folder}",
         "it needs text_encoder/ and text_encoder_2/ with their tokenizers (or llm/ and clip/)",

@@ -5,21 +5,18 @@ Letters in shape comments: L tokens of one prompt, D width of the language model
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
-from hy_core.errors import HyError, MissingError
+from hy_core.errors import HyError
+from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 from hy_core.text.template import OFFICIAL, Templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 SKIP = 2  # the official models read hidden_states[-3]: the last two layers and the final norm never run
@@ -67,11 +64,12 @@ class Llm:
         template = self.templates.image if image_mode else self.templates.video
         text = template.fill(prompt)
         ids = self.tokenizer(text, truncation=True, max_length=self.budget)["input_ids"]
+        check_ids(ids, self.model)
         if len(ids) < self.budget:
             return ids, ""
         every = self.tokenizer(text, verbose=False)["input_ids"]
         left_over = self.tokenizer.decode(every[self.budget :], skip_special_tokens=True)
-        return ids, left_over.strip()
+        return ids, str(left_over).strip()
 
     @torch.no_grad()  # not inference mode: training uses the states too
     def encode(self, rows: list[list[int]], image_mode: bool = False) -> list[Tensor]:
@@ -87,6 +85,18 @@ class Llm:
             # A copy, lest a view keep the template's states and the whole batch alive.
             states |= {i: row[self.crops[image_mode] :].clone() for i, row in zip(chosen, out, strict=True)}
         return [states[i] for i in range(len(rows))]
+
+
+def check_ids(ids: list[int], model: PreTrainedModel) -> None:
+    """Raise HyError for a token that the model has no embedding of, and for none at all."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    size = len(weight)
+    if not ids or not 0 <= max(ids) < size:
+        raise HyError(
+            f"the tokenizer gives token {max(ids, default=None)}, and the model knows {size}",
+            "use the tokenizer files that came with the model",
+        )
 
 
 def same_length(rows: list[list[int]]) -> list[tuple[int, ...]]:
@@ -118,73 +128,9 @@ def load_decoder(
         AutoModel,
         path,
         device,
-        dtype or config.dtype,
+        dtype,
         config=shorten(inside or config, skip),
         **({"key_mapping": _INSIDE} if inside else {}),
     )
     model.norm = nn.Identity()
     return model
-
-
-def read_config(path: Path) -> PretrainedConfig:
-    """Read a folder's config.json; raise `MissingError` when it isn't one of a transformers model."""
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise MissingError(f"{path} holds no model that transformers can read: {_line(error)}") from error
-
-
-def load_strictly(
-    kind: type, path: Path, device: torch.device | str, dtype: torch.dtype | None, **options: object
-) -> PreTrainedModel:
-    """Load a transformers model; a tensor that the files lack is a `MissingError`, never invented."""
-    try:
-        with _quiet():
-            model, found = kind.from_pretrained(
-                path,
-                dtype=dtype or "auto",
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingError(f"the model in {path} can't be read: {_line(error)}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise MissingError(
-            f"the model in {path} lacks {len(missing)} tensors ({missing[0]}, …)",
-            "download the folder again, or check that its config.json belongs to its weights",
-        )
-    return model.to(device).eval().requires_grad_(False)
-
-
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Load a folder's tokenizer from its own files."""
-    try:
-        return AutoTokenizer.from_pretrained(
-            path,
-            local_files_only=True,
-            trust_remote_code=False,
-            padding_side="right",
-            truncation_side="right",
-        )
-    except (OSError, ValueError, ImportError) as error:  # ImportError: it tried older formats
-        raise MissingError(f"{path} holds no tokenizer: {_line(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from listing the tensors left out on purpose, and from drawing bars of its own."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -16,6 +16,7 @@ from hy_core.errors import HyError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MAX_TOKENS = 1 << 16
 # A tokenizer with this token is Llama 3's, for which the number of template tokens is known.
 _LLAMA3_MARK, _LLAMA3_ID = "<|start_header_id|>", 128006
 
@@ -45,7 +46,12 @@ class Template:
         # What two prompts have in common, not the template alone: at its end it may be split otherwise, and
         # some tokenizers end every text with a token of their own.
         one, other = (tokenizer(self.fill(prompt))["input_ids"] for prompt in ("a", "1"))
-        same = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+        if same is None:
+            raise HyError(
+                "the tokenizer makes the same tokens of different prompts",
+                "use the tokenizer files that came with the checkpoint",
+            )
         llama3 = tokenizer.convert_tokens_to_ids(_LLAMA3_MARK) == _LLAMA3_ID
         if llama3 and self.known_crop is not None and same != self.known_crop:
             raise HyError(
@@ -80,12 +86,18 @@ class Templates:
 
     @classmethod
     def load(cls, path: Path) -> Templates:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; raises HyError for anything else."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(Template(**data["video"]), Template(**data["image"]), int(data["tokens"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HyError(f"{path} doesn't hold prompt templates: {error}") from error
+            video, image, tokens = Template(**data["video"]), Template(**data["image"]), int(data["tokens"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise HyError(f"{path} doesn't hold prompt templates: {error}") from None
+        texts = (video.before, video.after, image.before, image.after)
+        if not all(isinstance(text, str) for text in texts) or not 0 < tokens <= _MAX_TOKENS:
+            raise HyError(
+                f"{path} doesn't hold prompt templates", f"expected texts, and tokens from 1 to {_MAX_TOKENS}"
+            )
+        return cls(video, image, tokens)
 
 
 def _turn(role: str) -> str:

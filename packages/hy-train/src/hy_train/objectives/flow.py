@@ -112,9 +112,11 @@ class FlowObjective(Objective):
 
     def _attach(self, conditioner: Conditioner) -> dict[str, str]:
         """Attach a plugin's modules, with the weights that training goes on from; what its file is to say."""
-        conditioner.home = models.find(self.data.start).folder if self.data.start else None
-        notes = conditioner.attach_for_training(self.model, self.recipe.conditioning[conditioner.name])
-        if file := conditioner.weights():
+        folder = models.find(self.data.start).folder if self.data.start else None
+        notes = conditioner.attach_for_training(
+            self.model, self.recipe.conditioning[conditioner.name], folder
+        )
+        if file := conditioner.weights(folder):
             load_port_weights(self.model, conditioner.name, file)
             self.model.requires_grad_(True)
         return dict(notes)

@@ -38,6 +38,15 @@ def rank_of(parts: Parts) -> int | None:
     return rank
 
 
+def alpha_of(parts: Parts) -> float | None:
+    """Return a layer's own alpha; None without one. Raises MisfitError if it is no single number."""
+    if (tensor := parts.get("alpha")) is None:
+        return None
+    if tensor.numel() != 1:
+        raise MisfitError(f"its alpha is {list(tensor.shape)}")
+    return float(tensor)
+
+
 def check(parts: Parts, rows: int, inputs: int) -> None:
     """Raise MisfitError unless the parts fit a weight of [rows, inputs], before anything is computed."""
     sizes = []

@@ -13,6 +13,7 @@ from hy_core.dit import DiT
 from hy_core.errors import HyError
 from hy_core.weights.lora.changes import (
     MisfitError,
+    alpha_of,
     changed_bias,
     changed_weight,
     changes_bias,
@@ -43,10 +44,19 @@ def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
     shape doesn't fit, or a value is NaN or infinite.
     """
     file, targets = read(path), layers(dit)
-    steps = [_plan(dit, file, name, *resolve(name, targets)) for name in file.layers]
-    places = [step.target for step in steps]
-    if twice := next((step for step in steps if places.count(step.target) > 1), None):
-        raise HyError(f"{path} has {twice.name[:100]} under two names", "the file was saved broken")
+    places: dict[Target, tuple[str, dict[str, Tensor]]] = {}
+    for name, found in file.layers.items():
+        plain, target = resolve(name, targets)
+        if target is None:
+            raise HyError(
+                f"{path} is for a layer that this network doesn't have: {plain[:100]}",
+                "it is another model's LoRA",
+            )
+        _, parts = places.setdefault(target, (plain, {}))
+        if parts.keys() & found.keys():
+            raise HyError(f"{path} has {plain[:100]} under two names", "the file was saved broken")
+        parts.update(found)
+    steps = [_plan(dit, file, name, target, parts) for target, (name, parts) in places.items()]
     with torch.no_grad():
         for step in steps:
             _apply(dit, step, scale)
@@ -59,14 +69,8 @@ def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
     return len(steps)
 
 
-def _plan(dit: DiT, file: LoraFile, name: str, plain: str, target: Target | None) -> _Step:
+def _plan(dit: DiT, file: LoraFile, name: str, target: Target, parts: dict[str, Tensor]) -> _Step:
     """Check one layer of a file against the DiT."""
-    parts = file.layers[name]
-    if target is None:
-        raise HyError(
-            f"{file.path} is for a layer that this network doesn't have: {plain[:100]}",
-            "it is another model's LoRA",
-        )
     module = dit.get_submodule(target.layer)
     weight, bias = module.weight, getattr(module, "bias", None)
     assert isinstance(weight, Tensor)
@@ -76,18 +80,18 @@ def _plan(dit: DiT, file: LoraFile, name: str, plain: str, target: Target | None
         if changes_bias(parts) and bias is None:
             raise MisfitError("it adds to a bias, and this layer has none")
         for kind, tensor in parts.items():
-            if not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
+            if kind != "alpha" and not (tensor.is_floating_point() and tensor.dtype.itemsize > 1):
                 raise MisfitError(f"its {kind} is {str(tensor.dtype).removeprefix('torch.')}")
             if not finite(tensor):
                 raise MisfitError("it has values that aren't numbers (NaN or infinity)")
-        factor = 1.0 if rank is None else file.strength.factor(plain, rank, file.alpha(name))
+        factor = 1.0 if rank is None else file.strength.factor(name, rank, alpha_of(parts))
         if not math.isfinite(factor):
             raise MisfitError("its strength is infinite")
     except MisfitError as error:
         raise HyError(
-            f"{file.path}: {plain[:100]}: {error}", "it is another model's LoRA, or was saved broken"
+            f"{file.path}: {name[:100]}: {error}", "it is another model's LoRA, or was saved broken"
         ) from None
-    return _Step(plain, target, parts, factor)
+    return _Step(name, target, parts, factor)
 
 
 def _apply(dit: DiT, step: _Step, scale: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +23,6 @@ class LoraFile:
     path: Path
     layers: dict[str, dict[str, Tensor]]
     strength: Strength = field(default_factory=Strength)
-
-    def alpha(self, layer: str) -> float | None:
-        """Return the `alpha` that the file has for a layer; HyError if it is no number."""
-        if (tensor := self.layers[layer].get("alpha")) is None:
-            return None
-        value = float(tensor) if tensor.numel() == 1 else math.nan
-        if not math.isfinite(value):
-            raise HyError(f"{self.path}: alpha of {layer} is no number", "the file was saved broken")
-        return value
 
 
 def read(path: str | Path) -> LoraFile:

@@ -1,0 +1,78 @@
+"""The scripts that CI runs on docs and docstrings find what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import figures
+
+    return figures
+
+
+def missing(path: Path) -> list[str]:
+    script = ROOT / "scripts" / "check_docstrings.py"
+    run = subprocess.run([sys.executable, str(script), str(path)], capture_output=True, text=True)
+    lines = run.stdout.splitlines()
+    assert run.returncode == bool(lines)
+    return [line.rpartition(": ")[2] for line in lines]
+
+
+def test_a_tensor_without_a_shape_is_listed(tmp_path):
+    (tmp_path / "layers.py").write_text(
+        '''
+from torch import Tensor
+import numpy as np
+
+def bare(x: Tensor) -> int:
+    """Return the number of rows, a list[int]."""
+
+def shaped(x: Tensor) -> int:
+    """Return the number of rows of x [B, F]."""
+
+def array(x: "np.ndarray | None") -> int:
+    pass
+
+def count(x: int) -> int:
+    pass
+
+def _private(x: Tensor) -> None:
+    pass
+
+class Layer:
+    """Map [B, C] to [B, D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pass
+
+    def change(self, x: Tensor) -> Tensor:
+        pass
+''',
+        encoding="utf-8",
+    )
+    assert missing(tmp_path) == ["bare", "array", "Layer.change"]
+
+
+def test_tables_of_the_model_cards_are_what_the_reports_say(figures):
+    assert figures.main(["--check"]) == 0
+
+
+def test_a_changed_figure_is_found(figures, monkeypatch, capsys):
+    real = figures.line
+    monkeypatch.setattr(figures, "line", lambda groups, name: real(groups, name).replace("85.7%", "95.7%"))
+    assert figures.main(["--check"]) == 1
+    assert "models/pocket.md: out of date" in capsys.readouterr().err
+
+
+def test_counts_of_several_reports_are_added(figures):
+    one = {"attributes": {"shape": {"right": 3, "total": 4, "accuracy": 0.75, "base": 0.2, "real": 1.0}}}
+    assert figures.line([one, one], "shape") == "75.0% (6/8) | 40.9 to 92.9 | 20.0% | 100.0%"
