@@ -73,7 +73,9 @@ def add_copy(output: Any, suffix: str, stream: Any) -> Any:
     parameter sets are in the header: QuickTime, Safari and iOS don't play hev1. ValueError or `av.FFmpegError` if the
     container holds no such stream.
     """
-    copied = output.add_stream_from_template(stream, opaque=True)  # by the codec's id: AV1 may have no encoder
+    copied = output.add_stream_from_template(
+        stream, opaque=True
+    )  # by the codec's id: AV1 may have no encoder
     if stream.type == "video" and suffix in _TAGGED:
         tag = next((tag for tag in _sample_entries(stream) if _accepts(suffix, stream, tag)), None)
         if tag is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 from hy_core.errors import HyError, UsageError
-from hy_core.files import atomic
+from hy_core.files import Existing, Staging, storage_errors
 from hy_core.media.container import open_media, video_stream
 from hy_core.media.timeline import Extent
 
@@ -30,6 +30,7 @@ def mux(
     rate: int,
     extent: Extent,
     keep_sound: bool = False,
+    existing: Existing = "replace",
 ) -> Path:
     """Copy the packets of the pictures and subtitles of `source` to `target`, with new sound beside them.
 
@@ -40,7 +41,8 @@ def mux(
     """
     source, target = Path(source), Path(target)
     suffix = target.suffix.lower()
-    with open_media(source) as container, atomic(target) as temporary:
+    with open_media(source) as container, Staging(existing) as staging, storage_errors(target):
+        temporary = staging.file(target)
         video = video_stream(container, source)
         if video is None:
             raise HyError(f"{source} has no picture stream", "for sound alone, name a .wav or .flac")
@@ -68,7 +70,7 @@ def mux(
                 encoder.finish()
         except (av.FFmpegError, OSError) as problem:
             raise HyError(f"cannot write {target}: {problem.strerror or problem}") from problem
-    return target
+    return staging.files[0]
 
 
 def _fit(pieces: Iterable[np.ndarray], seconds: float, rate: int) -> Iterator[np.ndarray]:

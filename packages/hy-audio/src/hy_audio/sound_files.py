@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.files import atomic
+from hy_core.files import Existing, Staging, storage_errors
 
 from hy_audio.containers import SOUNDS
 
 _MAX_WAV_BYTES = (1 << 32) - 4096
 
 
-def write_sound(path: Path | str, pieces: Iterable[np.ndarray], rate: int) -> Path:
+def write_sound(
+    path: Path | str, pieces: Iterable[np.ndarray], rate: int, existing: Existing = "replace"
+) -> Path:
     """Write WAV or FLAC of 16 bits from pieces, float32 [channels, n] in [-1, 1] at `rate` Hz, and return the path.
 
     The file appears complete or not at all. `HyError` for a WAV over 4 GB, `UsageError` for no pieces.
@@ -26,7 +28,8 @@ def write_sound(path: Path | str, pieces: Iterable[np.ndarray], rate: int) -> Pa
         raise MissingError("WAV and FLAC need soundfile", 'pip install "hy-audio"') from error
     form, kind = SOUNDS[path.suffix.lower()]
     out, written = None, 0
-    with atomic(path) as temporary:
+    with Staging(existing) as staging, storage_errors(path):
+        temporary = staging.file(path)
         try:
             for piece in pieces:
                 if out is None:
@@ -42,4 +45,4 @@ def write_sound(path: Path | str, pieces: Iterable[np.ndarray], rate: int) -> Pa
                 out.close()
         if out is None:
             raise UsageError(f"no sound to write to {path}")
-    return path
+    return staging.files[0]
