@@ -12,7 +12,7 @@ from audio.clips import clip, pictures, tone
 from hy_audio.metrics.distances import cosine, frechet_distance, inception_score, kl_divergence, softmax
 from hy_audio.metrics.embedders import Clap, Classifier, MelStatistics, embedder
 from hy_audio.metrics.measures import files, measure, summary
-from hy_audio.mux import write_sound
+from hy_audio.sound_files import write_sound
 from hy_audio.sync import count_matches, motion_curve, onset_curve, score_sync
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from audio.clips import lasts, not_numbers, tone
 from hy_audio.metrics.measures import measure
-from hy_audio.mux import write_sound
+from hy_audio.sound_files import write_sound
 from hy_audio.soundtrack import add_soundtrack
 from hy_audio.soundtrack_options import SoundtrackOptions
 from hy_audio.stages import Bandwidth, Consistency, Presence

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio.clips import clip, not_numbers, pictures, tone, uneven
-from hy_audio.mux import write_sound
+from hy_audio.sound_files import write_sound
 from hy_audio.stages import Presence, SoundCaption, run
 from hy_audio.training import clips as source
 from hy_audio.training.clips import SoundClips, caption_of, read_records

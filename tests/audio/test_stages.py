@@ -108,7 +108,7 @@ def test_sound_resampled_from_a_low_rate_is_dropped(tmp_path):
     rng = np.random.default_rng(0)
     full = 0.1 * rng.standard_normal(96000).astype(np.float32)
     dull = soxr.resample(0.1 * rng.standard_normal(32000), 16000, 48000).astype(np.float32)
-    from hy_audio.mux import write_sound
+    from hy_audio.sound_files import write_sound
 
     good, bad = (
         write_sound(tmp_path / "a.wav", [full[None]], 48000),
