@@ -25,7 +25,7 @@ COMMANDS = {
     "hy --help": [sys.executable, "-m", "hy_core", "--help"],
     "diffusers-cli --help": [str(Path(sys.executable).with_name("diffusers-cli")), "--help"],
     "import hy_core": [sys.executable, "-c", "import hy_core"],
-    "import hy_core.pipeline": [sys.executable, "-c", "import hy_core.pipeline"],
+    "import hy_core.session": [sys.executable, "-c", "import hy_core.session"],
     "import HunyuanVideoPipeline": [sys.executable, "-c", "from diffusers import HunyuanVideoPipeline"],
 }
 

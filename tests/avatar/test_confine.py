@@ -11,10 +11,11 @@ from avatar.driven import CONFIG, pose_file, weights
 from hy_avatar import masks
 from hy_avatar.objective import undriven
 from hy_avatar.plugin import Avatar
-from hy_core import Request, models, pipeline
+from hy_core import Request, generate, models
 from hy_core.conditioner import encode
 from hy_core.errors import ConflictError, PluginError
 from hy_core.flow.policy import SamplingPolicy
+from hy_core.pipeline import run
 from hy_world.tasks import Each
 
 BOX = "0.3,0.3,0.6,0.6"
@@ -29,14 +30,14 @@ def options(tiny, tmp_path, face):
 @pytest.fixture
 def sampled(monkeypatch):
     """The latents of clips [rows, C, F, h, w], as they are decoded."""
-    kept, real = [], pipeline.Run.sample
-    monkeypatch.setattr(pipeline.Run, "sample", lambda *given: kept.append(real(*given)) or kept[-1])
+    kept, real = [], run.sample
+    monkeypatch.setattr(run, "sample", lambda *given: kept.append(real(*given)) or kept[-1])
 
     def sampled(requests, conditioner, model, rows=1):
         kept.clear()
         for request in requests:
             conditioner.validate(request)
-        pipeline.generate(requests, [conditioner], model, rows=rows)
+        generate(requests, [conditioner], model, rows=rows)
         return torch.cat(kept)
 
     return sampled

@@ -109,8 +109,8 @@ def test_two_that_attach_the_same_name_are_a_conflict(tiny):
     keys = list(tiny.dit.state_dict())
     with pytest.raises((ConflictError, PluginError), match="shared"):
         generate(tiny.request, [first(), second()], model=tiny.model)
-    model = tiny.model
-    model.extend([])
+    with tiny.model.attached([]):
+        pass
     assert list(tiny.dit.state_dict()) == keys
 
 

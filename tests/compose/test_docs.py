@@ -127,3 +127,24 @@ def test_names_imported_in_the_pages_exist(path):
         for name in imported.split(","):
             if not hasattr(found, name.strip()):
                 importlib.import_module(f"{module}.{name.strip()}")
+
+
+def test_the_tutorials_file_of_40_lines_works_as_it_is_shown(tmp_path, tiny, contract):
+    """A plugin in one file, from the docs alone: it keeps the contract and fades from a clip."""
+    import numpy as np
+    from hy_core import generate, media
+
+    blocks = re.findall(r"```python\n(.*?)```", page("tutorial"), re.S)
+    (code,) = (block for block in blocks if "class Fade" in block)
+    assert len(code.splitlines()) <= 41
+    (tmp_path / "fade.py").write_text(code)
+    white = media.write(tmp_path / "white.mp4", np.full((3, 32, 48, 3), 255, np.uint8), 8)
+    fade = Plugins([]).conditioners([str(tmp_path / "fade.py")])["fade"]
+    contract(fade, clip=white, frames=4)
+    plain = generate(tiny.request, model=tiny.model).frames
+    faded = generate(tiny.request, [fade(clip=white, frames=4)], model=tiny.model).frames
+    assert faded[0].min() > 245 and (faded[4:] == plain[4:]).all() and (faded[3] != plain[3]).any()
+
+
+def test_the_line_of_an_error_looks_as_it_is_shown():
+    assert "Error: plugin 'dawn', finish (dawn.py:31): ZeroDivisionError: division by zero" in page("hooks")

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from hy_core.dit import attention as module
-from hy_core.dit.attention import BACKENDS, PackedSequence, attend, attention, problem, set_attention
+from hy_core.dit.attention import BACKENDS, PackedSequence, attend, check_kernel, problem
 from hy_core.errors import MissingError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,8 +33,7 @@ def test_kernels_agree(name: str) -> None:
     q, k, v = qkv(sum(lengths))
     rows = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)
     expected = torch.cat([plain(*row) for row in rows])
-    with attention(name):
-        found = attend(q, k, v, lengths)
+    found = attend(q, k, v, lengths, name)
     assert (found - expected).abs().max() < 2e-6
 
 
@@ -42,8 +41,7 @@ def test_kernels_agree(name: str) -> None:
 def test_kernels_agree_in_bfloat16(name: str) -> None:
     torch.manual_seed(0)
     q, k, v = (x.bfloat16() for x in qkv(400, dim=32))
-    with attention(name):
-        found = attend(q, k, v, [400])
+    found = attend(q, k, v, [400], name)
     assert found.dtype == torch.bfloat16
     expected = plain(q.float(), k.float(), v.float())
     assert (found.float() - expected).norm() / expected.norm() < 1e-2
@@ -53,8 +51,7 @@ def test_kernels_agree_in_bfloat16(name: str) -> None:
 def test_gradients_agree(name: str) -> None:
     torch.manual_seed(0)
     parts = [x.requires_grad_() for x in qkv(12)]
-    with attention(name):
-        attend(*parts, [5, 7]).square().sum().backward()
+    attend(*parts, [5, 7], name).square().sum().backward()
     found = [x.grad.clone() for x in parts]
     for part in parts:
         part.grad = None
@@ -107,7 +104,7 @@ def test_layout_keeps_rows_together_and_can_be_undone(counts) -> None:
 
 def test_unknown_kernel_is_named() -> None:
     with pytest.raises(UsageError, match="unknown attention 'fast'"):
-        set_attention("fast")
+        check_kernel("fast")
 
 
 @pytest.mark.parametrize("name,package", [("flash2", "flash_attn"), ("flash3", "flash_attn_interface")])
@@ -118,13 +115,19 @@ def test_forced_kernel_that_is_not_installed(
     problem.cache_clear()
     try:
         with pytest.raises(MissingError) as caught:
-            set_attention(name)
+            check_kernel(name)
     finally:
         problem.cache_clear()
     assert package in caught.value.message and caught.value.hint and "\n" not in str(caught.value)
 
 
-def test_choice_ends_with_its_block() -> None:
-    with attention("matmul"):
-        assert module._chosen == "matmul"
-    assert module._chosen == "auto"
+def test_a_prepared_network_attends_with_its_own_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two networks prepared with different kernels can run side by side."""
+    used = []
+    for name in ("sdpa", "matmul"):
+        real = BACKENDS[name]
+        monkeypatch.setitem(BACKENDS, name, lambda *args, n=name, r=real: used.append(n) or r(*args))
+    for name in ("matmul", "sdpa"):
+        sequence = PackedSequence([2], [3], kernel=name)
+        sequence.attend(*(torch.ones(5, 2, 8) for _ in range(3)))
+    assert used == ["matmul", "sdpa"]

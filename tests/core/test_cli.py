@@ -433,7 +433,7 @@ def test_a_full_disk_leaves_no_file(hy: Hy, fast: None, monkeypatch, tmp_path: P
 def test_a_clip_that_breaks_off_while_it_is_written_leaves_no_file(
     hy: Hy, fast: None, monkeypatch, tmp_path: Path
 ) -> None:
-    from hy_core import pipeline
+    from hy_core.pipeline import Run
 
     put, done = PictureWriter.put, []
 
@@ -452,7 +452,7 @@ def test_a_clip_that_breaks_off_while_it_is_written_leaves_no_file(
     assert files(tmp_path) == []
     monkeypatch.setattr(PictureWriter, "put", put)
     assert hy("generate", PROMPT, *flags, "a-%02d.png")[0] == 0
-    monkeypatch.setattr(pipeline.Run, "wanted_whole", lambda self: True)
+    monkeypatch.setattr(Run, "needs_whole_clips", lambda self: True)
     assert hy("generate", PROMPT, *flags, "b-%02d.png")[0] == 0
     for number in range(1, 34):
         assert Path(f"a-{number:02}.png").read_bytes() == Path(f"b-{number:02}.png").read_bytes()

@@ -291,3 +291,9 @@ def test_a_changed_plugin_file_makes_its_clips_again(hy) -> None:
     installed.cache_clear()  # as in another process
     assert hy("generate", *flags)[1].split() == ["p/one-0-2.mp4"]
     assert "has changed since" in hy("inspect", "p/one-0.mp4")[2]
+
+
+def test_an_output_that_is_no_text_is_one_line(hy) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "a", "output": [1, 1]}\n')
+    code, _, err = hy("generate", "--batch", "rows.jsonl", "--dry-run", "-o", "out/")
+    assert code == 2 and "output: needs text" in err and "unexpected" not in err

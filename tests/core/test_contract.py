@@ -10,6 +10,7 @@ import torch
 from hy_core import Conditioner, Plugins, option
 from hy_core.dit import Additive
 from hy_core.testing import contract as rules
+from hy_core.testing.tiny import Tiny
 from plugins import heavy  # a module that imports torch
 from torch import nn
 
@@ -79,7 +80,7 @@ def test_a_traceback_on_nonsense_breaks_rule_3(tiny):
         def validate(self, request):
             int(self.options.size)
 
-    with pytest.raises(AssertionError, match="size=.* gives ValueError.* instead of a HyError"):
+    with pytest.raises(AssertionError, match="size=.* gives .*ValueError.* instead of a UsageError"):
         rules.refuses_nonsense(Careless, {"size": "1"}, tiny)
 
 
@@ -196,3 +197,96 @@ def test_the_fixtures_module_imports_nothing_of_ours():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- signatures, a tiny clip, a tiny step of training ------------------------------------------------------
+
+
+def shortened(self, latents, t, cond):
+    return latents[:, :, :-1]
+
+
+def halved(self, request, result):
+    result.frames = result.frames / 2
+
+
+@pytest.mark.parametrize(
+    ("method", "function", "message"),
+    [
+        (
+            "finish",
+            lambda self, result: None,
+            r"finish\(self, result\) can't be called as finish\(self, request, result",
+        ),
+        (
+            "finish",
+            lambda self, request, result: 1 / 0,
+            "a tiny clip can't be made: plugin 'adapter', finish .*Zero",
+        ),
+        (
+            "finish",
+            lambda self, request, result: result.frames,
+            "finish .*returned a ndarray, which nothing reads",
+        ),
+        ("finish", halved, "finish .*left result.frames as float64"),
+        (
+            "before_step",
+            lambda self, latents, t, cond: None,
+            "before_step .*returned None instead of latents",
+        ),
+        (
+            "before_step",
+            shortened,
+            "before_step .*returned .1, 16, 2, 4, 4. of torch.float32 instead of latents",
+        ),
+        (
+            "training_condition",
+            lambda self, cond: None,
+            r"training_condition\(self, cond\) can't be called as",
+        ),
+        (
+            "training_condition",
+            lambda self, batch, cond: 1 / 0,
+            "a tiny step of training fails: plugin 'adapter', tr",
+        ),
+        ("attach_for_training", lambda self, dit: {}, r"attach_for_training\(self, dit\) can't be called as"),
+        (
+            "training_condition",
+            lambda self, batch, cond: cond.set_adapter_inputs(self.name, torch.ones(2, 1, 1)),
+            None,
+        ),
+    ],
+)
+def test_wrong_signatures_results_and_steps_break_rules_9_and_10(method, function, message):
+    cls = type("Adapter", (Adapter,), {method: function, "__doc__": "Broken."})
+
+    def rules_9_and_10():
+        rules.signatures(cls)
+        rules.generates(cls())
+        rules.learns(cls(), Tiny())
+
+    if message is None:
+        rules_9_and_10()
+        return
+    with pytest.raises(AssertionError, match=message):
+        rules_9_and_10()
+
+
+def test_inputs_that_do_not_reach_the_module_in_training_break_rule_10():
+    class Deaf(Adapter):
+        def module(self, width):
+            class Nothing(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.linear = nn.Linear(1, width)
+
+                def forward(self, x, feed):
+                    return x + 0 * self.linear(feed).sum()
+
+            return Nothing()
+
+        def training_condition(self, batch, cond):
+            self.encode(None, cond)
+
+    with pytest.raises(AssertionError, match="no attached parameter gets a gradient"):
+        rules.learns(Deaf(), Tiny())

@@ -55,7 +55,7 @@ class Rows:
         return dit.prepare(self.text, self.pooled, self.at, self.size, self.guidance)
 
     def run(self, dit: DiT, **others) -> torch.Tensor:
-        return dit(self.latents, self.time, self.prepare(dit), given=self.given, **others)
+        return dit(self.latents, self.time, self.prepare(dit), is_fixed=self.given, **others)
 
 
 @settings(max_examples=20, deadline=None)
@@ -103,7 +103,7 @@ def test_one_time_for_all_frames_is_the_ordinary_model(dit: DiT) -> None:
     expected = rows.run(dit)
     rows.given = torch.zeros(2, 3, dtype=torch.bool)
     assert torch.equal(rows.run(dit), expected)
-    assert torch.equal(rows.run(dit, now=rows.time[:, 0]), expected)
+    assert torch.equal(rows.run(dit, text_time=rows.time[:, 0]), expected)
 
 
 def test_each_frame_has_its_time(dit: DiT) -> None:
@@ -121,7 +121,7 @@ def each_frame_alone(x, y, x_norms, y_norms, heads, seq):
     seen = []
     for frame in range(x.shape[1]):
         rope = seq.rope[frame * tokens : (frame + 1) * tokens]
-        own = blocks.Sequence(rope=rope, joint=PackedSequence([tokens] * len(lengths), lengths))
+        own = blocks.TokenLayout(rope=rope, joint=PackedSequence([tokens] * len(lengths), lengths))
         part, read = joint_attention(x[:, [frame]], y, x_norms, y_norms, heads, own)
         seen.append(part)
     return torch.cat(seen, 1), torch.zeros_like(read)
@@ -141,13 +141,15 @@ def test_a_time_for_each_frame_is_a_call_for_each(dit: DiT, lengths, frames, kno
     now = rows.time.amax(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "joint_attention", each_frame_alone)
-        together = rows.run(dit, now=now)
+        together = rows.run(dit, text_time=now)
         for frame in range(frames):
             one = copy.copy(rows)
             one.latents, one.at = rows.latents[:, :, [frame]], rows.at[[frame]]
             one.time, one.given = rows.time[:, [frame]], rows.given[:, [frame]]
-            assert torch.allclose(one.run(dit, now=now)[:, :, 0], together[:, :, frame], atol=2e-5, rtol=1e-4)
-    assert not torch.allclose(together, rows.run(dit, now=now), atol=1e-3)  # frames do see each other
+            assert torch.allclose(
+                one.run(dit, text_time=now)[:, :, 0], together[:, :, frame], atol=2e-5, rtol=1e-4
+            )
+    assert not torch.allclose(together, rows.run(dit, text_time=now), atol=1e-3)  # frames do see each other
 
 
 def test_given_frames_take_no_guidance_and_text_follows_the_noise(dit: DiT) -> None:
@@ -156,8 +158,8 @@ def test_given_frames_take_no_guidance_and_text_follows_the_noise(dit: DiT) -> N
     rows.time = torch.tensor([[0.0, 0.7]])
     rows.given = torch.tensor([[True, False]])
     expected = rows.run(dit)
-    assert torch.equal(rows.run(dit, now=torch.tensor([0.7])), expected)
-    assert not torch.allclose(rows.run(dit, now=torch.tensor([0.2])), expected, atol=1e-3)
+    assert torch.equal(rows.run(dit, text_time=torch.tensor([0.7])), expected)
+    assert not torch.allclose(rows.run(dit, text_time=torch.tensor([0.2])), expected, atol=1e-3)
     rows.given = None
     assert not torch.allclose(rows.run(dit), expected, atol=1e-3)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hy_core import files
 from hy_core.errors import HyError, UsageError
+from hy_core.hidden_folder import sweep
 
 
 def names(folder: Path) -> list[str]:
@@ -111,7 +112,7 @@ with files.atomic("a") as temporary:
         [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-        files.sweep(tmp_path)
+        sweep(tmp_path)
         assert len(names(tmp_path)) == 1
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -124,7 +125,7 @@ def test_sweeping_follows_no_links(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / ".hy-0123456789abcdef.part").symlink_to("precious")
     (tmp_path / ".hy-mine.part").mkdir()
-    files.sweep(tmp_path)
+    sweep(tmp_path)
     assert len(names(tmp_path)) == 3
 
 

@@ -79,7 +79,7 @@ def test_pinned_frames_are_held_and_run_clean(dit, sample):
     prepared = dit.prepare(cond.text, cond.pooled, torch.arange(FRAMES), SIZE, cond.guidance)
     held = torch.stack([value[:, :, 0], X[:, :, 1], value[:, :, 1]], 2)
     given = torch.tensor([[True, False, True]])
-    theirs = dit(held, torch.tensor([[0.0, 0.8, 0.0]]), prepared, given=given)
+    theirs = dit(held, torch.tensor([[0.0, 0.8, 0.0]]), prepared, is_fixed=given)
     assert torch.equal(velocity[:, :, 1], theirs[:, :, 1])
     end = sample(
         Guided(dit, cond, steps=3), X, shifted_sigmas(3, 5.0), before=lambda x, *_: cond.with_fixed_frames(x)
@@ -97,7 +97,7 @@ def test_context_frames_stand_before_the_video_at_their_own_place_and_time(dit, 
     prepared = dit.prepare(cond.text, cond.pooled, at, SIZE, cond.guidance)
     times = torch.tensor([[0.0, 0.0, 0.8, 0.8, 0.8]]) if time == "clean" else torch.full((1, 5), 0.8)
     given = torch.tensor([[True, True, False, False, False]]) if time == "clean" else None
-    theirs = dit(torch.cat([shown, X], 2), times, prepared, given=given)
+    theirs = dit(torch.cat([shown, X], 2), times, prepared, is_fixed=given)
     assert velocity.shape == X.shape
     assert torch.equal(velocity, theirs[:, :, 2:])
 

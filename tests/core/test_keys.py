@@ -98,7 +98,7 @@ def test_round_trip(table: Table, config: DiTConfig) -> None:
 
 @pytest.mark.parametrize("table", [OFFICIAL, DIFFUSERS, COMFYUI], ids=lambda table: table.name)
 @pytest.mark.parametrize("name", DiTConfig.named)
-def test_layout_and_size_are_told_by_keys_and_shapes(table: Table, name: str) -> None:
+def test_format_and_size_are_detected_from_keys_and_shapes(table: Table, name: str) -> None:
     config = DiTConfig.named[name]
     theirs = shapes(dict(table.export(meta(config).state_dict(), config.width)))
     assert detect(theirs).table is table
@@ -112,8 +112,8 @@ def test_prefix_of_single_files_is_found(prefix: str) -> None:
     theirs = {prefix + key: value for key, value in theirs.items()} | {
         "vae.decoder.conv_in.conv.weight": None
     }
-    layout = detect({key: () for key in theirs})
-    assert layout.prefix == prefix and "vae.decoder.conv_in.conv.weight" not in layout.strip(theirs)
+    form = detect({key: () for key in theirs})
+    assert form.prefix == prefix and "vae.decoder.conv_in.conv.weight" not in form.strip(theirs)
 
 
 def test_trap_03_final_layer_halves() -> None:

@@ -168,20 +168,23 @@ def test_modules_of_a_plugin_come_from_its_file(model, tmp_path):
         save_port_weights(dit, "dawn", files[-1])
         dit.time.detach("dawn")
     for file, value in zip(files, (1.0, 2.0), strict=True):  # other options: other modules
-        model.extend([Dawn(file=str(file))])
-        weight = dit.time["dawn"].proj.weight
+        with model.attached([Dawn(file=str(file))]):
+            weight = dit.time["dawn"].proj.weight
         assert not weight.is_meta and not weight.requires_grad and (weight == value).all()
-    model.extend([Dawn(file=str(files[1]))])
-    assert dit.time["dawn"].proj.weight is weight  # equal options: nothing is loaded again
-    assert model.fingerprints["plugin dawn"] == models.fingerprint(files[1]) != models.fingerprint(files[0])
-    model.extend([])
-    assert model.fingerprints == model.hashes
-    assert not list(dit.time)
+    with model.attached([Dawn(file=str(files[1]))]) as prints:
+        assert dit.time["dawn"].proj.weight is weight  # equal options: nothing is loaded again
+    assert prints == {"plugin dawn": models.fingerprint(files[1])} and files[0].read_bytes()
+    shutil.copyfile(files[0], files[1])  # equal options, but another file
+    with model.attached([Dawn(file=str(files[1]))]):
+        assert (dit.time["dawn"].proj.weight == 1.0).all()
+    with model.attached([]) as prints:
+        assert not prints and not list(dit.time)
 
 
 def test_weights_that_do_not_fit_leave_the_network_as_it_was(model, small_folder):
     with pytest.raises(HyError, match="dawn"):
-        model.extend([Dawn(file=str(small_folder / "vae.safetensors"))])
+        with model.attached([Dawn(file=str(small_folder / "vae.safetensors"))]):
+            pass
     assert not list(model.dit.time)
 
 
@@ -190,7 +193,7 @@ def test_number_formats(monkeypatch):
     assert {cpu.dit, cpu.vae, cpu.text} == {torch.float32}
     half = models.precision("official", "cpu", "bf16")
     assert (half.dit, half.vae, half.text) == (torch.bfloat16, torch.bfloat16, torch.float32)
-    monkeypatch.setattr(models, "pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("hy_core.models.precisions.pick_device", lambda name: torch.device("cuda"))
     gpu = models.precision("official", "auto", "auto")
     assert (gpu.dit, gpu.vae, gpu.text) == (torch.bfloat16, torch.float16, torch.float16)
     full = models.precision("official", "auto", "fp32")
@@ -200,7 +203,7 @@ def test_number_formats(monkeypatch):
 
 
 def test_fingerprints_tell_weights_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "SAMPLED", 2)
+    monkeypatch.setattr("hy_core.models.hashing.SAMPLED", 2)
     large, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     large.write_bytes(bytes(3 << 20))
     other.write_bytes(bytes((3 << 20) + 1))

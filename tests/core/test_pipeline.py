@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import nullcontext
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from hy_core import pipeline
 from hy_core.conditioner import Conditioner, Segments
 from hy_core.dit import Additive, DiT
+from hy_core.dit.attention import BACKENDS
 from hy_core.errors import ConflictError, HyError, MemoryLimitError, UsageError
 from hy_core.flow.guidance import Branch
 from hy_core.hooks import hookimpl
-from hy_core.pipeline import generate, stream
+from hy_core.pipeline import Run, decoding, sampling
 from hy_core.plugins import Plugins
 from hy_core.request import Request
+from hy_core.session import generate, stream
 from hy_core.text import TextEncoder
 
 PROMPTS = ["a red circle moves right", "a blue square", "stars"]
@@ -81,16 +81,14 @@ def test_rows_that_share_a_forward_agree_within_rounding(model):
 
 
 def test_only_requests_of_one_form_share_a_forward(model):
-    run = pipeline.Run(
-        [request(), request(seed=1), request(steps=2), request(cfg=1.0), request(cfg=1.0, seed=3)]
-    )
+    run = Run([request(), request(seed=1), request(steps=2), request(cfg=1.0), request(cfg=1.0, seed=3)])
     assert list(run.groups(8)) == [[0, 1], [2], [3, 4]]
     assert list(run.groups(1)) == [[0], [1], [2], [3], [4]]
 
 
 def test_trap_7_noise_is_float32_from_the_cpu_and_the_seed_alone(model):
     """Core facts, trap 7: official noise is float16 of the GPU's generator; ours is the same everywhere."""
-    wide, again = (pipeline.noise(request(), torch.Generator().manual_seed(5), model) for _ in range(2))
+    wide, again = (sampling.noise(request(), torch.Generator().manual_seed(5), model) for _ in range(2))
     assert wide.dtype == torch.float32 and wide.shape == (1, 4, 2, 4, 4) and wide.device.type == "cpu"
     assert torch.equal(wide, again)
     expected = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(5))
@@ -140,15 +138,15 @@ def test_a_sampler_of_a_plugin(model):
 
 def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
     """The same seed makes the same clip beside any other, and no draw comes twice."""
-    drawn, real = {}, pipeline.noise
+    drawn, real = {}, sampling.noise
 
     def noise(request, generator, model):
         drawn.setdefault(request.seed, []).append(real(request, generator, model))
         return drawn[request.seed][-1]
 
-    monkeypatch.setattr(pipeline, "noise", noise)
+    monkeypatch.setattr(sampling, "noise", noise)
     wanted = [request(sampler="stochastic", seed=seed, steps=3, shift=1.0) for seed in (1, 2, 3)]
-    together = [result.frames for result in pipeline.stream(wanted, model=model, rows=3)]
+    together = [result.frames for result in stream(wanted, model=model, rows=3)]
     alone = generate(wanted[1], model=model).frames
     assert np.abs(together[1].astype(int) - alone).max() <= 1
     one, two = drawn[1], drawn[2]
@@ -158,10 +156,12 @@ def test_new_noise_on_the_way_is_of_the_clip_s_own_seed(model, monkeypatch):
 
 
 def test_the_attention_back_end_of_the_request_is_used(model, monkeypatch):
-    used = []
-    monkeypatch.setattr(pipeline, "attention", lambda name: used.append(name) or nullcontext())
+    used, real = [], BACKENDS["matmul"]
+    monkeypatch.setitem(BACKENDS, "matmul", lambda *args: used.append(1) or real(*args))
+    generate(request(), model=model)
+    assert not used
     generate(request(attention="matmul"), model=model)
-    assert used == ["matmul"]
+    assert used
 
 
 def test_samplers_and_schedules_are_chosen_by_the_request(model):
@@ -355,11 +355,11 @@ def test_trap_4_tiles_are_chosen_and_recorded(model):
 
 
 def test_a_clip_that_does_not_fit_takes_the_models_own_tiles(model, monkeypatch):
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 1 << 10)
-    assert pipeline.tiling_of(request(), model) == "official"
+    monkeypatch.setattr(decoding, "free_memory", lambda device: 1 << 10)
+    assert decoding.tiling_of(request(), model) == "official"
     model.tiling = "diffusers"
-    assert pipeline.tiling_of(request(), model) == "diffusers"
-    assert pipeline.tiling_of(request(tiling="off"), model) == "off"
+    assert decoding.tiling_of(request(), model) == "diffusers"
+    assert decoding.tiling_of(request(tiling="off"), model) == "off"
 
 
 # Frames as they come
@@ -384,8 +384,10 @@ class Taker:
 def test_frames_are_handed_on_as_they_are_decoded(model, monkeypatch):
     wanted = request(frames=25, tiling="diffusers", steps=1)
     expected = generate(wanted, model=model)
-    taker, records, decoded, whole = Taker(), [], [], model.vae._decode_whole
-    monkeypatch.setattr(model.vae, "_decode_whole", lambda z: decoded.append(len(taker.chunks)) or whole(z))
+    taker, records, decoded, whole = Taker(), [], [], model.vae._decode_tile_inference
+    monkeypatch.setattr(
+        model.vae, "_decode_tile_inference", lambda z: decoded.append(len(taker.chunks)) or whole(z)
+    )
     (made,) = stream([wanted], model=model, sink=lambda index, record: records.append(record) or taker)
     assert made.frames is None and made.provenance == records[0] == expected.provenance
     assert [len(chunk) for chunk in taker.chunks] == [13, 12] and taker.ended is None
@@ -435,7 +437,7 @@ def test_what_a_plugin_wants_whole_is_kept(model):
 
 
 def test_a_writer_hears_of_what_goes_wrong(model, monkeypatch):
-    taker, seen, to_frames = Taker(), [], pipeline.to_frames
+    taker, seen, to_frames = Taker(), [], decoding.to_frames
 
     def second_fails(pixels):
         seen.append(1)
@@ -443,7 +445,7 @@ def test_a_writer_hears_of_what_goes_wrong(model, monkeypatch):
             raise MemoryError
         return to_frames(pixels)
 
-    monkeypatch.setattr(pipeline, "to_frames", second_fails)
+    monkeypatch.setattr(decoding, "to_frames", second_fails)
     wanted = request(frames=25, tiling="diffusers", steps=1)
     with pytest.raises(MemoryLimitError):
         list(stream([wanted], model=model, sink=lambda index, record: taker))

@@ -57,6 +57,7 @@ def test_an_empty_prompt_is_refused() -> None:
         ("steps", 0),
         ("steps", 100_000),
         ("fps", 0.0),
+        ("fps", 1e-6),
         ("fps", float("nan")),
         ("fps", float("inf")),
         ("seed", -1),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from core.vae_small import SMALL, Memory, make, rand
 from hy_core.errors import UsageError
-from hy_core.vae import VAE, Posterior, VAEConfig, lean
+from hy_core.vae import VAE, Posterior, VAEConfig, inference
 from hy_core.vae.layers import CausalConv3d, FrameCausalAttention, enlarge
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,8 +172,8 @@ def test_without_gradients_the_result_is_the_same(batch, latent, piece, config):
     z = rand(batch, config.latent_channels, t, h, w).double()
     x = rand(batch, 3, (t - 1) * config.time + 1, h * config.space, w * config.space, seed=1).double()
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(lean, "PIECE", piece)
-        pixels, moments = vae.decode(z), vae.moments(x)
+        patch.setattr(inference, "PIECE", piece)
+        pixels, moments = vae.decode_inference(z), vae.moments_inference(x)
     # Rounding only: normalising a picture of one colour multiplies it by a thousand, several times over.
     torch.testing.assert_close(pixels, vae.decode(z), atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(moments, vae.moments(x), atol=1e-7, rtol=1e-7)
@@ -183,18 +183,18 @@ def test_inputs_are_left_alone():
     vae, z, x = make(), rand(1, 4, 2, 2, 2), rand(1, 3, 5, 16, 16)
     kept = z.clone(), x.clone()
     with torch.inference_mode():
-        vae.decode(z), vae.moments(x)
+        vae.decode_inference(z), vae.moments_inference(x)
     assert torch.equal(z, kept[0]) and torch.equal(x, kept[1])
 
 
 def test_half_the_memory(monkeypatch):
     vae, z = make(), rand(1, 4, 5, 6, 6)
-    monkeypatch.setattr(lean, "PIECE", 100_000)
+    monkeypatch.setattr(inference, "PIECE", 100_000)
     with torch.no_grad():
         with Memory() as plain:
             vae.decoder(vae.post_quant_conv(z))
         with Memory() as spared:
-            vae.decode(z)
+            vae.decode_inference(z)
     assert spared.peak < 0.5 * plain.peak
 
 
@@ -220,10 +220,10 @@ def test_half_precision_loses_no_more_than_the_plain_path():
         pixels = vae.decode(z.float())
     vae.bfloat16()
     with torch.no_grad():
-        lean_pixels, lean_latents = vae.decode(z), vae.encode(x).mode()
+        fast_pixels, fast_latents = vae.decode_inference(z), vae.encode_inference(x).mode()
     plain_pixels, plain_latents = vae.decode(z), vae.encode(x).mode()
-    assert lean_pixels.dtype == lean_latents.dtype == torch.bfloat16
-    for found, plain, expected in [(lean_pixels, plain_pixels, pixels), (lean_latents, plain_latents, exact)]:
+    assert fast_pixels.dtype == fast_latents.dtype == torch.bfloat16
+    for found, plain, expected in [(fast_pixels, plain_pixels, pixels), (fast_latents, plain_latents, exact)]:
         assert (found.float() - expected).norm() < 1.25 * (plain.float() - expected).norm()
 
 

@@ -107,7 +107,7 @@ def test_stream_is_decode(size):
     vae, z = make(), rand(1, 4, *size)
     with torch.no_grad():
         chunks = list(vae.stream(z, TILES))
-        assert torch.equal(torch.cat(chunks, 2), vae.decode(z, TILES))
+        assert torch.equal(torch.cat(chunks, 2), vae.decode_inference(z, TILES))
     assert len(chunks) == (1 if size[0] <= 2 else size[0] - 1)
 
 
@@ -126,8 +126,8 @@ def test_stream_holds_a_tile_not_the_clip():
 
 def test_stream_comes_as_it_is_made():
     vae, calls = make(), []
-    whole = vae._decode_whole
-    vae._decode_whole = lambda z: calls.append(z.shape[2]) or whole(z)
+    whole = vae._decode_tile_inference
+    vae._decode_tile_inference = lambda z: calls.append(z.shape[2]) or whole(z)
     with torch.no_grad():
         stream = vae.stream(rand(1, 4, 6, 1, 1), TILES)
         assert calls == []

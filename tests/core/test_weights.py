@@ -13,12 +13,10 @@ import torch
 from hy_core.dit import Additive, DiT, DiTConfig
 from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError, MissingError
-from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import (
     load_dit,
     load_port_weights,
     load_state,
-    load_vae,
     save_dit,
     save_port_weights,
     save_safetensors,
@@ -38,7 +36,6 @@ THEIRS = {
     "patch_size": 2, "patch_size_t": 1, "guidance_embeds": False, "text_embed_dim": 10,
     "pooled_projection_dim": 6, "rope_theta": 256.0, "rope_axes_dim": [4, 4, 4],
 }  # fmt: skip
-VAE_CONFIG = VAEConfig(channels=(8, 8, 8, 8), latent_channels=4, layers=1, groups=4)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +99,7 @@ def comfyui(dit: DiT, path: Path) -> Path:
     return path
 
 
-LAYOUTS = {
+FORMATS = {
     "ours": lambda dit, folder: ours(dit, folder / "dit.safetensors"),
     "official-module": lambda dit, folder: official(dit, folder),
     "official-ema": lambda dit, folder: official(dit, folder, "ema"),
@@ -113,9 +110,9 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_same_dit(layout: str, dit: DiT, tmp_path: Path) -> None:
-    assert same(load_dit(LAYOUTS[layout](dit, tmp_path)), dit)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_dit(name: str, dit: DiT, tmp_path: Path) -> None:
+    assert same(load_dit(FORMATS[name](dit, tmp_path)), dit)
 
 
 def test_shards_need_no_index(dit: DiT, tmp_path: Path) -> None:
@@ -299,43 +296,6 @@ def test_missing_paths_and_several_files(tmp_path: Path) -> None:
         save_file({"a": torch.zeros(1)}, tmp_path / name)
     with pytest.raises(HyError, match="several weight files"):
         load_state(tmp_path)
-
-
-@pytest.mark.parametrize("wrapper", ["flat", "state_dict", "prefix", "diffusers"])
-def test_vae_of_every_kind(wrapper: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    vae = VAE(VAE_CONFIG)
-    state = vae.state_dict()
-    config = {
-        "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8, 8, 8, 8],
-        "layers_per_block": 1, "act_fn": "silu", "norm_num_groups": 4, "scaling_factor": 0.476986,
-        "spatial_compression_ratio": 8,
-        "temporal_compression_ratio" if wrapper == "diffusers" else "time_compression_ratio": 4,
-    }  # fmt: skip
-    folder = tmp_path / "vae"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    if wrapper == "diffusers":
-        save_file(state, folder / "diffusion_pytorch_model.safetensors")
-    else:
-        prefixed = {f"vae.{key}": value for key, value in state.items()} | {"loss.weight": torch.zeros(1)}
-        inner = prefixed if wrapper == "prefix" else state
-        torch.save({"state_dict": inner} if wrapper != "flat" else inner, folder / "pytorch_model.pt")
-    for path in (folder, tmp_path):
-        loaded = load_vae(path)
-        assert same(loaded, vae) and loaded.config == VAE_CONFIG
-
-
-def test_published_vae_needs_no_config(tmp_path: Path) -> None:
-    """Its shapes say all; a VAE of other widths doesn't show its norm groups, which would be guessed wrong."""
-    from hy_core.weights.detect import vae_config
-
-    with torch.device("meta"):
-        state = VAE(VAEConfig()).state_dict()
-    assert vae_config({key: tuple(value.shape) for key, value in state.items()}) == VAEConfig()
-    save_file(VAE(VAE_CONFIG).state_dict(), tmp_path / "vae.safetensors")
-    with pytest.raises(HyError, match="norm groups"):
-        load_vae(tmp_path / "vae.safetensors")
 
 
 def test_plugin_weights_are_saved_apart_and_loaded_strictly(dit: DiT, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from hy_core import Conditioner, generate
 from hy_core.conditioner import Segments, segments
 from hy_core.errors import ConflictError
-from hy_core.pipeline import segment_request
+from hy_core.pipeline.sampling import segment_request
 from hy_i2v import given
 from hy_i2v.frames import moving, pixels
 from hy_i2v.plugin import I2V

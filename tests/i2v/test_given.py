@@ -96,13 +96,15 @@ def test_going_on_from_a_clip_takes_its_last_frames_at_our_rate(tiny, clip):
 
 def test_what_is_given_is_cut_into_the_tiles_of_the_run(tiny, clip, monkeypatch):
     """The rule of the decoder: as asked, and "auto" whole if the clip that is encoded fits into memory."""
-    seen, encode = [], tiny.vae.encode
-    monkeypatch.setattr(tiny.vae, "encode", lambda x, tiling=None: seen.append(tiling) or encode(x, tiling))
+    seen, encode = [], tiny.vae.encode_inference
+    monkeypatch.setattr(
+        tiny.vae, "encode_inference", lambda x, tiling=None: seen.append(tiling) or encode(x, tiling)
+    )
     for asked in ("off", "official", "diffusers", "auto"):
         generate(replace(tiny.request, tiling=asked), [I2V(video=clip)], model=tiny.model)
     official = Tiling.official(tiny.vae.config)
     assert seen == [None, official, Tiling.DIFFUSERS, None]
-    monkeypatch.setattr("hy_core.pipeline.free_memory", lambda device: 1 << 10)
+    monkeypatch.setattr("hy_core.pipeline.decoding.free_memory", lambda device: 1 << 10)
     generate(tiny.request, [I2V(video=clip)], model=tiny.model)
     assert seen[4:] == [official]
 

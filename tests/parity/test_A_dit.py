@@ -25,7 +25,7 @@ def run_case(dit: DiT, inputs: dict[str, Tensor], given: bool = False) -> Tensor
         latents.shape[3:],
         inputs.get("guidance"),
     )
-    prepared.seq.rope = turns(dit.config, prepared.seq.rope, inputs, (frames, *prepared.grid))
+    prepared.layout.rope = turns(dit.config, prepared.layout.rope, inputs, (frames, *prepared.grid))
     now = inputs["t"].double() / 1000  # fp64, so that times 1000 is the fp32 number of the case again
     time = now[:, None].repeat(1, frames)
     held = None
@@ -34,7 +34,7 @@ def run_case(dit: DiT, inputs: dict[str, Tensor], given: bool = False) -> Tensor
         held[:, 0] = True
         time[:, 0] = 0
     with torch.no_grad():
-        return dit(latents, time, prepared, given=held, now=now if given else None)
+        return dit(latents, time, prepared, is_fixed=held, text_time=now if given else None)
 
 
 def turns(config: DiTConfig, ours: Tensor, inputs: dict[str, Tensor], sizes: tuple[int, int, int]) -> Tensor:

@@ -35,7 +35,7 @@ def run(dit: DiT, inputs: dict[str, Tensor], replace: bool = False) -> Tensor:
         given = torch.zeros(time.shape, dtype=torch.bool)
         given[:, 0] = True
     with torch.no_grad():
-        return dit(latents, time, prepared, given=given, now=now)
+        return dit(latents, time, prepared, is_fixed=given, text_time=now)
 
 
 @pytest.mark.parametrize("case,run_name", cases("ABE", config_kind="diffusers_transformer"))

@@ -7,7 +7,7 @@ import secrets
 import numpy as np
 import pytest
 import torch
-from hy_core import Request, models, pipeline
+from hy_core import Request, generate, models
 from hy_core.text import Encoded
 from hy_i2v.plugin import I2V
 from PIL import Image
@@ -85,7 +85,7 @@ def test_a_fresh_pipeline(kind, tmp_path, monkeypatch):
 
     model = models.load(str(tmp_path), device="cpu", dtype="fp32")
     model.text = lambda: Words(Encoded([text[0]], pooled))
-    monkeypatch.setattr(pipeline, "noise", lambda request, generator, model: noise)
+    monkeypatch.setattr("hy_core.pipeline.sampling.noise", lambda request, generator, model: noise)
     # diffusers mixes the picture into the noise it is given; stability mode does so with its second draw
     monkeypatch.setattr("hy_core.flow.path.start_noise", lambda shape, seed, draw=0: noise)
     given = I2V(image=tmp_path / "picture.png", stability=True)
@@ -94,7 +94,7 @@ def test_a_fresh_pipeline(kind, tmp_path, monkeypatch):
         guidance=6.0 if kind == "token_replace" else None,
     )  # fmt: skip
     given.validate(request)
-    found = pipeline.generate(request, [given], model=model).frames
+    found = generate(request, [given], model=model).frames
     assert found.shape == expected.shape == ((9 if kind == "token_replace" else 5), 32, 48, 3)
     assert np.abs(found / 255 - expected).max() < 1.01 / 255, f"seed {seed}"
     assert expected.std() > 0.05
@@ -119,12 +119,12 @@ def test_a_fresh_pipeline_from_text(cfg, tmp_path, monkeypatch):
         ).frames[0]  # fmt: skip
     model = models.load(str(tmp_path), device="cpu", dtype="fp32")
     model.text = lambda: Words(None, words=Encoded([text[0]], pooled), blur=Encoded([other[0]], other_pooled))
-    monkeypatch.setattr(pipeline, "noise", lambda request, generator, model: noise)
+    monkeypatch.setattr("hy_core.pipeline.sampling.noise", lambda request, generator, model: noise)
     request = Request(
         "words", "blur", width=SIZE[0], height=SIZE[1], frames=frames, steps=STEPS, shift=SHIFT, guidance=6.0,
         cfg=cfg, tiling="diffusers",
     )  # fmt: skip
-    found = pipeline.generate(request, model=model).frames
+    found = generate(request, model=model).frames
     assert found.shape == expected.shape == (frames, 32, 48, 3) and expected.std() > 0.05
     assert np.abs(found / 255 - expected).max() < 1.01 / 255, f"seed {seed}"
 
@@ -138,7 +138,7 @@ def test_a_network_that_takes_a_picture_by_channels_says_so_without_one(tmp_path
     model.text = lambda: Words(Encoded([torch.randn(3, 12)], torch.randn(1, 8)))
     request = Request("words", width=32, height=32, frames=5, steps=1)
     with pytest.raises(UsageError, match="5 input channels beside the noisy ones"):
-        pipeline.generate(request, model=model)
+        generate(request, model=model)
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
     with pytest.raises(UsageError, match="takes one picture, the first"):
-        pipeline.generate(request, [I2V(last=tmp_path / "red.png")], model=model)
+        generate(request, [I2V(last=tmp_path / "red.png")], model=model)

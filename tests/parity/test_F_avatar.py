@@ -7,7 +7,8 @@ import torch
 from hy_avatar import network, released
 from hy_avatar.network import part
 from hy_core.condition import Condition
-from hy_core.dit import BlockCache, DiT, DiTConfig
+from hy_core.dit import DiT, DiTConfig
+from hy_core.flow.cache import BlockCache
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.guidance import Branch, Guided
 from hy_core.flow.policy import SamplingPolicy
@@ -67,10 +68,10 @@ def test_network(case: Case, run: str) -> None:
     if "audio_proj" in outputs:
         close("audio_proj", dit.adapter_inputs[NAME].audio_proj(inputs["audio_prompts"]))
     if "cache_out" in outputs:  # video, then text; padding is nobody's business
-        video, valid = kept.x.flatten(1, 2), inputs["text_mask"].bool()
+        video, valid = kept.video.flatten(1, 2), inputs["text_mask"].bool()
         theirs, tolerance = outputs["cache_out"], case.tolerance(run, "cache_out")
         assert (video - theirs[:, : video.shape[1]]).abs().max() <= tolerance
-        assert (kept.y - theirs[:, video.shape[1] :][valid]).abs().max() <= tolerance
+        assert (kept.text - theirs[:, video.shape[1] :][valid]).abs().max() <= tolerance
     if "x_cached_t09" in outputs:
         close("x_cached_t09", denoiser(latents, now * 0.9, kept))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from hy_core.errors import PluginError, UsageError
+from hy_core.session import Session
 from hy_world.codec import coded
 from hy_world.evaluate import command
 from hy_world.image_to_video import measure
@@ -178,7 +179,9 @@ def test_clips_that_go_through_together_have_pictures_of_their_own(tiny, tmp_pat
     for name, colour in (("red", (220, 0, 0)), ("blue", (0, 0, 220))):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{name}.png")
     told = []
-    asked = Asked(tiny.model, [], 2, 9, 32, 32, steps=1, conditioner=conditioner("i2v"), advance=told.append)
+    asked = Asked(
+        Session(tiny.model), [], 2, 9, 32, 32, steps=1, conditioner=conditioner("i2v"), advance=told.append
+    )
 
     def make(*names):
         return list(asked.make(["a thing"] * 2, [{"image": tmp_path / f"{name}.png"} for name in names]))

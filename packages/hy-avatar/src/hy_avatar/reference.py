@@ -33,4 +33,4 @@ def latents(vae: VAE, pixels: Tensor) -> Tensor:
     Of a picture it is that of each frame of a video in which the picture stands still: a causal VAE repeats the first
     frame before the clip. The released code encodes as many repetitions as it wants frames, and draws a sample.
     """
-    return vae.to_model(vae.encode(pixels.to(next(vae.parameters()))).mode()).float()
+    return vae.to_model(vae.encode_inference(pixels.to(next(vae.parameters()))).mode()).float()

@@ -23,16 +23,17 @@ from hy_core.options import option
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
-    from hy_core.pipeline import generate
     from hy_core.plugins import Plugins
     from hy_core.request import Request, Result
+    from hy_core.session import Session, generate
 
 _LATER = {
     "Condition": "hy_core.condition",
     "Plugins": "hy_core.plugins",
     "Request": "hy_core.request",
     "Result": "hy_core.request",
-    "generate": "hy_core.pipeline",
+    "Session": "hy_core.session",
+    "generate": "hy_core.session",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Request",
     "Result",
     "UsageError",
+    "Session",
     "generate",
     "hookimpl",
     "option",

@@ -16,9 +16,6 @@ import errno
 import itertools
 import json
 import os
-import re
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,19 +24,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
 from hy_core.errors import HyError, MissingError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    _HAS_LOCKS = False
-else:
-    _HAS_LOCKS = True
+from hy_core.hidden_folder import HiddenFolder
 
 Existing = Literal["replace", "number", "refuse"]
 """What to do with a file that has the name already: replace it, take the next free of name-2, name-3 and so on, or
 raise `HyError`. The last two are exclusive: of two processes only one gets a name."""
 
-_HIDDEN = re.compile(r"\.hy-[0-9a-f]{16}\.part")
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _NAME_BYTES = 255
 
@@ -57,7 +47,7 @@ class Staging:
         self.files: list[Path] = []
         """Final paths, in the order of `file`; after the block those that were written."""
         self._staged: list[Path] = []
-        self._folders: dict[Path, _HiddenFolder] = {}
+        self._folders: dict[Path, HiddenFolder] = {}
 
     def file(self, final: Path | str) -> Path:
         """Return the path to write to for what becomes `final`; missing folders are created."""
@@ -66,7 +56,7 @@ class Staging:
         if folder not in self._folders:
             with writing(final):
                 folder.mkdir(parents=True, exist_ok=True)
-                self._folders[folder] = _HiddenFolder(folder)
+                self._folders[folder] = HiddenFolder(folder)
         staged = self._folders[folder].path / final.name
         self.files.append(final)
         self._staged.append(staged)
@@ -201,7 +191,7 @@ def check_folder(folder: Path) -> None:
     if not existing.is_dir():
         raise UsageError(f"{existing} is not a folder", "choose another with -o")
     try:
-        _HiddenFolder(existing).remove()  # trying is surer than reading permissions
+        HiddenFolder(existing).remove()  # trying is surer than reading permissions
     except OSError as problem:
         raise UsageError(
             f"cannot write to the folder {_shown(existing)}: {_reason(problem)}", "choose another with -o"
@@ -272,73 +262,6 @@ def storage_errors(path: Path) -> Iterator[None]:
         if getattr(problem, "errno", None) not in _STORAGE_ERRORS:
             raise
         raise HyError(f"cannot write {path}: {_reason(problem)}") from problem
-
-
-class _HiddenFolder:
-    """A new, locked, hidden folder in `parent`; stale ones of the same user are removed first."""
-
-    swept: set[tuple[str, int]] = set()
-    """Folders, each with the process, that were looked through already."""
-
-    def __init__(self, parent: Path) -> None:
-        key = (os.path.abspath(parent), os.getpid())
-        if key not in self.swept:
-            self.swept.add(key)
-            sweep(parent)
-        while True:
-            self.path = parent / f".hy-{secrets.token_hex(8)}.part"
-            self.path.mkdir(mode=0o700)
-            self._lock = _lock(self.path)
-            if self._lock is not None:
-                return
-            # Another process swept it before it was locked: take a new one.
-            with suppress(OSError):
-                self.path.rmdir()
-
-    def remove(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None and self._lock >= 0:
-            os.close(self._lock)
-        self._lock = None
-
-
-def sweep(folder: Path) -> None:
-    """Remove the hidden folders in `folder` that this user's killed processes left."""
-    if not _HAS_LOCKS:
-        return
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not (_HIDDEN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)):
-                continue
-            if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
-                continue
-            lock = _lock(Path(entry.path))
-            if lock is not None and lock >= 0:  # not where the file system has no locks
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder: its descriptor, -1 where folders can't be locked, None if another process has or removed it."""
-    if not _HAS_LOCKS:
-        return -1
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        return -1
-    if not folder.exists():
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _move_exclusively(source: Path, target: Path) -> None:

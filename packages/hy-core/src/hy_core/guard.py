@@ -71,10 +71,8 @@ def blame(
     """
     try:
         yield
-    except (HyError, *passes):
-        raise
     except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
+        if isinstance(error, (HyError, *passes)) or is_out_of_memory(error):
             raise
         raise PluginError(failure(owner, call, error, function), HINT) from error
 

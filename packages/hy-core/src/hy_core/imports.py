@@ -36,8 +36,8 @@ def import_target(target: str, label: str = "", known: Mapping[str, str] | None 
     except HyError:
         raise
     except ModuleNotFoundError as error:
-        hint = f"install the package that brings the module {error.name!r}" if error.name else None
-        raise MissingError(f"{start}can't import {target}: {error}", hint) from error
+        more = f"install the package that brings the module {error.name!r}" if error.name else None
+        raise MissingError(f"{start}can't import {target}: {error}", more) from error
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise MissingError(

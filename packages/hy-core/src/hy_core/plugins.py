@@ -240,10 +240,11 @@ class Plugins:
     def conditioners(self, names: Iterable[str] | None = None) -> Registered[type[Conditioner]]:
         """Conditioner classes of the plugins named, loading them, in that order; without names, of all."""
         owners = None if names is None else self.load(*names)
-        entries = self._collect("register_conditioners", owners)
+        entries: dict[str, Entry[Any]] = self._collect("register_conditioners", owners)
         for name, entry in entries.items():
-            entry.target.name = name  # flags, TOML tables and ports go by the registered name
-        twice = [name for name, entry in entries.items() if entry.target.name != name]
+            kind: Any = entry.target
+            kind.name = name  # flags, TOML tables and ports go by the registered name
+        twice = [name for name, entry in entries.items() if getattr(entry.target, "name", name) != name]
         if twice:
             raise PluginError(
                 f"plugin {entries[twice[0]].owner!r} registers one class twice", "make a subclass"
@@ -318,8 +319,12 @@ class Plugins:
         if (owner, hook) not in self._said:
             said: list[tuple[str, Any]] = []
             reader = READERS.get(hook, read_target)
+
+            def register(*arguments: Any, **keywords: Any) -> None:
+                said.append(reader(owner, *arguments, **keywords))
+
             with _one_line(self._loaded[owner], hook, self._manager.get_plugin(owner)):
-                self._call(owner, hook, register=lambda *a, **k: said.append(reader(owner, *a, **k)))
+                self._call(owner, hook, register=register)
             self._said[owner, hook] = said
         return self._said[owner, hook]
 
@@ -327,7 +332,8 @@ class Plugins:
         others = [plugin for name, plugin in self._manager.list_name_plugin() if name != owner]
         if hook in self.hooks(owner):
             with trace(owner, hook):
-                self._manager.subset_hook_caller(hook, others)(**arguments)
+                caller: Any = self._manager.subset_hook_caller(hook, others)
+                caller(**arguments)
 
     def _both(self, one: str, other: str) -> str:
         first, second = self._loaded[one], self._loaded[other]

@@ -101,7 +101,7 @@ def read_model(owner: str, kind: str, name: str, target: Any) -> tuple[str, Any]
     return f"{kind}:{named}", target
 
 
-def read_target(owner: str, name: str, target: Any) -> tuple[str, Any]:
+def read_target(owner: str, name: Any, target: Any) -> tuple[str, Any]:
     """`register(name, target)`: an object, or where to import it from."""
     if not (isinstance(name, str) and name):
         raise TypeError(f"{name!r} isn't a name")
@@ -117,7 +117,7 @@ def read_file(owner: str, name: str, path: str | Path) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def read_writer(owner: str, suffix: str, target: Any) -> tuple[str, Any]:
+def read_writer(owner: str, suffix: Any, target: Any) -> tuple[str, Any]:
     """`register(suffix, target)`: the suffix begins with a dot."""
     if not (isinstance(suffix, str) and suffix.startswith(".") and suffix == suffix.lower()):
         raise ValueError(f'{suffix!r} isn\'t a suffix such as ".webp"')

@@ -1,4 +1,4 @@
-"""What the user asked for, and what came of it; importing this loads nothing heavy."""
+"""Requests for clips, their limits, and results; importing this loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 ATTENTIONS = ("auto", "sdpa", "flash2", "flash3", "flex", "matmul")
 # Up to here a float counts in steps of one, and the seed of a torch generator has 64 bits.
 SEED_END = 2**63
+MIN_FPS = 0.01
+"""Less than any container's clock holds."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can be asked for; the defaults hold for the whole HunyuanVideo family.
+    """Limits of a request; the defaults hold for the whole HunyuanVideo family.
 
-    `multiple`: width and height are multiples of it (8 of the VAE times 2 of the patches);
-    `group`: frames are one more than a multiple of it; `words`: the longest prompt worth sending on
-    (the text encoders read some hundred tokens of it).
+    `multiple`: width and height are multiples of it (8 of the VAE times 2 of the patches); `group`: frames are one
+    more than a multiple of it; `words` and 20 characters for each: the longest prompt (the text encoders read some
+    hundred tokens); `steps`, `fps`: the most.
     """
 
     multiple: int = 16
@@ -94,8 +96,8 @@ class Request:
             )
         if not 1 <= self.steps <= limits.steps:
             raise UsageError(f"--steps {self.steps}: must be from 1 to {limits.steps}")
-        if not (math.isfinite(self.fps) and 0 < self.fps <= limits.fps):
-            raise UsageError(f"--fps {self.fps:g}: must be over 0 and at most {limits.fps:g}")
+        if not (math.isfinite(self.fps) and MIN_FPS <= self.fps <= limits.fps):
+            raise UsageError(f"--fps {self.fps:g}: must be from {MIN_FPS:g} to {limits.fps:g}")
         if not 0 <= self.seed < SEED_END:
             raise UsageError(f"--seed {self.seed}: must be from 0 to {SEED_END - 1}")
         for name, scale in (("cfg", self.cfg), ("guidance", self.guidance)):
@@ -119,7 +121,7 @@ class Result:
 
     `session_cache` is the session's, for models that `finish` uses for many clips.
 
-    `frames` is None if they were written as they came (see `pipeline.stream`).
+    `frames` is None if they were written as they came (see `Session.stream`).
     """
 
     frames: Any

@@ -173,8 +173,12 @@ def check_fields(instance: Any, where: str) -> None:
         object.__setattr__(instance, one.name, value)
 
 
-@cache
 def _hints(cls: Any) -> dict[str, Any]:
+    return _cached_hints(cls)
+
+
+@cache
+def _cached_hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 

@@ -32,7 +32,7 @@ def moving(vae: VAE, clip: Tensor, tiles: TilingFor | None = None) -> Tensor:
     `tiles` says how a clip of so many frames is cut for the VAE (see `Condition`).
     """
     tiling = tiles(clip.shape[2]) if tiles else None
-    return vae.to_model(vae.encode(clip, tiling).mode()).float()
+    return vae.to_model(vae.encode_inference(clip, tiling).mode()).float()
 
 
 def still(vae: VAE, picture: Tensor, tiles: TilingFor | None = None) -> Tensor:

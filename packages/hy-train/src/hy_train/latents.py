@@ -122,7 +122,7 @@ class Latents:
                 indices = range(start, min(start + _ROWS, last))
                 videos = self.pixels(number, indices)
                 with torch.autocast("cpu", torch.bfloat16, enabled=CPU_HAS_BF16):  # half the time
-                    found = vae.encode(videos).mode()
+                    found = vae.encode_inference(videos).mode()
                 rows.append(vae.to_model(found).half())
                 grounds = np.stack([self.clip(number, index).ground() for index in indices])
                 things.append(places(videos, grounds, found.shape[2:]))

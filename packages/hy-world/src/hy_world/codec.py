@@ -59,7 +59,7 @@ def coded(vae: VAE, clips: np.ndarray) -> np.ndarray:
     where = next(vae.parameters())
     with torch.inference_mode():
         pixels = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).to(where.device, where.dtype) / 127.5 - 1
-        back = vae.decode(vae.encode(pixels).mode()).float().cpu()
+        back = vae.decode_inference(vae.encode_inference(pixels).mode()).float().cpu()
     return ((back.permute(0, 2, 3, 4, 1).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 

@@ -146,7 +146,7 @@ def command(
     said = plugin_options(kind, options) if kind else {}
     renders = work.renders and not generated
     started = time.perf_counter()
-    loaded = None
+    session = None
     with _progress() as (say, expect, advance):
         if codec:
             from hy_world.codec import evaluate_codec
@@ -157,14 +157,14 @@ def command(
             expect(count)
             reports = [evaluate_codec(network, count, seed, rows=batch_size, advance=advance, **scene)]
         else:
-            from hy_core import models
+            from hy_core.session import Session
 
             if not renders:
                 say(f"loading {model}")
-                loaded = models.load(model, device, dtype)
+                session = Session.open(model, device, dtype)
             chosen = groups or work.groups
             asked = Asked(
-                loaded,
+                session,
                 chosen,
                 count,
                 **scene,
@@ -194,7 +194,7 @@ def command(
     summary = {
         "model": None if renders else str(vae or model),
         **({} if codec else {"task": task}),
-        **(_sampling(loaded, steps, cfg) if loaded else {}),
+        **(_sampling(session.model, steps, cfg) if session else {}),
         **({"plugin": plugin or work.plugin, "options": list(options)} if work.plugin else {}),
         **scene,
         "seed": seed,

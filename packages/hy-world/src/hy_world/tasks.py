@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hy_core.flow.policy import SamplingPolicy
     from hy_core.models import Model
     from hy_core.request import Request, Result
+    from hy_core.session import Session
     from torch import Tensor
 
     from hy_world.report import Report
@@ -88,13 +89,13 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for, with the model loaded, if the task needs one.
+    """What the command line asks for, with a session of the model, if the task needs one.
 
     `conditioner` is the class of the task's plugin, `options` what the command line says to it; `generated` asks for
     generated clips in place of real ones.
     """
 
-    model: Model | None
+    session: Session | None
     groups: Sequence[str]
     count: int
     frames: int
@@ -112,18 +113,21 @@ class Asked:
     dtype: str = "auto"
     advance: Advance = lambda clips: None
 
+    @property
+    def model(self) -> Model | None:
+        """The loaded model, if there is one."""
+        return self.session.model if self.session else None
+
     def make(self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]] = ()) -> Iterator[np.ndarray]:
         """Yield a clip for each prompt, uint8 [T, H, W, 3], as `results` makes them."""
         for result in self.results(prompts, options):
             yield np.asarray(result.frames)
 
     def results(self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]] = ()) -> Iterator[Result]:
-        """Yield what `hy_core.pipeline` makes of each prompt; seeds are seed, seed + 1, ...
+        """Yield what `hy_core.session` makes of each prompt; seeds are seed, seed + 1, ...
 
         `options` are the plugin's for each clip, beside those of the command line.
         """
-        from hy_core.pipeline import stream
-
         requests = [self.request(prompt, index) for index, prompt in enumerate(prompts)]
         conditioners = []
         if options:
@@ -131,7 +135,7 @@ class Asked:
             for conditioner, request in zip(own, requests, strict=True):
                 conditioner.validate(request)
             conditioners = [Each(dict(zip((r.seed for r in requests), own, strict=True)))]
-        for result in stream(requests, conditioners, self.model, rows=self.rows):
+        for result in self.session.stream(requests, conditioners, rows=self.rows):
             self.advance(1)
             yield result
 

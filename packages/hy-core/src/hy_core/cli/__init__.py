@@ -55,7 +55,7 @@ cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (docs/reference/errors.md)."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupted)
     for stream in (sys.stdout, sys.stderr):
@@ -83,7 +83,12 @@ def flushed() -> int:
 
 def interrupted(number: int, frame: Any) -> None:
     """End on SIGTERM and SIGHUP as on Ctrl-C, so that no partial file stays."""
+    _signals.append(number)
     raise KeyboardInterrupt
+
+
+_signals: list[int] = []
+"""Signals that came: libraries turn the interrupt that one raises inside them into errors of their own."""
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -104,6 +109,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except (Exception, RecursionError) as error:
+        if _signals:
+            output.note("interrupted; no partial file was kept")
+            return 130
         if debug or os.environ.get("HY_DEBUG", "") not in ("", "0"):
             import traceback
 

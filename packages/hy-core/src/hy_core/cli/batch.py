@@ -171,8 +171,10 @@ class Places:
         return len(self._taken) == before
 
 
-def inside(folder: Path, output: str, origin: str) -> Path:
+def inside(folder: Path, output: object, origin: str) -> Path:
     """Return a row's output as a path in the folder; `UsageError` if it leads out of it, through a link too."""
+    if not isinstance(output, str):
+        raise UsageError(f"{origin}: output: needs text, not {str(output)[:60]}")
     path = Path(output)
     try:
         leads_out = (

@@ -272,20 +272,24 @@ def results(
         return
     first = jobs[0].request
     progress.phase("load", first.model)
-    from hy_core import models, pipeline
+    from hy_core.session import Session
 
     check_memory(max((job.request for job in jobs), key=pixels), flags["rows"])
-    model = models.load(
-        first.model, first.device, first.dtype, first.weights, first.lora, jobs[0].conditioners
+    session = Session.open(
+        first.model,
+        first.device,
+        first.dtype,
+        first.weights,
+        first.lora,
+        jobs[0].conditioners,
+        selection.plugins,
     )
     listen = Listener(progress, flags["preview"])
     for _, same in groupby(jobs, key=lambda job: [one.options for one in job.conditioners]):
         group = list(same)
         requests = [job.request for job in group]
         sink = Sink(group, selection, keep_record=not flags["no_provenance"])
-        stream = pipeline.stream(
-            requests, group[0].conditioners, model, listen, selection.plugins, flags["rows"], sink
-        )
+        stream = session.stream(requests, group[0].conditioners, listen, flags["rows"], sink)
         for index, result in enumerate(stream):
             yield group[index], result, sink.files(index)
 

@@ -1,4 +1,4 @@
-"""What a run says: results on stdout, everything else on stderr; a bar, JSON events or silence."""
+"""Messages of the command line: results on stdout, all else on stderr; progress as a bar, JSON lines or nothing."""
 
 from __future__ import annotations
 
@@ -6,43 +6,41 @@ import json
 import os
 import sys
 import time
-import unicodedata
 from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from hy_core.errors import HyError, MemoryLimitError, UsageError, is_out_of_memory
+from hy_core.shell import visible
 
 DOING = {"load": "loading", "encode": "encoding", "decode": "decoding", "finish": "finishing"}
 MODES = ("auto", "bar", "json", "off")
 
 
 def clean(text: str) -> str:
-    """Text that can't move the cursor or reorder a line: control and format characters are dropped."""
-    return "".join(
-        c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    )
+    """Return text without the characters that move the cursor or reorder a line; line ends stay."""
+    return "".join(char for char in text if char == "\n" or visible(char))
 
 
 def colored(text: str, color: str) -> str:
-    """`text` in colour if stderr is a terminal and NO_COLOR is unset."""
+    """Return `text` in colour if stderr is a terminal and NO_COLOR is unset."""
     fancy = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     return click.style(text, fg=color) if fancy else text
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     click.echo(clean(text), err=True)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr."""
+    """Print a warning on stderr."""
     click.echo(f"{colored('Warning:', 'yellow')} {clean(text)}", err=True)
 
 
 def report(error: BaseException) -> int:
-    """Print an error as one line and a hint; returns the exit code."""
+    """Print an error as one line and a hint, and return the exit code."""
     problem = understood(error)
     if isinstance(problem, HyError):
         message, hint, code = str(problem), problem.hint, problem.exit_code
@@ -77,7 +75,7 @@ def has_current_folder() -> bool:
 
 
 def understood(error: BaseException) -> BaseException:
-    """Out-of-memory and disk errors of libraries as errors of ours; anything else as it is."""
+    """Turn errors of memory, disk and text of libraries into `HyError`s; return others as they are."""
     if is_out_of_memory(error):
         return MemoryLimitError("out of memory", "try a smaller --size, fewer --frames, or --tiling official")
     if isinstance(error, FileNotFoundError) and not error.filename and not has_current_folder():
@@ -92,7 +90,7 @@ def understood(error: BaseException) -> BaseException:
 
 
 class Progress:
-    """Phases and sampling steps, on stderr, in one of the `MODES`."""
+    """Report phases and sampling steps on stderr, in one of the `MODES`."""
 
     def __init__(self, mode: str = "auto", quiet: bool = False) -> None:
         if mode == "auto":
@@ -103,7 +101,7 @@ class Progress:
         self.task: Any = None
 
     def phase(self, name: str, detail: str = "") -> None:
-        """A new part of the work begins: load, encode, sample, decode, finish."""
+        """Report the start of a phase: load, encode, sample, decode, finish."""
         if self.mode == "json":
             self.event("phase", name=name, detail=detail)
         elif self.mode == "bar" and name != "sample":
@@ -111,7 +109,7 @@ class Progress:
             note(f"{DOING.get(name, name)} {detail}".rstrip())
 
     def step(self, step: int, steps: int, seconds: float, **more: Any) -> None:
-        """Sampling step `step` of `steps` (from 1) took `seconds`."""
+        """Report that sampling step `step` of `steps` (from 1) took `seconds`."""
         if self.mode == "json":
             self.event("step", step=step, steps=steps, seconds=round(seconds, 4), **more)
         elif self.mode == "bar":
@@ -122,19 +120,19 @@ class Progress:
                 self.close()
 
     def note(self, text: str) -> None:
-        """A line for people; with JSON events it is one of them."""
+        """Print a line, with JSON as an event."""
         if self.mode == "json":
             self.event("note", text=text)
         elif not self.quiet:
             note(text)
 
     def event_if_json(self, kind: str, **values: Any) -> None:
-        """An event for programs only."""
+        """Print an event if events are JSON."""
         if self.mode == "json":
             self.event(kind, **values)
 
     def event(self, kind: str, **values: Any) -> None:
-        """One JSON object on a line of stderr."""
+        """Print one JSON object on a line of stderr."""
         seconds = round(time.perf_counter() - self.started, 3)
         click.echo(json.dumps({"event": kind, "at": seconds, **values}), err=True)
 
@@ -153,7 +151,7 @@ class Progress:
         self.bar.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -102,7 +102,8 @@ class PluginCommand(click.Command):
             raise
         except click.UsageError as error:
             if "unexpected extra argument" in error.message:
-                error.message += '\nHint: put the prompt in quotes: hy generate "a red circle"'
+                hint = 'Hint: put the prompt in quotes: hy generate "a red circle"'
+                raise click.UsageError(f"{error.message}\n{hint}", ctx) from None
             raise
 
     def make_parser(self, ctx: click.Context) -> Any:

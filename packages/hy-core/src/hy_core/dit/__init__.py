@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import embedded_guidance
-from hy_core.dit.model import BlockCache, DiT, Prepared
+from hy_core.dit.model import DiT, Prepared, Vectors
 from hy_core.dit.ports import Additive, CrossAttend, Port
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "CrossAttend",
     "DiT",
     "DiTConfig",
-    "BlockCache",
     "Port",
     "Prepared",
+    "Vectors",
     "embedded_guidance",
 ]

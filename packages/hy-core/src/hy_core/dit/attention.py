@@ -7,8 +7,7 @@ streams of each row into one sequence, and `attend` lets every row attend to its
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate, groupby
 
@@ -24,10 +23,14 @@ class PackedSequence:
     """How the tokens of several packed streams make one sequence per row.
 
     Built from one list of row lengths for each stream. When all rows are alike, joining is a `cat` of views;
-    otherwise rows are sorted by length, so that those of equal length still attend in one call.
+    otherwise rows are sorted by length, so that those of equal length still attend in one call. `kernel` is how
+    they attend (see `attend`).
     """
 
-    def __init__(self, *streams: Sequence[int], device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, *streams: Sequence[int], device: torch.device | str | None = None, kernel: str = "auto"
+    ) -> None:
+        self.kernel = kernel
         self.streams = tuple(tuple(int(n) for n in stream) for stream in streams)
         self.rows = len(self.streams[0])
         totals = [sum(parts) for parts in zip(*self.streams, strict=True)]
@@ -62,42 +65,33 @@ class PackedSequence:
         parts = x.unflatten(0, (self.rows, -1)).split([stream[0] for stream in self.streams], dim=1)
         return tuple(part.flatten(0, 1) for part in parts)
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of every row to itself, for q, k, v [all tokens, heads, head_dim] in the order of `pack`."""
+        return attend(q, k, v, self.lengths, self.kernel)
+
     def spread(self, x: Tensor) -> Tensor:
-        """Give each token of the last stream what its row has: [B, ...] to [tokens, ...], if B > 1."""
+        """Repeat rows [B, ...] for each token of the last stream: [tokens, ...]; unchanged if B is 1."""
         return x if self.rows == 1 else x.index_select(0, self.owner)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], kernel: str = "auto") -> Tensor:
     """Softmax attention within each row of packed q, k, v [tokens, heads, head_dim]; same shape.
 
-    `lengths` are the rows' token counts, in order. The kernel is the one of `set_attention`.
+    `lengths` are the rows' token counts, in order; `kernel` is one of `BACKENDS`, or "auto", the fastest that works.
     """
-    name = _chosen if _chosen != "auto" else _best(q, lengths)
-    return BACKENDS[name](q, k, v, lengths)
+    return BACKENDS[_best(q, lengths) if kernel == "auto" else kernel](q, k, v, lengths)
 
 
-def set_attention(name: str) -> None:
-    """Choose the kernel for all calls of `attend`: one of `BACKENDS`, or "auto", the fastest that works.
+def check_kernel(name: str) -> str:
+    """Return the name of an attention kernel if it runs here: "auto" or one of `BACKENDS`.
 
     UsageError for an unknown name; MissingError for a kernel that doesn't run here.
     """
-    global _chosen
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown attention {name!r}", hint=f"choose from: auto, {', '.join(BACKENDS)}")
     if name != "auto" and (why := problem(name)):
         raise MissingError(f"attention {name!r} can't run here: {why}", hint=_HINTS.get(name, "use auto"))
-    _chosen = name
-
-
-@contextmanager
-def attention(name: str) -> Iterator[None]:
-    """Choose the kernel as `set_attention` does, for the time of a `with` block."""
-    before = _chosen
-    set_attention(name)
-    try:
-        yield
-    finally:
-        set_attention(before)
+    return name
 
 
 def available() -> dict[str, str]:
@@ -107,7 +101,7 @@ def available() -> dict[str, str]:
 
 @cache
 def problem(name: str) -> str:
-    """Why a kernel can't run here, found out by running it; empty if it can."""
+    """Why a kernel can't run here, determined by running it; empty if it can."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ones = torch.ones(
         5, 2, 64, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -213,5 +207,3 @@ _HINTS = {
     "flash2": "install hy-core[flash] on a machine with an NVIDIA GPU, or use auto",
     "flash3": "build flash-attn 3 from its repository, for Hopper GPUs, or use auto",
 }
-
-_chosen = "auto"

@@ -1,8 +1,8 @@
 """The two kinds of block: two streams that meet in attention, then one.
 
 B rows, F frames, S tokens of a frame, N = F*S, D width, T text tokens of all rows (packed, no padding).
-x [B,F,S,D] is the video, y [T,D] the text; `frames` [B,F,D] and `noisy` [B,D] are SiLU of the conditioning
-vectors of the frames and of the text.
+`video` [B,F,S,D] and `text` [T,D] are the tokens; `frame_act` [B,F,D] and `text_act` [B,D] are SiLU of the
+conditioning vectors of the frames and of the rows' text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hy_core.dit.attention import PackedSequence, attend
+from hy_core.dit.attention import PackedSequence
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import GELU, MLP, Linear, Modulation, RMSNorm, by_frames, norm
 from hy_core.dit.ports import Port
@@ -25,32 +25,36 @@ Norms = tuple[RMSNorm, RMSNorm]
 
 
 @dataclass
-class Sequence:
-    """What attention has to know of positions and lengths; the same in every block and step."""
+class TokenLayout:
+    """Positions and lengths of the tokens for attention; the same in every block and step."""
 
-    rope: Tensor  # [N, head_dim/2] turns of the video's tokens
+    rope: Tensor  # [N, head_dim/2] complex rotations of the video's tokens
     joint: PackedSequence  # video, then text
 
 
 def joint_attention(
-    x: Tensor, y: Tensor, x_norms: Norms, y_norms: Norms, heads: int, seq: Sequence
+    video: Tensor, text: Tensor, video_norms: Norms, text_norms: Norms, heads: int, layout: TokenLayout
 ) -> tuple[Tensor, Tensor]:
-    """Let each row's video and text attend to both: x [B,F,S,3*D], y [T,3*D] to [B,F,S,D], [T,D].
+    """Let each row's video and text attend to both: [B,F,S,3*D], [T,3*D] to [B,F,S,D], [T,D].
 
-    Queries and keys are normed; those of the video are turned by their positions.
+    Queries and keys are normalised; those of the video are rotated by their positions.
     """
-    x_q, x_k, x_v = x.flatten(1, 2).unflatten(-1, (3, heads, -1)).unbind(-3)  # [B,N,heads,head_dim]
-    y_q, y_k, y_v = y.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T,heads,head_dim]
-    x_q, x_k = (rotate(norm(part), seq.rope) for norm, part in zip(x_norms, (x_q, x_k), strict=True))
-    y_q, y_k = (norm(part) for norm, part in zip(y_norms, (y_q, y_k), strict=True))
-    pairs = ((x_q, y_q), (x_k, y_k), (x_v, y_v))
-    q, k, v = (seq.joint.pack(a.to(x.dtype).flatten(0, 1), b.to(x.dtype)) for a, b in pairs)
-    seen, read = seq.joint.unpack(attend(q, k, v, seq.joint.lengths))
-    return seen.flatten(1).view(*x.shape[:3], -1), read.flatten(1)
+    video_q, video_k, video_v = (
+        video.flatten(1, 2).unflatten(-1, (3, heads, -1)).unbind(-3)
+    )  # [B,N,heads,head_dim]
+    text_q, text_k, text_v = text.unflatten(-1, (3, heads, -1)).unbind(-3)  # [T,heads,head_dim]
+    video_q, video_k = (
+        rotate(norm(part), layout.rope) for norm, part in zip(video_norms, (video_q, video_k), strict=True)
+    )
+    text_q, text_k = (norm(part) for norm, part in zip(text_norms, (text_q, text_k), strict=True))
+    pairs = ((video_q, text_q), (video_k, text_k), (video_v, text_v))
+    q, k, v = (layout.joint.pack(a.to(video.dtype).flatten(0, 1), b.to(video.dtype)) for a, b in pairs)
+    video_out, text_out = layout.joint.unpack(layout.joint.attend(q, k, v))
+    return video_out.flatten(1).view(*video.shape[:3], -1), text_out.flatten(1)
 
 
 def add_mlp(mlp: MLP, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
-    """x plus what the MLP makes of it."""
+    """x + gate * mlp(modulated norm of x); shift, scale and gate broadcast over tokens."""
     return torch.addcmul(x, gate, mlp(norm(x, shift, scale)))
 
 
@@ -77,29 +81,30 @@ class DoubleBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        y: Tensor,
-        frames: Tensor,
-        noisy: Tensor,
-        seq: Sequence,
+        video: Tensor,
+        text: Tensor,
+        frame_act: Tensor,
+        text_act: Tensor,
+        layout: TokenLayout,
         adapter_inputs: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor]:
-        x_attn, x_mlp = self.img_mod(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
-        y_attn, y_mlp = self.txt_mod(seq.joint.spread(noisy))  # each [T,D]
+        """Return the tokens after this block, [B,F,S,D] and [T,D]; names and shapes as at the module's top."""
+        video_attn, video_mlp = self.img_mod(frame_act.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
+        text_attn, text_mlp = self.txt_mod(layout.joint.spread(text_act))  # each [T,D]
 
-        seen, read = joint_attention(
-            self.img_attn_qkv(norm(x, x_attn.shift, x_attn.scale)),
-            self.txt_attn_qkv(norm(y, y_attn.shift, y_attn.scale)),
+        video_out, text_out = joint_attention(
+            self.img_attn_qkv(norm(video, video_attn.shift, video_attn.scale)),
+            self.txt_attn_qkv(norm(text, text_attn.shift, text_attn.scale)),
             (self.img_attn_q_norm, self.img_attn_k_norm),
             (self.txt_attn_q_norm, self.txt_attn_k_norm),
             self.heads,
-            seq,
+            layout,
         )
-        x = torch.addcmul(x, x_attn.gate, self.img_attn_proj(seen))
-        y = torch.addcmul(y, y_attn.gate, self.txt_attn_proj(read))
-        x = by_frames(partial(add_mlp, self.img_mlp), x, *x_mlp)
-        y = add_mlp(self.txt_mlp, y, *y_mlp)
-        return self.after(x, adapter_inputs), y
+        video = torch.addcmul(video, video_attn.gate, self.img_attn_proj(video_out))
+        text = torch.addcmul(text, text_attn.gate, self.txt_attn_proj(text_out))
+        video = by_frames(partial(add_mlp, self.img_mlp), video, *video_mlp)
+        text = add_mlp(self.txt_mlp, text, *text_mlp)
+        return self.after(video, adapter_inputs), text
 
 
 class SingleBlock(nn.Module):
@@ -120,25 +125,30 @@ class SingleBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        y: Tensor,
-        frames: Tensor,
-        noisy: Tensor,
-        seq: Sequence,
+        video: Tensor,
+        text: Tensor,
+        frame_act: Tensor,
+        text_act: Tensor,
+        layout: TokenLayout,
         adapter_inputs: Mapping[str, Any],
     ) -> tuple[Tensor, Tensor]:
-        (x_mod,) = self.modulation(frames.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
-        (y_mod,) = self.modulation(seq.joint.spread(noisy))  # each [T,D]
+        """Return the tokens after this block, [B,F,S,D] and [T,D]; names and shapes as at the module's top."""
+        (video_mod,) = self.modulation(frame_act.unsqueeze(2))  # shift, scale, gate, each [B,F,1,D]
+        (text_mod,) = self.modulation(layout.joint.spread(text_act))  # each [T,D]
 
-        x_qkv, x_mlp = self.linear1(norm(x, x_mod.shift, x_mod.scale)).split(self.parts, dim=-1)
-        y_qkv, y_mlp = self.linear1(norm(y, y_mod.shift, y_mod.scale)).split(self.parts, dim=-1)
+        video_qkv, video_mlp = self.linear1(norm(video, video_mod.shift, video_mod.scale)).split(
+            self.parts, dim=-1
+        )
+        text_qkv, text_mlp = self.linear1(norm(text, text_mod.shift, text_mod.scale)).split(
+            self.parts, dim=-1
+        )
         norms = (self.q_norm, self.k_norm)
-        seen, read = joint_attention(x_qkv, y_qkv, norms, norms, self.heads, seq)
+        video_out, text_out = joint_attention(video_qkv, text_qkv, norms, norms, self.heads, layout)
 
-        x = by_frames(self.add, x, x_mod.gate, seen, x_mlp)
-        y = self.add(y, y_mod.gate, read, y_mlp)
-        return self.after(x, adapter_inputs), y
+        video = by_frames(self.add, video, video_mod.gate, video_out, video_mlp)
+        text = self.add(text, text_mod.gate, text_out, text_mlp)
+        return self.after(video, adapter_inputs), text
 
-    def add(self, x: Tensor, gate: Tensor, seen: Tensor, mlp: Tensor) -> Tensor:
-        """x plus what attention and MLP make together."""
-        return torch.addcmul(x, gate, self.linear2(torch.cat((seen, self.mlp_act(mlp)), dim=-1)))
+    def add(self, x: Tensor, gate: Tensor, attended: Tensor, mlp: Tensor) -> Tensor:
+        """x + gate * linear2(attention's output, activated MLP); x and `attended` [..., D], `mlp` [..., hidden]."""
+        return torch.addcmul(x, gate, self.linear2(torch.cat((attended, self.mlp_act(mlp)), dim=-1)))

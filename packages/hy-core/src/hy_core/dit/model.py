@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hy_core.dit import blocks
-from hy_core.dit.attention import PackedSequence
-from hy_core.dit.blocks import DoubleBlock, SingleBlock
+from hy_core.dit.attention import PackedSequence, check_kernel
+from hy_core.dit.blocks import DoubleBlock, SingleBlock, TokenLayout
 from hy_core.dit.config import DiTConfig
 from hy_core.dit.layers import FinalLayer, NumberEmbedding, PatchEmbedding, VectorEmbedding
 from hy_core.dit.ports import AdapterInputPort, Port
@@ -31,26 +30,27 @@ class Prepared:
 
     text: Tensor  # [T,D] embedded text states, packed
     mean: Tensor  # [B,D] embedded mean of the states
-    pooled: Tensor  # [B,D] embedded pooled text, which the vectors of given frames have
-    guided: Tensor  # [B,D] the same with the guidance, which all other vectors have
+    pooled: Tensor  # [B,D] embedded pooled text, for the vectors of fixed frames
+    guided: Tensor  # [B,D] the same with the embedded guidance, for all other vectors
     words: PackedSequence  # text alone
-    seq: blocks.Sequence  # rotary tables, and text joined to the video
+    layout: TokenLayout  # rotary tables, and text joined to the video
     grid: tuple[int, int]  # rows and columns of patches
 
 
 @dataclass
-class BlockCache:
-    """Where the last `blocks` blocks begin. A run of the network fills it; with it filled, a run begins there."""
+class Vectors:
+    """The conditioning vectors of one step."""
 
-    blocks: int = 1
-    x: Tensor | None = None  # [B,F,S,D] the video's tokens
-    y: Tensor | None = None  # [T,D] the text's
+    time: Tensor  # [B] time of the text, 0..1
+    frames: Tensor  # [B,F,D] of each frame
+    text: Tensor  # [B,D] of the text
+    head: Tensor  # [B,F,D] of each frame in the last layer: fixed frames have the text's
 
 
 class DiT(nn.Module):
     """A HunyuanVideo transformer. Parameter names are those of the official checkpoints.
 
-    Plugins attach modules at `feed`, `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
+    Plugins attach modules at `adapter_inputs`, `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -93,6 +93,7 @@ class DiT(nn.Module):
         size: tuple[int, int],
         guidance: Tensor | None = None,
         long: int | None = None,
+        attention: str = "auto",
     ) -> Prepared:
         """Do the work of the prompt and the shape, once per run.
 
@@ -119,6 +120,7 @@ class DiT(nn.Module):
                 "use the text encoders of the DiT's own model",
             )
         device, lengths = self.device, [len(row) for row in text]
+        kernel = check_kernel(attention)
         grid = (size[0] // patch_h, size[1] // patch_w)
         tokens = len(frames_at) * grid[0] * grid[1]
         axes = [frames_at.to(device), *(torch.arange(n, device=device) for n in grid)]
@@ -131,10 +133,10 @@ class DiT(nn.Module):
             mean=mean,
             pooled=vector,
             guided=guided,
-            words=PackedSequence(lengths, device=device),
-            seq=blocks.Sequence(
+            words=PackedSequence(lengths, device=device, kernel=kernel),
+            layout=TokenLayout(
                 rope=table(axes, self.config.rope_dims, self.config.rope_theta, long),
-                joint=PackedSequence([tokens] * len(lengths), lengths, device=device),
+                joint=PackedSequence([tokens] * len(lengths), lengths, device=device, kernel=kernel),
             ),
             grid=grid,
         )
@@ -145,49 +147,70 @@ class DiT(nn.Module):
         time: Tensor,
         prepared: Prepared,
         adapter_inputs: Mapping[str, Any] = NO_ADAPTER_INPUTS,
-        given: Tensor | None = None,
-        now: Tensor | None = None,
-        kept: BlockCache | None = None,
+        is_fixed: Tensor | None = None,
+        text_time: Tensor | None = None,
     ) -> Tensor:
         """Latents [B,C,F,H,W], each frame at its time [B,F] (0 clean, 1 noise), to velocity [B,C',F,H,W].
 
-        `given` [B,F] marks frames that are known: they run at their own time, without guidance. The text, and
-        the last layer at given frames, follow `now` [B]: the time of the noisiest frame that isn't given.
-        `adapter_inputs` are the outputs of `dit.adapter_inputs`. A filled `kept` replaces the blocks before its own;
-        an empty one is filled.
+        `is_fixed` [B,F] marks frames with fixed values: they run at their own time, without guidance. The text, and
+        the last layer at fixed frames, follow `text_time` [B], by default the time of the noisiest other frame.
+        `adapter_inputs` are the outputs of `dit.adapter_inputs`.
 
-        B rows, C channels, F frames, S patches of a frame, D width, T text tokens of all rows.
+        The stages are methods, so that a step cache can run some of them (`hy_core.flow.cache`).
         """
-        free = torch.ones_like(time, dtype=torch.bool) if given is None else ~given
-        now = time.where(free, 0).amax(1) if now is None else now  # [B]
+        vectors = self.vectors(time, prepared, adapter_inputs, is_fixed, text_time)
+        video, text = self.embed_tokens(latents, vectors, prepared, adapter_inputs)
+        video, text = self.run_blocks(self.blocks, video, text, vectors, prepared, adapter_inputs)
+        return self.final_layer(video, vectors.head, prepared.grid)
 
-        known = prepared.guided[:, None].where(free[..., None], prepared.pooled[:, None])  # [B,F,D]
-        vec = self.time(self.time_in(time * 1000) + known, adapter_inputs)  # [B,F,D]
-        noisy = (self.time_in(now * 1000) + prepared.guided)[:, None].expand_as(vec)
-        noisy = self.time(noisy, adapter_inputs)[:, -1].contiguous()  # [B,D]
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in order: the double blocks, then the single ones."""
+        return [*self.double_blocks, *self.single_blocks]
 
-        act, act_noisy = F.silu(vec), F.silu(noisy)
-        stack = [*self.double_blocks, *self.single_blocks]
-        last = len(stack) - (kept.blocks if kept else 0)
-        if kept is None or kept.x is None:
-            x = self.embed(self.img_in(latents), adapter_inputs)  # [B,F,S,D]
-            y = self.txt_in(prepared.text, prepared.mean, now * 1000, prepared.words)  # [T,D]
-            for block in stack[:last]:
-                x, y = self.run(block, x, y, act, act_noisy, prepared.seq, adapter_inputs)
-            if kept is not None:
-                kept.x, kept.y = x, y
-        else:
-            x, y = kept.x, kept.y
-        for block in stack[last:]:
-            x, y = self.run(block, x, y, act, act_noisy, prepared.seq, adapter_inputs)
+    def vectors(
+        self,
+        time: Tensor,
+        prepared: Prepared,
+        adapter_inputs: Mapping[str, Any] = NO_ADAPTER_INPUTS,
+        is_fixed: Tensor | None = None,
+        text_time: Tensor | None = None,
+    ) -> Vectors:
+        """The conditioning vectors of a step; arguments as in `forward`."""
+        moving = torch.ones_like(time, dtype=torch.bool) if is_fixed is None else ~is_fixed
+        text_time = time.where(moving, 0).amax(1) if text_time is None else text_time  # [B]
+        pooled = prepared.guided[:, None].where(moving[..., None], prepared.pooled[:, None])  # [B,F,D]
+        frames = self.time(self.time_in(time * 1000) + pooled, adapter_inputs)  # [B,F,D]
+        text = (self.time_in(text_time * 1000) + prepared.guided)[:, None].expand_as(frames)
+        text = self.time(text, adapter_inputs)[:, -1].contiguous()  # [B,D]
+        return Vectors(text_time, frames, text, frames.where(moving[..., None], text[:, None]))
 
-        return self.final_layer(x, vec.where(free[..., None], noisy[:, None]), prepared.grid)
+    def embed_tokens(
+        self, latents: Tensor, vectors: Vectors, prepared: Prepared, adapter_inputs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Video tokens [B,F,S,D] of latents [B,C,F,H,W], and text tokens [T,D]."""
+        video: Tensor = self.embed(self.img_in(latents), adapter_inputs)
+        text: Tensor = self.txt_in(prepared.text, prepared.mean, vectors.time * 1000, prepared.words)
+        return video, text
 
-    def run(self, block: nn.Module, *args: Any) -> tuple[Tensor, Tensor]:
-        """Call a block, keeping its activations or not."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
-        return block(*args)
+    def run_blocks(
+        self,
+        blocks: Sequence[nn.Module],
+        video: Tensor,
+        text: Tensor,
+        vectors: Vectors,
+        prepared: Prepared,
+        adapter_inputs: Mapping[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens [B,F,S,D] and [T,D] after these blocks; recomputed in the backward pass if `checkpointing`."""
+        frame_act, text_act = F.silu(vectors.frames), F.silu(vectors.text)
+        recompute = self.checkpointing and torch.is_grad_enabled()
+        for block in blocks:
+            arguments = (video, text, frame_act, text_act, prepared.layout, adapter_inputs)
+            video, text = (
+                checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
+            )
+        return video, text
 
     def reset_parameters(self) -> None:
         """Start values for training: every block begins as the identity, and the output at zero."""

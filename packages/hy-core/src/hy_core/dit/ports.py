@@ -17,8 +17,8 @@ class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
     Modules are called in the order of attachment as `module(x, adapter_inputs[name])` and return a tensor of x's shape
-    and dtype; those of a plugin that feeds nothing are left out. Their parameters are saved under the port's key and
-    the plugin's name.
+    and dtype; modules of a plugin without adapter inputs are skipped. Their parameters are saved under the port's key
+    and the plugin's name.
     """
 
     def attach(self, name: str, module: nn.Module) -> None:
@@ -37,20 +37,22 @@ class Port(nn.ModuleDict):
         return self.pop(name)
 
     def forward(self, x: Tensor, adapter_inputs: Mapping[str, Any]) -> Tensor:
-        for name, module in self.items():
+        for name, module in tuple(self.items()):  # another thread may attach modules meanwhile
             if name in adapter_inputs:
                 x = module(x, adapter_inputs[name])
         return x
 
 
 class AdapterInputPort(Port):
-    """Where a plugin turns what it feeds into what its modules at other ports read, once per run.
+    """Where a plugin's module transforms its adapter inputs for its modules at other ports, once per run.
 
-    Modules are called as `module(feed)`. What has no module here is handed on as it is.
+    Modules are called as `module(inputs)`. Inputs of plugins without a module here are passed on as they are.
     """
 
     def forward(self, adapter_inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self[name](feed) if name in self else feed for name, feed in adapter_inputs.items()}
+        return {
+            name: self[name](inputs) if name in self else inputs for name, inputs in adapter_inputs.items()
+        }
 
 
 def add_to_video(x: Tensor, change: Tensor, mask: Tensor | None = None) -> Tensor:

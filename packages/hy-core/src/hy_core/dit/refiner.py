@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hy_core.dit.attention import PackedSequence, attend
+from hy_core.dit.attention import PackedSequence
 from hy_core.dit.layers import EPS, MLP, ContextEmbedding, Linear, NumberEmbedding
 
 
@@ -25,13 +25,13 @@ class RefinerBlock(nn.Module):
         self.mlp = MLP(width, 4 * width, nn.SiLU())  # whatever the ratio of the DiT's own blocks
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width))
 
-    def forward(self, y: Tensor, context: Tensor, layout: PackedSequence) -> Tensor:
-        """y [T,D], context [B,D] to [T,D]."""
-        gate_attn, gate_mlp = layout.spread(self.adaLN_modulation(context)).chunk(2, dim=-1)
-        q, k, v = self.self_attn_qkv(self.norm1(y)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        out = attend(layout.pack(q), layout.pack(k), layout.pack(v), layout.lengths)
-        y = y + gate_attn * self.self_attn_proj(layout.unpack(out)[0].flatten(1))
-        return y + gate_mlp * self.mlp(self.norm2(y))
+    def forward(self, text: Tensor, context: Tensor, sequence: PackedSequence) -> Tensor:
+        """Return text tokens [T,D] for text tokens [T,D] and the rows' context vectors [B,D]."""
+        gate_attn, gate_mlp = sequence.spread(self.adaLN_modulation(context)).chunk(2, dim=-1)
+        q, k, v = self.self_attn_qkv(self.norm1(text)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        out = sequence.attend(sequence.pack(q), sequence.pack(k), sequence.pack(v))
+        text = text + gate_attn * self.self_attn_proj(sequence.unpack(out)[0].flatten(1))
+        return text + gate_mlp * self.mlp(self.norm2(text))
 
 
 class BlockList(nn.Module):
@@ -58,9 +58,9 @@ class Refiner(nn.Module):
         means = torch.stack([row.float().mean(0) for row in text])
         return self.input_embedder(packed.to(self.input_embedder.weight.dtype)), self.c_embedder(means)
 
-    def forward(self, y: Tensor, mean: Tensor, time: Tensor, layout: PackedSequence) -> Tensor:
-        """y [T,D] and mean [B,D] of `prepare`, time [B] in 0..1000 to [T,D]."""
+    def forward(self, text: Tensor, mean: Tensor, time: Tensor, sequence: PackedSequence) -> Tensor:
+        """Return text tokens [T,D] for `text` [T,D] and `mean` [B,D] of `prepare`, and `time` [B] in 0..1000."""
         context = self.t_embedder(time) + mean
         for block in self.individual_token_refiner.blocks:
-            y = block(y, context, layout)
-        return y
+            text = block(text, context, sequence)
+        return text

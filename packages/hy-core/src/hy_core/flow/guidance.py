@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hy_core.condition import Condition, merge, mergeable, window
-from hy_core.flow.cache import Memory, StepCache
+from hy_core.flow.cache import StepCache, TokenMemory
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.windows import Windows, counts
 
@@ -22,7 +22,7 @@ Scale = float | Callable[[int, int], float]
 
 @dataclass(frozen=True)
 class Branch:
-    """A condition and how strongly to go its way: a number, or a function of (step from 0, steps)."""
+    """A condition and its guidance scale: a number, or a function of (step from 0, steps)."""
 
     cond: Condition
     scale: Scale
@@ -48,10 +48,10 @@ class Guided:
     """The guided velocity of a run: called as a sampler's `velocity(x, sigma, step)`.
 
     `base` is v0 (the negative prompt, or the only condition there is). A condition whose weight is 0 in a
-    step is not run in it: scale 1 costs one pass, and a base that two branches cancel out costs none, which
-    is how a guidance that changes its unconditional half on the way is said. The same Condition in several
-    branches runs once. `batched` runs the branches of a step as rows of one batch where that is possible,
-    else one after another. `windows` run a long video piece by piece, `cache` lets steps reuse (see there).
+    step is not run in it: scale 1 costs one pass, and a base that two branches cancel out costs none, so a plugin
+    can change the unconditional half of guidance during a run. The same Condition in several branches runs once.
+    `batched` runs the branches of a step as rows of one batch where that is possible, else one after another.
+    `windows` denoise a long video piece by piece, `cache` is the step cache, `attention` the attention kernel.
     """
 
     def __init__(
@@ -63,11 +63,13 @@ class Guided:
         batched: bool = False,
         windows: Windows | None = None,
         cache: StepCache | None = None,
+        attention: str = "auto",
     ) -> None:
+        self.attention = attention
         self.dit, self.base, self.branches = dit, base, tuple(branches)
         self.steps, self.batched, self.windows, self.cache = steps, batched, windows, cache
         self._denoisers: dict[tuple[int, ...], Denoiser] = {}
-        self._memories: dict[tuple[int, ...], Memory] = {}
+        self._memories: dict[tuple[int, ...], TokenMemory] = {}
 
     def weights(self, step: int) -> list[tuple[float, Condition]]:
         """The conditions to run in a step, with scales; the base first, with what the others leave of 1."""
@@ -118,17 +120,17 @@ class Guided:
         denoiser = self._denoiser(key, conds, frames)
         if self.cache is None:
             return denoiser(x, sigma)
-        memory = self._memories.setdefault(key, Memory(self.cache))
-        kept = memory.kept(step, self.steps, frames)
-        whole = kept.x is None
-        velocity = denoiser(x, sigma, kept)
-        if whole:
-            memory.keep(kept, frames)
+        memory = self._memories.setdefault(key, TokenMemory(self.cache))
+        cached = memory.recall(step, self.steps, frames)
+        is_whole = cached.video is None
+        velocity = denoiser(x, sigma, cached)
+        if is_whole:
+            memory.store(cached, frames)
         return velocity
 
     def _denoiser(self, key: tuple[int, ...], conds: list[Condition], frames: list[int]) -> Denoiser:
-        if frames != list(range(conds[0].frames)):  # windows move: what is prepared for one serves no other
-            return Denoiser(self.dit, window(merge(conds), frames))
+        if frames != list(range(conds[0].frames)):  # windows move, so each is prepared anew
+            return Denoiser(self.dit, window(merge(conds), frames), self.attention)
         if key not in self._denoisers:
-            self._denoisers[key] = Denoiser(self.dit, merge(conds))
+            self._denoisers[key] = Denoiser(self.dit, merge(conds), self.attention)
         return self._denoisers[key]

@@ -6,6 +6,7 @@ files and addresses, are no containers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import av
 
 from hy_core.errors import HyError
 from hy_core.files import open_regular
+
+log = logging.getLogger(__name__)
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,gif,avi,flv,mpeg,mpegts,ogg,apng,asf,wav,mp3,flac,aac,y4m,yuv4mpegpipe,ivf"
@@ -43,13 +46,20 @@ def open_media(path: Path | str) -> Iterator[Any]:
             raise HyError(f"{path} cannot be read as a video ({reason})") from problem
         with container:
             for stream in container.streams.video:
-                context = stream.codec_context
-                if context is not None and context.width * context.height > MAX_PIXELS:
-                    raise HyError(
-                        f"{path} claims {context.width}x{context.height} pixels, too many",
-                        "frames of at most 8192x4352 pixels are read",
-                    )
+                _limit(stream.codec_context, path)
             yield container
+
+
+def _limit(context: Any, path: Path) -> None:
+    """Refuse frames that are too large, and make a decoder refuse those that the header doesn't show."""
+    if context is None:
+        return
+    if context.width * context.height > MAX_PIXELS:
+        raise HyError(
+            f"{path} claims {context.width}x{context.height} pixels, too many",
+            "frames of at most 8192x4352 pixels are read",
+        )
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
 
 
 def video_stream(container: Any, path: Path) -> Any | None:
@@ -81,3 +91,18 @@ def comment_of(container: Any) -> str | None:
         if name.lower() == "comment" and len(value) <= COMMENT_BYTES:
             return str(value)
     return None
+
+
+def start_of(stream: Any) -> float | None:
+    """Return when a stream begins on its file's clock, in seconds; None if it doesn't say."""
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
+def seek(container: Any, time: float) -> bool:
+    """Go to the key frame before a time on the file's clock; False for a file that can't, which stays at its start."""
+    try:
+        container.seek(max(int(time * av.time_base), 0))
+    except (av.FFmpegError, OSError):
+        log.debug("%s can't be sought", container.name)
+        return False
+    return True

@@ -174,12 +174,16 @@ def _read(value: str, kind: type) -> Any:
         return value
 
 
-@cache
-def fields(options: type) -> tuple[Option, ...]:
+def fields(options: Any) -> tuple[Option, ...]:
     """The options of an `Options` class, in order; TypeError says which one can't be understood."""
+    return _fields(options)
+
+
+@cache
+def _fields(options: Any) -> tuple[Option, ...]:
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise TypeError(f"{options!r} isn't a dataclass")
-    if not options.__dataclass_params__.frozen:
+    if not getattr(options, "__dataclass_params__").frozen:  # noqa: B009
         raise TypeError(f"{options.__qualname__} isn't frozen: write @dataclass(frozen=True)")
     try:
         hints = typing.get_type_hints(options)

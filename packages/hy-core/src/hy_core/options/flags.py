@@ -41,7 +41,7 @@ def _click_option(prefix: str, one: Option) -> click.Option:
     )
 
 
-def _click_type(one: Option, kind: type) -> click.ParamType:
+def _click_type(one: Option, kind: type) -> click.ParamType[Any]:
     import click
 
     if one.choices:

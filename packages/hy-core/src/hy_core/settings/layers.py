@@ -113,7 +113,7 @@ class Settings:
                 values[one.name], labels[one.name] = value, label
                 origins[one.name] = layer.origin_of(one.name, name)
                 break
-        made = options.parse(name, kind, values, labels)
+        made: Any = options.parse(name, kind, values, labels)
         shown = options.plain(made)
         return made, {key: Value(shown[key], origins.get(key, "default")) for key in shown}
 

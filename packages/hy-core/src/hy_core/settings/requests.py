@@ -69,8 +69,9 @@ def frame_count(settings: Settings, values: Mapping[str, Any], defaults: Mapping
             f"{layer.label('frames')} and {layer.label('seconds')} both say how long", "give one of them"
         )
     if seconds is None or (frames is not None and frames < seconds):
-        return defaults["frames"] if values["frames"] is None else values["frames"]
+        chosen: int = defaults["frames"] if values["frames"] is None else values["frames"]
+        return chosen
     if values["seconds"] * values["fps"] > MOST_FRAMES:
         raise UsageError(f"{settings.layers[seconds].label('seconds')}: {values['seconds']:g} is too long")
-    groups = round((values["seconds"] * values["fps"] - 1) / FRAMES_PER_GROUP)
+    groups: int = round((values["seconds"] * values["fps"] - 1) / FRAMES_PER_GROUP)
     return FRAMES_PER_GROUP * max(groups, 0) + 1

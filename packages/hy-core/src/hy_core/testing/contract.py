@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hy_core import options as opts
-from hy_core.conditioner import Conditioner
+from hy_core.conditioner import LIFECYCLE, Conditioner
 from hy_core.errors import HyError, PluginError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from hy_core.dit import DiT
     from hy_core.testing.tiny import Tiny
 
-NONSENSE = {str: "\x00 nonsense \ud83c", int: -(10**9), float: -1e30, Path: Path("/nowhere/at all")}
+NONSENSE = {str: "nonsense \u2603 '", int: -(10**9), float: -1e30, Path: Path("/nowhere/at all")}
 
 
 def check(cls: type[Conditioner], /, **options: Any) -> None:
@@ -32,9 +34,11 @@ def check(cls: type[Conditioner], /, **options: Any) -> None:
     given here, and refuses nonsense with a HyError, if at all. 4. Modules that `attach` attaches have its
     name in their keys and leave the network's own keys alone; 5. until they are trained, they change
     nothing, to the bit; 6. they compile as one graph; 7. their weights can be saved and loaded. 8. Its place
-    among other plugins doesn't matter.
+    among other plugins doesn't matter. 9. Its methods take the arguments that they are called with, and a tiny
+    generation with guidance runs through them; 10. so does a step of training, if it has modules or methods for it.
     """
     light_import(cls)
+    signatures(cls)
     helpful(cls)
     from hy_core.testing.tiny import Tiny
 
@@ -48,6 +52,8 @@ def check(cls: type[Conditioner], /, **options: Any) -> None:
         one_graph(conditioner, tiny)
         saved(conditioner, tiny)
     any_order(conditioner, tiny)
+    generates(conditioner)
+    learns(conditioner, Tiny())
 
 
 def expect(fine: bool, message: str) -> None:
@@ -141,9 +147,10 @@ def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
     at = torch.arange(plain.frames, dtype=torch.float32)
     known = dit.prepare(plain.text, plain.pooled, at, plain.size)
     with torch.no_grad():
-        return dit(
+        velocity: Tensor = dit(
             latents, torch.full((1, plain.frames), 0.5), known, dit.adapter_inputs(cond.adapter_inputs)
         )
+    return velocity
 
 
 def without_effect(conditioner: Conditioner, tiny: Tiny) -> None:
@@ -189,6 +196,72 @@ def saved(conditioner: Conditioner, tiny: Tiny) -> None:
     # Within rounding: in memory that is mapped from a file, tensors may be aligned otherwise.
     same = torch.allclose(found, answer(first, tiny, cond), atol=1e-5)
     expect(same, "the modules' state isn't all in their state_dict")
+
+
+def signatures(cls: type[Conditioner]) -> None:
+    """Rule 9, first half: each method can be called as core calls it."""
+    for name in LIFECYCLE:
+        ours, theirs = getattr(Conditioner, name), getattr(cls, name)
+        if theirs is ours:
+            continue
+        parameters = list(inspect.signature(ours).parameters)
+        try:
+            inspect.signature(theirs).bind(*parameters)
+        except TypeError:
+            wanted = f"{name}({', '.join(parameters)})"
+            raise AssertionError(f"{name}{inspect.signature(theirs)} can't be called as {wanted}") from None
+
+
+def generates(conditioner: Conditioner) -> None:
+    """Rule 9, second half: a whole run, with a negative branch, gives a clip."""
+    from hy_core.session import generate
+    from hy_core.testing.tiny import Tiny
+
+    tiny = Tiny()
+    try:
+        made = generate(dataclasses.replace(tiny.request, cfg=2.0), [conditioner], model=tiny.model)
+    except HyError as error:
+        raise AssertionError(f"a tiny clip can't be made: {error.message}") from error
+    assert not isinstance(made, list)
+    shape = made.frames.shape
+    expect(len(shape) == 4 and shape[-1] == 3, f"a tiny clip has the shape {shape}")
+
+
+def learns(conditioner: Conditioner, tiny: Tiny) -> None:
+    """Rule 10: the loss of a batch of two clips has a gradient in the attached modules.
+
+    A UsageError means that the plugin needs a table of settings, which isn't known here: nothing is checked then.
+    """
+    import torch
+
+    from hy_core.flow.denoise import Denoiser
+    from hy_core.testing.batch import small_batch
+
+    cls = type(conditioner)
+    methods = ("attach", "attach_for_training", "training_condition")
+    if all(getattr(cls, name) is getattr(Conditioner, name) for name in methods):
+        return
+    dit, cond = copy.deepcopy(tiny.dit), tiny.condition(rows=2)
+    try:
+        conditioner.attach_for_training(dit, {})
+        conditioner.training_condition(small_batch(tiny), cond)
+    except PluginError as error:
+        raise AssertionError(f"a tiny step of training fails: {error.message}") from error
+    except HyError:
+        return
+    parameters = [parameter for module in modules(dit, conditioner.name) for parameter in module.parameters()]
+    if not parameters or conditioner.name not in cond.adapter_inputs:
+        return
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        velocity = Denoiser(dit, cond)(tiny.latents(rows=2), torch.full((2,), 0.5))
+        velocity.square().mean().backward()
+    moved = any(one.grad is not None and bool(one.grad.abs().sum() > 0) for one in parameters)
+    expect(
+        moved,
+        "no attached parameter gets a gradient in training: what training_condition sets must reach them",
+    )
 
 
 class Neighbour(Conditioner):

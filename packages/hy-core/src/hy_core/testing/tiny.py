@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hy_core.text import TextEncoder
     from hy_core.text.clip import Clip
     from hy_core.text.llm import Llm
+
+M = TypeVar("M", bound=nn.Module)
 
 DIT = DiTConfig(
     width=48,
@@ -65,11 +67,11 @@ class Tiny:
     def condition(self, request: Request = REQUEST, rows: int = 1, seed: int = 2) -> Condition:
         """A condition for the request's size with random text: 5 tokens in the first row, 6 in the next..."""
         generator = torch.Generator().manual_seed(seed)
-        frames, *size = SMALL_VAE.latent_size(request.frames, request.height, request.width)
+        frames, height, width = SMALL_VAE.latent_size(request.frames, request.height, request.width)
         text = [torch.randn(5 + row, DIT.text_dim, generator=generator) for row in range(rows)]
         pooled = torch.randn(rows, DIT.pooled_dim, generator=generator)
         return Condition(
-            text, pooled, frames, tuple(size), request.fps, prompts=(request.prompt,) * rows, vae=self.vae
+            text, pooled, frames, (height, width), request.fps, prompts=(request.prompt,) * rows, vae=self.vae
         )
 
     def latents(self, request: Request = REQUEST, rows: int = 1, seed: int = 3) -> Tensor:
@@ -79,7 +81,7 @@ class Tiny:
         return torch.randn(rows, SMALL_VAE.latent_channels, *shape, generator=generator)
 
 
-def randomised(module: nn.Module, seed: int) -> nn.Module:
+def randomised(module: M, seed: int) -> M:
     """The module with small weights drawn from `seed`, whatever its own start values are; for inference."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -116,17 +118,18 @@ def _encoders() -> tuple[Llm, Clip]:
         )
         return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=begin, eos_token=end, pad_token=end)
 
-    sizes = {"vocab_size": len(words), "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"vocab_size": len(words), "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     wide = LlamaConfig(**sizes, hidden_size=DIT.text_dim, intermediate_size=64, max_position_embeddings=256)
-    llm = LlamaModel(wide)
+    llm: Any = LlamaModel(wide)
     llm.norm = nn.Identity()  # an inner layer's states, as the official models read them
     narrow = CLIPTextConfig(
         **sizes, hidden_size=DIT.pooled_dim, intermediate_size=32, max_position_embeddings=77
     )
     template = Template(before="", after=end)
     templates = Templates(video=template, image=template, tokens=128)
+    clip: Any = randomised(CLIPTextModel(narrow), seed=5)
     return (
         Llm(randomised(llm, seed=4), tokenizer(f"{begin} $A"), templates),
-        Clip(randomised(CLIPTextModel(narrow), seed=5), tokenizer(f"{begin} $A {end}")),
+        Clip(clip, tokenizer(f"{begin} $A {end}")),
     )

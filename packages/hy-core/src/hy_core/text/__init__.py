@@ -1,4 +1,4 @@
-"""Prompts to what the DiT reads: a language model's token states and one pooled vector."""
+"""Encode prompts for the DiT: a language model's token states and CLIP's pooled vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both text models together: load them, encode prompts, and give the memory back."""
+"""Both text models together: load them, encode prompts, free their memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHOWN = 60  # characters of a cut prompt in the warning
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the DiT reads of B prompts: `text`, B tensors [L_i, D] without padding, and `pooled` [B, D]."""
+    """B encoded prompts: `text`, B tensors [L_i, D_llm] without padding, and `pooled` [B, D_clip]."""
 
     text: list[Tensor]
     pooled: Tensor
@@ -57,8 +57,8 @@ class TextEncoder:
     ) -> TextEncoder:
         """Load both models from a model folder in the pocket, diffusers or official layout.
 
-        Nothing is looked for outside the folder and no code in it is run. `dtype` None keeps what each file
-        holds. Raises `MissingError` when a folder or a tensor isn't there.
+        Only the folder is read, and no code in it is run. `dtype` None keeps the dtype of each file. Raises
+        `MissingError` when a folder or a tensor isn't there, `HyError` for damaged files.
         """
         llm, llm_tokenizer, clip, clip_tokenizer = _find(Path(folder))
         own = llm / _OWN_TEMPLATES
@@ -102,7 +102,7 @@ class TextEncoder:
         warnings.warn(f"long prompt: {'; '.join(parts)}", stacklevel=3)
 
     def free(self) -> None:
-        """Let both models go and hand their memory back to the system or the device."""
+        """Release both models and their memory on the CPU and the GPU."""
         self.llm = self.clip = None
         gc.collect()
         if torch.cuda.is_initialized():

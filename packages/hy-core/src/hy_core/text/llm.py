@@ -1,4 +1,4 @@
-"""The decoder-only language model: template and prompt in, states of an inner layer out, template cut off.
+"""The decoder-only language model: states of an inner layer for the tokens of a prompt, without its template's.
 
 Letters in shape comments: L tokens of one prompt, D width of the language model.
 """
@@ -60,7 +60,7 @@ class Llm:
         return cls(load_decoder(model, skip, device, dtype), load_tokenizer(tokenizer), templates)
 
     def tokens(self, prompt: str, image_mode: bool = False) -> tuple[list[int], str]:
-        """Return the ids of the filled template, and the end of the prompt that didn't fit (or "")."""
+        """Return the token ids of the filled template, and the end of the prompt that was cut off ("" if none)."""
         template = self.templates.image if image_mode else self.templates.video
         text = template.fill(prompt)
         ids = self.tokenizer(text, truncation=True, max_length=self.budget)["input_ids"]
@@ -75,8 +75,8 @@ class Llm:
     def encode(self, rows: list[list[int]], image_mode: bool = False) -> list[Tensor]:
         """Return each row's states [L_i, D] without those of the template before the prompt.
 
-        Rows of one length run together and nothing is padded: a causal model doesn't see what would stand to
-        the right, so this equals the official padded run.
+        Rows of one length run together and nothing is padded: a causal model doesn't attend to padding on the right, so
+        this equals the official padded run.
         """
         states: dict[int, Tensor] = {}
         for chosen in same_length(rows):
@@ -108,7 +108,7 @@ def same_length(rows: list[list[int]]) -> list[tuple[int, ...]]:
 
 
 def shorten(config: PretrainedConfig, skip: int) -> PretrainedConfig:
-    """Drop a decoder's last `skip` layers from its config, in place: what isn't built isn't read either."""
+    """Remove a decoder's last `skip` layers from its config, in place, so that they are neither built nor read."""
     layers = config.num_hidden_layers
     if not 0 < skip < layers:
         raise HyError(f"a language model of {layers} layers can't do without its last {skip}")

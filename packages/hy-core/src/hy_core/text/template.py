@@ -1,7 +1,6 @@
-"""The text that is put around a prompt before the language model reads it.
+"""The templates around a prompt that the language model reads.
 
-The released weights were trained with these very words, so the strings are data, not prose: one space more
-and the numbers differ. Torch isn't needed here.
+The released weights were trained with exactly these strings: one more space changes the numbers. Needs no torch.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _LLAMA3_MARK, _LLAMA3_ID = "<|start_header_id|>", 128006
 
 @dataclass(frozen=True)
 class Template:
-    """What stands before and after the prompt.
+    """The text before and after the prompt.
 
     `known_crop` is the number of tokens before the prompt (the start token included) that the official code
-    removes; None when nobody knows it but the tokenizer.
+    removes; None where only the tokenizer determines it.
     """
 
     before: str
@@ -73,7 +72,7 @@ class Templates:
     tokens: int = 256
 
     def budget(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Return the longest token sequence the language model is given.
+        """Return the length of the longest token sequence that the language model reads.
 
         It follows from the video template in image mode too, as in the official code: a single image's prompt
         may have 315 tokens instead of 256, because its template is shorter.

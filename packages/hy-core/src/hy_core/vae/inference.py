@@ -1,11 +1,11 @@
-"""The same encoder and decoder without gradients: fewer multiplications, less memory, equal results.
+"""The encoder and decoder without gradients: fewer multiplications, less memory, equal results within rounding.
 
-- A convolution runs over pieces of time, last piece first. Being causal, it never comes back to the frames of
-  a piece it has done, so that a result can take the place of what it was made from.
-- Normalisation is three numbers per channel, applied with the activation as a convolution reads each piece.
-- The frames repeated before the first are never made: taps of a kernel that meet the same frame are summed.
-- Nor is a picture enlarged before a convolution: along a doubled axis two of the three taps meet the same
-  value, so that even and odd outputs are two convolutions of the small picture, with two taps each.
+- A convolution runs over spans of frames, last span first. Being causal, it never reads the frames of a span
+  again once it is computed, so the result can overwrite its input.
+- Normalisation is three numbers per channel, applied with the activation when a convolution reads a span.
+- The first frame's repetitions before the clip are never stored: kernel taps on the same frame are summed.
+- A picture isn't enlarged before a convolution: along a doubled axis two of the three taps read the same
+  value, so even and odd outputs are two convolutions of the small picture, with two taps each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DOUBLED: dict[int, tuple[Taps, ...]] = {1: (EACH,), 2: (EVEN, ODD)}
 
 
 def encode(encoder: nn.Module, x: Tensor) -> Tensor:
-    """What `encoder(x)` returns."""
+    """`encoder(x)`: pixels [B, 3, T, H, W] to moments [B, 2C, t, h, w] before `quant_conv`."""
     x = convolve(encoder.conv_in, x)
     for block in encoder.down_blocks:
         for layer in block.resnets:
@@ -45,7 +45,7 @@ def encode(encoder: nn.Module, x: Tensor) -> Tensor:
 
 
 def decode(decoder: nn.Module, z: Tensor) -> Tensor:
-    """What `decoder(z)` returns."""
+    """`decoder(z)`: latents [B, C, t, h, w] after `post_quant_conv` to pixels [B, 3, T, H, W]."""
     x = middle(decoder.mid_block, convolve(decoder.conv_in, z))
     for block in decoder.up_blocks:
         for layer in block.resnets:
@@ -56,7 +56,7 @@ def decode(decoder: nn.Module, z: Tensor) -> Tensor:
 
 
 def middle(block: MidBlock, x: Tensor) -> Tensor:
-    """What `block(x)` returns; x is spent."""
+    """`block(x)`; x is overwritten."""
     x = resnet(block.resnets[0], x)
     for attention in block.attentions:
         x = attention(x)
@@ -64,21 +64,21 @@ def middle(block: MidBlock, x: Tensor) -> Tensor:
 
 
 def resnet(block: ResnetBlock, x: Tensor) -> Tensor:
-    """What `block(x)` returns; x is spent, its memory holding the result where the width stays."""
+    """`block(x)`; x is overwritten."""
     inner = convolve(block.conv1, x, block.norm1)
     if block.conv_shortcut is None:
-        for start, stop, piece in pieces(block.conv2, inner, block.norm2):
+        for start, stop, piece in convolved_spans(block.conv2, inner, block.norm2):
             x[:, :, start:stop] += piece
         return x
     skip = block.conv_shortcut.conv
-    for start, stop, piece in pieces(block.conv2, inner, block.norm2):
+    for start, stop, piece in convolved_spans(block.conv2, inner, block.norm2):
         piece += conv3d(x[:, :, start:stop], skip.weight, skip.bias)
         inner[:, :, start:stop] = piece
     return inner
 
 
 def upsample(layer: Upsample, x: Tensor) -> Tensor:
-    """What `layer(x)` returns, from the small x itself."""
+    """`layer(x)`, from the small x itself."""
     conv, (time, rows, columns) = layer.conv.conv, layer.stride
     batch, _, frames, height, width = x.shape
     out = x.new_empty(batch, conv.out_channels, 1 + (frames - 1) * time, height * rows, width * columns)
@@ -101,9 +101,9 @@ def upsample(layer: Upsample, x: Tensor) -> Tensor:
 
 
 def convolve(layer: CausalConv3d, x: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
-    """What `layer(silu(norm(x)))` returns, or `layer(x)` without a norm."""
+    """`layer(silu(norm(x)))`, or `layer(x)` without a norm."""
     out = None
-    for start, stop, piece in pieces(layer, x, norm):
+    for start, stop, piece in convolved_spans(layer, x, norm):
         if out is None:
             if start == 0:
                 return piece
@@ -112,12 +112,12 @@ def convolve(layer: CausalConv3d, x: Tensor, norm: nn.GroupNorm | None = None) -
     return out
 
 
-def pieces(
+def convolved_spans(
     layer: CausalConv3d, x: Tensor, norm: nn.GroupNorm | None = None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Frames `start` to `stop` of `layer(silu(norm(x)))`, the last ones first.
 
-    When a piece is given out, x is no longer needed from its first frame on.
+    Once a span is yielded, x is not read from its first frame on, so the caller may overwrite it.
     """
     conv, (stride, *_) = layer.conv, layer.conv.stride
     normal = None if norm is None else Normal.of(norm, x)

@@ -94,6 +94,9 @@ class VAE(nn.Module):
 
     Pixels are [B, 3, T, H, W] in [-1, 1]; a picture is a clip of one frame. Latents are [B, C, t, h, w];
     `to_model` and `from_model` change between the VAE's scale and the one the video model works in.
+
+    `encode` and `decode` run the layers as they are written, for training and reading. `encode_inference` and
+    `stream` compute the same without gradients, faster and in less memory (`hy_core.vae.inference`).
     """
 
     def __init__(self, config: VAEConfig | None = None):
@@ -104,36 +107,60 @@ class VAE(nn.Module):
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
 
-    def moments(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
-        """Mean and (unclamped) log-variance of pixels, stacked: [B, 2C, t, h, w]."""
-        x = self._fit("pixels", x, self.config.in_channels)
-        self.config.latent_size(*x.shape[2:])
-        return encode_tiles(self._encode_whole, x, tiling or WHOLE, self.config)
-
     def encode(self, x: Tensor, tiling: Tiling | None = None) -> Posterior:
-        """Distribution over the latents of pixels; UsageError for a size the VAE has no latents for."""
+        """The distribution over latents [B, C, t, h, w] of pixels; UsageError for a size without latents."""
         return Posterior.of(self.moments(x, tiling))
 
+    def encode_inference(self, x: Tensor, tiling: Tiling | None = None) -> Posterior:
+        """As `encode`, without gradients: faster and in less memory."""
+        return Posterior.of(self.moments_inference(x, tiling))
+
+    def moments(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
+        """Mean and (unclamped) log-variance of pixels, stacked: [B, 2C, t, h, w]; UsageError as in `encode`."""
+        return encode_tiles(self._encode_tile, self._pixels(x), tiling or WHOLE, self.config)
+
+    @torch.no_grad()
+    def moments_inference(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
+        """As `moments`, without gradients: faster and in less memory."""
+        return encode_tiles(self._encode_tile_inference, self._pixels(x), tiling or WHOLE, self.config)
+
     def decode(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
-        """Pixels of latents in the VAE's scale: [B, 3, T, H, W], not clamped."""
+        """Pixels [B, 3, T, H, W] of latents in the VAE's scale, not clamped."""
+        z = self._fit("latents", z, self.config.latent_channels)
+        return torch.cat(list(decode_tiles(self._decode_tile, z, tiling or WHOLE, self.config)), dim=2)
+
+    def decode_inference(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
+        """As `decode`, without gradients: faster and in less memory."""
         return torch.cat(list(self.stream(z, tiling)), dim=2)
 
     def stream(self, z: Tensor, tiling: Tiling | None = Tiling.OFFICIAL) -> Iterator[Tensor]:
-        """The frames of `decode` in time order, in chunks: memory follows the tile, not the clip.
+        """The frames of `decode_inference` in time order, in chunks: memory follows the tile, not the clip.
 
         Without temporal tiles there is one chunk: normalisation spans the clip.
         """
         z = self._fit("latents", z, self.config.latent_channels)
-        return decode_tiles(self._decode_whole, z, tiling or WHOLE, self.config)
+        return decode_tiles(self._decode_tile_inference, z, tiling or WHOLE, self.config)
 
-    def _encode_whole(self, x: Tensor) -> Tensor:
-        return self.quant_conv(
-            self.encoder(x) if torch.is_grad_enabled() else inference.encode(self.encoder, x)
-        )
+    def _pixels(self, x: Tensor) -> Tensor:
+        x = self._fit("pixels", x, self.config.in_channels)
+        self.config.latent_size(x.shape[2], x.shape[3], x.shape[4])
+        return x
 
-    def _decode_whole(self, z: Tensor) -> Tensor:
-        z = self.post_quant_conv(z)
-        return self.decoder(z) if torch.is_grad_enabled() else inference.decode(self.decoder, z)
+    def _encode_tile(self, x: Tensor) -> Tensor:
+        moments: Tensor = self.quant_conv(self.encoder(x))
+        return moments
+
+    def _encode_tile_inference(self, x: Tensor) -> Tensor:
+        moments: Tensor = self.quant_conv(inference.encode(self.encoder, x))
+        return moments
+
+    def _decode_tile(self, z: Tensor) -> Tensor:
+        pixels: Tensor = self.decoder(self.post_quant_conv(z))
+        return pixels
+
+    @torch.no_grad()
+    def _decode_tile_inference(self, z: Tensor) -> Tensor:
+        return inference.decode(self.decoder, self.post_quant_conv(z))
 
     def to_model(self, z: Tensor) -> Tensor:
         """Latents as the video model sees them."""

@@ -76,9 +76,10 @@ def _dit_config(path: Path, state: Mapping[str, Tensor], form: CheckpointFormat)
 def load_owned(path: str | Path, owned: Callable[[str], bool]) -> dict[str, Tensor]:
     """Return the tensors of a DiT's checkpoint for which `owned` is true, by their names there: mapped, not read.
 
-    Some checkpoints hold a plugin's modules beside the base network's. {} if the file holds no DiT.
+    Some checkpoints hold a plugin's modules beside the base network's. {} if the file holds no DiT. Checksums aren't
+    verified again: `load_dit` of the same file did it.
     """
-    state = load_state(_inside(Path(path), "transformer", "transformers"))
+    state = load_state(_inside(Path(path), "transformer", "transformers"), verify=False)
     try:
         state = detect(state).strip(state)
     except HyError:
@@ -123,7 +124,8 @@ def _vae_state(path: Path, verify: bool = True) -> dict[str, Tensor]:
     if not prefixes:
         return state
     prefix = prefixes[0]
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    bare = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {key: value for key, value in bare.items() if "." in key}  # without counters
 
 
 def _vae_config(path: Path, state: Mapping[str, Tensor]) -> VAEConfig:
