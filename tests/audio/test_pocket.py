@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     for parameter in [*codec.parameters(), *dit.parameters()]:
         torch.nn.init.normal_(parameter, std=0.2)
     model_config = AudioModelConfig(1.0, steps=2, cfg=2.0, pixels=PixelFeaturesConfig(4, 4, 10.0))
-    write_model_folder(folder, stated_with(model_config, "pocket", fingerprint(words)), {})
+    write_model_folder(folder, with_text_encoder(model_config, "pocket", fingerprint(words)), {})
     save_network(dit, folder / models.OWN, torch.bfloat16)
     codec.save(folder / "codec", torch.float16)
     return folder
@@ -68,13 +68,13 @@ def core_model(folder):
     return folder
 
 
-def stated_with(model_config, words, digest=None):
-    return replace(model_config, words=words, words_hash=digest)
+def with_text_encoder(model_config, name, digest=None):
+    return replace(model_config, text_encoder=name, text_encoder_hash=digest)
 
 
 def state(folder, words, digest=None):
     """Let a folder read with another model of the core."""
-    stated_with(AudioModelConfig.read(folder), words, digest).write(folder)
+    with_text_encoder(AudioModelConfig.read(folder), words, digest).write(folder)
 
 
 def test_hy_audio_takes_it_where_none_is_named(hy, pocket, tmp_path):

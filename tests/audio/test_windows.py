@@ -90,12 +90,12 @@ def test_at_a_cut_nothing_of_the_old_scene_sounds_on():
     assert np.abs(np.diff(joined)).max() < 0.1  # no click
 
 
-def test_a_maker_that_gives_too_little_or_nonsense_is_an_error():
+def test_a_generator_that_returns_too_little_or_nan_is_an_error():
     windows = [Window(0, 2, True)]
     assert list(join_windows(windows, [np.ones((1, 5000))], RATE))[0].shape == (1, 2000)
     short = list(join_windows(windows, [np.ones((1, 1950))], RATE))[0]
     assert short.shape == (1, 2000) and not short[:, 1950:].any()
-    with pytest.raises(HyError, match="got only 1.00 s"):
+    with pytest.raises(HyError, match="has only 1.00 s"):
         list(join_windows(windows, [np.ones((1, 1000))], RATE))
     with pytest.raises(HyError, match="NaN"):
         list(join_windows(windows, [np.full((1, 2000), np.nan)], RATE))
