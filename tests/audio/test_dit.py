@@ -97,7 +97,7 @@ def test_shapes_that_do_not_fit_are_refused(dit: AudioDiT) -> None:
         silent.prepare(**rows, length=13)
     with pytest.raises(UsageError, match="heads"):
         AudioDiTConfig(width=30, heads=4)
-    with pytest.raises(UsageError, match="unknown audio DiT setting"):
+    with pytest.raises(UsageError, match="audio DiT config: unknown key"):
         AudioDiTConfig.from_dict({"depth": 3})
 
 
