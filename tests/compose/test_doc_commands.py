@@ -110,8 +110,8 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
 def test_recipes_in_pages_are_right(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _, code in blocks(path, "toml"):
-        if "objective = " not in code:
-            continue
+        if "objective = " not in code or "./" in code:
+            continue  # those with a plugin file have tests of their own
         (tmp_path / "recipe.toml").write_text(code, encoding="utf-8")
         run = CliRunner().invoke(cli, ["train", "recipe.toml", "--dry-run"], prog_name="hy")
         assert run.exit_code == 0, f"{run.output} {run.exception}"

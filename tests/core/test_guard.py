@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hy_core import Conditioner, PluginError, Plugins, UsageError, generate
+from hy_core import Conditioner, PluginError, Plugins, UsageError, generate, option
 from hy_core.errors import is_out_of_memory
 from plugins.made import entries, install, plugin
 
@@ -162,3 +163,65 @@ def test_the_frames_of_a_good_finish_are_accepted(mist, tiny):
     methods = "def finish(self, request, result):\n    result.frames = result.frames // 2"
     made = generate(tiny.request, [mist(methods)], model=tiny.model)
     assert made.frames.dtype == np.uint8
+
+
+# -- modules at ports, and training ------------------------------------------------------------------------
+
+ATTACH = """def attach(self, dit, folder=None):
+    from torch import nn
+
+    class Odd(nn.Module):
+        def forward(self, x, feed):
+            BODY
+
+    dit.time.attach(self.name, Odd())
+
+def encode(self, request, cond):
+    cond.set_adapter_inputs(self.name, 1.0)"""
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (
+            "return x + feed.missing",
+            "plugin 'mist', Odd at a port (mist.py:12): AttributeError: 'float' object has no",
+        ),
+        ("return x[:, :1]", "plugin 'mist', Odd at a port: returned [1, 1, 48] for x [1, 3, 48]"),
+        ("return None", "plugin 'mist', Odd at a port: returned NoneType for x [1, 3, 48]"),
+    ],
+)
+def test_a_module_at_a_port_is_named(mist, tiny, body, message):
+    with pytest.raises(PluginError) as caught:
+        generate(tiny.request, [mist(ATTACH.replace("BODY", body))], model=tiny.model)
+    assert caught.value.message.startswith(message)
+
+
+def test_adapter_inputs_that_nothing_reads_are_refused(mist, tiny):
+    methods = "def encode(self, request, cond):\n    cond.set_adapter_inputs(self.name, 1.0)"
+    with pytest.raises(
+        PluginError, match="^plugin 'mist' sets adapter inputs, but attached no module that reads"
+    ):
+        generate(tiny.request, [mist(methods)], model=tiny.model)
+
+
+def test_in_training_required_options_are_none():
+    class Needs(Conditioner):
+        @dataclass(frozen=True)
+        class Options:
+            image: str = option(help="A picture.")
+            size: int = option(3, help="A size.")
+
+    made = Needs.for_training()
+    assert made.options.image is None and made.options.size == 3
+    with pytest.raises(UsageError, match="--needs-image is required"):
+        Needs()
+
+
+def test_a_recipe_finds_a_plugin_that_is_a_file_beside_it(tmp_path):
+    from hy_train.recipe import load
+
+    (tmp_path / "r.toml").write_text(
+        "objective = 'flow'\nsteps = 1\nbatch = 1\nplugins = ['./mist.py', 'i2v']\n"
+    )
+    assert load(str(tmp_path / "r.toml")).plugins == (str(tmp_path / "mist.py"), "i2v")

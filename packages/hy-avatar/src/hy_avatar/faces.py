@@ -61,6 +61,8 @@ def track(
 
     `smoothing` is the standard deviation, in frames, of the Gaussian that calms the boxes (0 for none). A face seen in
     less than `least_share` of the frames is dropped. An empty list when there is no face.
+
+    Frames are uint8 [H, W, 3].
     """
     return link([finder.detect(frame) for frame in frames], smoothing, least_share)
 

@@ -61,7 +61,10 @@ class DWPose:
             raise HyError(f"{pose} cannot be loaded as an ONNX network ({str(problem)[:80]})") from problem
 
     def detect(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `PoseDetector.detect`."""
+        """See `PoseDetector.detect`.
+
+        The frame is uint8 [H, W, 3]; points are [people, 133, 2] in pixels, scores [people, 133].
+        """
         picture = np.ascontiguousarray(frame[..., ::-1])  # rtmlib takes BGR
         boxes: Any = []
         if self.person is not None:
@@ -81,7 +84,10 @@ class MediaPipePose:
         )
 
     def detect(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `PoseDetector.detect`."""
+        """See `PoseDetector.detect`.
+
+        The frame is uint8 [H, W, 3]; points are [people, 133, 2] in pixels, scores [people, 133].
+        """
         result = self.network.process(np.ascontiguousarray(frame))
         if result.pose_landmarks is None:
             return np.zeros((0, 133, 2)), np.zeros((0, 133))

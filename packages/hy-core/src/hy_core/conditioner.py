@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hy_core import options as opts
 from hy_core.errors import ConflictError, UsageError
@@ -97,6 +97,11 @@ class Conditioner:
             raise TypeError(f"{type(self).__name__} takes one {self.Options.__qualname__}, or keywords")
         self.options = options
 
+    @classmethod
+    def for_training(cls) -> Self:
+        """Make one for `hy train`, which has no flags: options have their defaults, and required ones are None."""
+        return cls(opts.parse(cls.name, cls.Options, {}, partial=True))
+
     def error(self, option: str, message: str) -> UsageError:
         """An error to raise about one option: `--dawn-curve: needs numbers, such as 0.1,0.9`."""
         return UsageError(f"{opts.flag(self.name, option)}: {message}")
@@ -104,7 +109,8 @@ class Conditioner:
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return defaults of this plugin for settings that the user leaves open, such as a picture's size.
 
-        `model` holds the model's own defaults by their names in `Request`: width, height, frames, fps, steps...
+        `model` holds the model's own defaults by their names in `Request`: width, height, frames, steps... but `fps` is
+        that of the run, so that a length in seconds becomes the right number of frames.
         Return those that should differ. Cheap; imports no torch.
         """
         return {}
@@ -169,7 +175,8 @@ class Conditioner:
 
         Clips with equal keys and equal files share the modules; others replace them.
         """
-        return self.options
+        options: Hashable = self.options
+        return options
 
     def owns_key(self, key: str, folder: Path | None = None) -> bool:
         """Whether a tensor of the model's own checkpoint belongs to this plugin's modules."""

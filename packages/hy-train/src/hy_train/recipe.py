@@ -92,9 +92,16 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
         raise MissingError(f"no recipe {name_or_path!r}", f"give a TOML file, or one of {names}")
     table = read_toml(path)
     table.setdefault("name", path.stem)
+    if isinstance(plugins := table.get("plugins"), list):  # files are relative to the recipe's folder
+        table["plugins"] = [beside_recipe(path, one) for one in plugins]
     for item in overrides:
         _override(table, item)
     return parse(table, str(path))
+
+
+def beside_recipe(path: Path, plugin: Any) -> Any:
+    """A plugin of a recipe; the path of a Python file is taken relative to the recipe's folder."""
+    return str(path.parent / plugin) if isinstance(plugin, str) and plugin.endswith(".py") else plugin
 
 
 def parse(table: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -178,7 +178,10 @@ def perform(
     mouth: np.ndarray | None = None,
     fps: float = FPS,
 ) -> Performance:
-    """Draw a performance: an action, an expression that becomes another midway, a mouth, a turning head."""
+    """Draw a performance: an action, an expression that becomes another midway, a mouth, a turning head.
+
+    `mouth` is [frames], 0 (closed) to 1 (open).
+    """
     if action not in ACTIONS:
         raise UsageError(f"no action {action!r}", f"one of {', '.join(ACTIONS)}")
     time = np.arange(frames) / fps

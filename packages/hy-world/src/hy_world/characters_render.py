@@ -145,7 +145,7 @@ def head(
     colour: tuple[float, ...],
     above: np.ndarray | None = None,
 ) -> None:
-    """Fill a head's outline."""
+    """Fill a head's outline. `centre` is [2], x and y."""
     ellipse(canvas, centre, *half, colour, 4.0 if face == "square" else 2.0, above=above)
 
 

@@ -62,7 +62,10 @@ def opening(sound: np.ndarray, rate: int, frames: int, fps: float) -> np.ndarray
 
 
 def loudness(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """Draw a loudness curve of syllables and pauses, 100 values per second in 0..1."""
+    """Draw a loudness curve of syllables and pauses, 100 values per second in 0..1.
+
+    Returns [100 * seconds].
+    """
     count = max(int(math.ceil(seconds * _CURVE_RATE)), 1)
     curve = np.zeros(count)
     now = -rng.uniform(0, 2)  # a clip may begin amid a word or a pause

@@ -64,6 +64,9 @@ def coded(vae: VAE, clips: np.ndarray) -> np.ndarray:
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how alike two uint8 arrays of one shape are, in dB; 78 for equal ones."""
+    """Return how alike two uint8 arrays of one shape are, in dB; 78 for equal ones.
+
+    Both have the same shape.
+    """
     error = ((one.astype(np.float32) - other) ** 2).mean()
     return float(10 * np.log10(255.0**2 / max(error, 1e-3)))

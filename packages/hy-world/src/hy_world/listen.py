@@ -87,6 +87,8 @@ def score_sound(
 
     `frames` and `fps` are those of all clips, or of each. By chance: the same sounds dealt to other scenes. Real:
     `sound` of the same scenes, the ceiling. See `score_heard` for the attributes.
+
+    Sounds are mono float32 [n].
     """
     made = [listen(one, rate) for one in sounds]
     return score_heard(scenes, made, hear(scenes, frames, fps, seed), frames, fps)

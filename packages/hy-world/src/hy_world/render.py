@@ -46,7 +46,10 @@ def backdrop(background: str, height: int, width: int) -> np.ndarray:
 
 
 def coverage(shape: str, dx: np.ndarray, dy: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel a shape covers, 0..1, from the offset to its centre (all broadcast)."""
+    """Return how much of each pixel a shape covers, 0..1, from the offset to its centre (all broadcast).
+
+    All broadcast to [..., H, W].
+    """
     if shape == "circle":
         return np.clip(0.5 + radius - np.sqrt(dx * dx + dy * dy), 0, 1)
     points, upright, tip, dent = _POINTED[shape]

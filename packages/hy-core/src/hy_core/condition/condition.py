@@ -97,7 +97,10 @@ class Condition:
         return sorted(self._contexts, key=lambda context: context.owner)
 
     def tokens(self) -> list[Tensor]:
-        """The text stream of each row: tokens added before, the prompt's, tokens added after."""
+        """The text stream of each row: tokens added before, the prompt's, tokens added after.
+
+        One tensor [L_i, D] per row.
+        """
         extras = sorted(self._extras, key=lambda extra: extra.owner)
         rows = []
         for row, prompt in enumerate(self.text):
@@ -108,7 +111,10 @@ class Condition:
         return rows
 
     def set_text(self, owner: str, text: Sequence[Tensor], pooled: Tensor | None = None) -> None:
-        """Replace the prompt's tokens (a model that reads picture and prompt together). Exclusive."""
+        """Replace the prompt's tokens (a model that reads picture and prompt together). Exclusive.
+
+        `text` has one tensor [L_i, D] per row, `pooled` is [B, pooled_dim].
+        """
         if self._text_owner not in (None, owner):
             raise ConflictError(
                 f"{self._text_owner} and {owner} both replace the prompt's tokens", "drop one of them"

@@ -54,7 +54,10 @@ def joint_attention(
 
 
 def add_mlp(mlp: MLP, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
-    """x + gate * mlp(modulated norm of x); shift, scale and gate broadcast over tokens."""
+    """x + gate * mlp(modulated norm of x); shift, scale and gate broadcast over tokens.
+
+    x is [..., D]; shift, scale and gate broadcast to it.
+    """
     return torch.addcmul(x, gate, mlp(norm(x, shift, scale)))
 
 

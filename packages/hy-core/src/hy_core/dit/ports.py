@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hy_core.errors import ConflictError, PluginError
+from hy_core.guard import blame
 
 
 class Port(nn.ModuleDict):
@@ -39,7 +40,7 @@ class Port(nn.ModuleDict):
     def forward(self, x: Tensor, adapter_inputs: Mapping[str, Any]) -> Tensor:
         for name, module in tuple(self.items()):  # another thread may attach modules meanwhile
             if name in adapter_inputs:
-                x = module(x, adapter_inputs[name])
+                x = called(name, module, x, adapter_inputs[name])
         return x
 
 
@@ -51,8 +52,38 @@ class AdapterInputPort(Port):
 
     def forward(self, adapter_inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: self[name](inputs) if name in self else inputs for name, inputs in adapter_inputs.items()
+            name: called(name, self[name], inputs) if name in self else inputs
+            for name, inputs in adapter_inputs.items()
         }
+
+
+def called(name: str, module: nn.Module, *inputs: Any) -> Any:
+    """Call a plugin's module; outside of compiled graphs its errors, and another shape than `x`'s, name the plugin."""
+    if torch.compiler.is_compiling():
+        return module(*inputs)
+    call = f"{type(module).__name__} at a port"
+    with blame(name, call, type(module).forward):
+        found = module(*inputs)
+    x = inputs[0]
+    if len(inputs) > 1 and getattr(found, "shape", None) != x.shape:
+        shape = getattr(found, "shape", None)
+        returned = type(found).__name__ if shape is None else list(shape)
+        raise PluginError(f"plugin {name!r}, {call}: returned {returned} for x {list(x.shape)}")
+    return found
+
+
+def refuse_unread(dit: nn.Module, adapter_inputs: Mapping[str, Any], others: Collection[str] = ()) -> None:
+    """Raise `PluginError` for adapter inputs of a plugin that has no module at any port of a network.
+
+    The plugins in `others` may read theirs elsewhere, in `before_step`.
+    """
+    readers = {name for module in dit.modules() if isinstance(module, Port) for name in module} | set(others)
+    for name in adapter_inputs:
+        if name not in readers:
+            raise PluginError(
+                f"plugin {name!r} sets adapter inputs, but attached no module that reads them",
+                "attach one at a port in `attach`, or leave cond.set_adapter_inputs out",
+            )
 
 
 def add_to_video(x: Tensor, change: Tensor, mask: Tensor | None = None) -> Tensor:

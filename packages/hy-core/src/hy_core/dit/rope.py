@@ -14,7 +14,10 @@ from torch import Tensor
 
 
 def frequencies(dim: int, theta: float = 256.0, device: torch.device | str | None = None) -> Tensor:
-    """Radians per position of one axis' `dim / 2` channel pairs: theta^(-2j / dim), fp32."""
+    """Radians per position of one axis' `dim / 2` channel pairs: theta^(-2j / dim), fp32.
+
+    Returns float32 [dim / 2].
+    """
     return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim)
 
 

@@ -36,6 +36,8 @@ def combine(base: Tensor | None, terms: Sequence[tuple[float, Tensor]]) -> Tenso
     """base + sum of scale * (v - base); without a base, the plain sum of scale * v.
 
     With one term this is classifier-free guidance, v_neg + s * (v_pos - v_neg).
+
+    All velocities have the same shape, [B, C, F, h, w].
     """
     if base is None:
         scale, v = terms[0]
@@ -86,6 +88,7 @@ class Guided:
         return [(rest, self.base), *live] if abs(rest) > 1e-9 else live
 
     def __call__(self, x: Tensor, sigma: Tensor, step: int) -> Tensor:
+        """Return the guided velocity of latents x [B, C, F, h, w] at time sigma, a scalar tensor."""
         parts = list(self.parts(x, sigma, step))
         if len(parts) == 1:
             return parts[0][1]

@@ -31,7 +31,10 @@ def interpolate(data: Tensor, noise: Tensor, time: Tensor) -> Tensor:
 
 
 def velocity(data: Tensor, noise: Tensor) -> Tensor:
-    """What the network learns to predict: the change of the point per unit of time, noise - data."""
+    """What the network learns to predict: the change of the point per unit of time, noise - data.
+
+    All have the same shape.
+    """
     return noise - data
 
 

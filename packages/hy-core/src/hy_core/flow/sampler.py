@@ -23,7 +23,9 @@ Noise = Callable[[], Tensor]
 class Callback(Protocol):
     """Called after each step: `step` counts from 1, `x` are its latents, `clean` the estimated clean latents."""
 
-    def __call__(self, step: int, steps: int, x: Tensor, clean: Tensor) -> None: ...
+    def __call__(self, step: int, steps: int, x: Tensor, clean: Tensor) -> None:
+        """x and clean are latents [B, C, F, h, w]: the noisy ones, and the estimate of the finished ones."""
+        ...
 
 
 class Sampler(Protocol):

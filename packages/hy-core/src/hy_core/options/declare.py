@@ -247,12 +247,17 @@ def flag(prefix: str, name: str) -> str:
 
 
 def parse(
-    prefix: str, options: type[T], values: Mapping[str, Any], labels: Mapping[str, str] | None = None
+    prefix: str,
+    options: type[T],
+    values: Mapping[str, Any],
+    labels: Mapping[str, str] | None = None,
+    partial: bool = False,
 ) -> T:
     """Make the frozen dataclass from values out of flags, files and keywords.
 
     `labels` says for some names where their values come from ("hy.toml: [dawn] curve"); the others are called
-    by their flags. An unknown name, a wrong type and a missing required one are UsageErrors.
+    by their flags. An unknown name, a wrong type and a missing required one are UsageErrors; with `partial` a missing
+    required one is None instead.
     """
     known = {one.name: one for one in fields(options)}
     labels = labels or {}
@@ -266,6 +271,8 @@ def parse(
     for name, one in known.items():
         if name in values:
             done[name] = one.check(values[name], labels.get(name, flag(prefix, name)))
+        elif one.required and partial:
+            done[name] = None
         elif one.required:
             raise UsageError(f"{flag(prefix, name)} is required", one.help)
     return options(**done)

@@ -13,7 +13,7 @@ from hy_core.request import Request
 
 
 def finite(x: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity."""
+    """Whether a tensor holds neither NaN nor infinity. The tensor has any shape."""
     return bool(torch.isfinite(x).all())
 
 

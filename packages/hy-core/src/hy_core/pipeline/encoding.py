@@ -11,6 +11,7 @@ import torch
 from hy_core.condition import Condition
 from hy_core.conditioner import Conditioner, encode
 from hy_core.dit import embedded_guidance
+from hy_core.dit.ports import refuse_unread
 from hy_core.errors import HyError, UsageError
 from hy_core.keyed import KeyedCache
 from hy_core.pipeline.checks import finite
@@ -92,7 +93,12 @@ def conditions(
                 session_cache=session_cache,
             )
         )
-    return conds, encode(conditioners, request, conds)
+    policy = encode(conditioners, request, conds)
+    # Adapter inputs are also how a plugin passes values to its own `before_step`.
+    steppers = {one.name for one in conditioners if type(one).before_step is not Conditioner.before_step}
+    for cond in conds:
+        refuse_unread(model.dit, cond.adapter_inputs, steppers)
+    return conds, policy
 
 
 def guidance_of(request: Request, model: Model) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hy_core.errors import HyError
+from hy_core.files import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +82,7 @@ class Templates:
 
     def save(self, path: Path) -> None:
         """Write the templates beside a language model, for `Templates.load`."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(path, asdict(self), indent=2)
 
     @classmethod
     def load(cls, path: Path) -> Templates:

@@ -59,6 +59,8 @@ class Archive:
         """Map a tensor from the file; copy its values only where the file doesn't align them.
 
         Raises ArchiveError if the file lacks some of its values.
+
+        The tensor has any shape.
         """
         span = self._span(record.storage)
         held = record.storage.nbytes // record.dtype.itemsize

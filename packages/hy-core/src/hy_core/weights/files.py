@@ -58,6 +58,8 @@ def load_state(path: str | Path, *, verify: bool = True) -> dict[str, Tensor]:
     `torch.save` archive take one pass over it, unless `verify` is false. What torch.compile and FSDP insert into
     names is removed. Raises MissingError where there is no file, and HyError for one that is damaged, foreign, holds
     complex numbers, or holds Python objects.
+
+    Tensors of any shape by their names.
     """
     return open_checkpoint(path, verify=verify).tensors
 

@@ -33,7 +33,10 @@ class Source:
     swap: bool = False
 
     def build(self, parts: list[Tensor]) -> Tensor:
-        """Stack the tensors of `keys` along the rows; a view where there is one without a swap."""
+        """Stack the tensors of `keys` along the rows; a view where there is one without a swap.
+
+        Parts are [rows_i, ...] and become [sum of rows_i, ...].
+        """
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return torch.cat(whole.chunk(2)[::-1]) if self.swap else whole
 
@@ -73,6 +76,8 @@ class Table:
 
         `width` is the DiT's: of the parts of a stacked layer, all but the last have that many rows. Raises KeyError
         for a parameter that has no place in this format.
+
+        Tensors of any shape by their names.
         """
         for key, tensor in state.items():
             if (source := self.source(key)) is None:

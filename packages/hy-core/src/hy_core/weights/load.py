@@ -78,6 +78,8 @@ def load_owned(path: str | Path, owned: Callable[[str], bool]) -> dict[str, Tens
 
     Some checkpoints hold a plugin's modules beside the base network's. {} if the file holds no DiT. Checksums aren't
     verified again: `load_dit` of the same file did it.
+
+    Tensors of any shape by their names.
     """
     state = load_state(_inside(Path(path), "transformer", "transformers"), verify=False)
     try:

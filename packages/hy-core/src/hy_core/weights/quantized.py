@@ -59,6 +59,7 @@ class Scaled(Source):
     rounded: bool = False
 
     def build(self, parts: list[Tensor]) -> Tensor:
+        """Join the parts [rows_i, ...], each multiplied by its scale if it has one."""
         kind = torch.bfloat16 if self.rounded else torch.float32
         built = []
         for part, scale in zip(parts, self.scales, strict=True):
@@ -68,7 +69,10 @@ class Scaled(Source):
 
 
 def refuse_unsupported(state: Mapping[str, Tensor], what: object) -> None:
-    """Raise HyError, naming the format, for quantised weights that aren't supported. `what` names the weights."""
+    """Raise HyError, naming the format, for quantised weights that aren't supported. `what` names the weights.
+
+    Tensors of any shape by their names.
+    """
     for mark, name in _UNSUPPORTED:
         if found := next((key for key in state if mark in key), None):
             raise HyError(f"{what} holds {name} ({found[:100]}), which aren't supported", _HINT)
@@ -116,6 +120,8 @@ def with_scales(
 
     Raises MissingError if scales are needed and missing: 8-bit floats that reach the largest number of their format
     were scaled to it, and int8 always is. Raises HyError for scales that don't fit.
+
+    Tensors of any shape by their names.
     """
     rest = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in _COMPANIONS}
     eight = {key: tensor for key, tensor in rest.items() if tensor.dtype in _EIGHT_BITS}

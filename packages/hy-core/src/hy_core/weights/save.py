@@ -22,6 +22,8 @@ def save_safetensors(
     """Write tensors to a file that appears, or replaces an older one, only when it is complete.
 
     HyError if the folder can't be written or the disk is full; nothing is left behind then.
+
+    Tensors of any shape by their names.
     """
     path = Path(path)
     try:

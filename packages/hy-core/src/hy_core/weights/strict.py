@@ -35,6 +35,8 @@ def fill(
     `state`, so that one copy of the model exists. `what` names the weights in messages.
 
     Raises HyError with the first three of each kind of misfit, and for values that are NaN or infinite.
+
+    Tensors of any shape by their names.
     """
     source = source or (lambda key: Source((key,)))
     targets = module.state_dict(keep_vars=True)
@@ -123,7 +125,10 @@ def _cause(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
 
 
 def finite(tensor: Tensor) -> bool:
-    """Return whether no value of a tensor is NaN or infinite; of over 1,048,576 values, 256 runs of 4,096 are read."""
+    """Return whether no value of a tensor is NaN or infinite; of over 1,048,576 values, 256 runs of 4,096 are read.
+
+    The tensor has any shape.
+    """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     flat = tensor.reshape(-1)

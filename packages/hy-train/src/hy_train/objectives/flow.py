@@ -99,8 +99,8 @@ class FlowObjective(Objective):
         self.sources = sources((one.source for one in self.buckets), self.data.sources, recipe.plugins)
         self._drawn: tuple[Any, list] | None = None
         plugins = Plugins()
-        plugins.load(*recipe.conditioning)
-        self.conditioners = [plugins.conditioners().pick(name)() for name in recipe.conditioning]
+        plugins.load(*recipe.plugins, *recipe.conditioning)
+        self.conditioners = [plugins.conditioners().pick(name).for_training() for name in recipe.conditioning]
         for name in (name for one in self.buckets for name in one.conditioning or ()):
             if name not in recipe.conditioning:
                 raise UsageError(
