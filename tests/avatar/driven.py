@@ -8,9 +8,9 @@ import json
 import numpy as np
 import torch
 from hy_avatar import network, pose
+from hy_avatar.clip_features import pose_track
+from hy_avatar.config import AvatarConfig, Expression, Speech
 from hy_avatar.drivers import Drivers
-from hy_avatar.network import AvatarConfig, Expression, Speech
-from hy_avatar.training import poses
 from hy_core.condition import Condition
 from hy_core.testing.tiny import randomised
 from hy_core.weights import save_port_weights
@@ -32,7 +32,7 @@ def drivers(avatar, request):
 def weights(tiny, path, config=CONFIG):
     """A file with modules that do something."""
     dit = copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", config)
+    network.attach_modules(dit, "avatar", config)
     for module in (
         dit.adapter_inputs,
         dit.embed,
@@ -51,7 +51,7 @@ def actor(seed=0, frames=9, framing="full", size=64):
 
 
 def pose_file(path, seed=0, size=64):
-    pose.save(path, poses(actor(seed, size=size).truth(), size, size))
+    pose.save(path, pose_track(actor(seed, size=size).truth(), size, size))
     return path
 
 

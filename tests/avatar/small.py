@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hy_avatar import network, released
+from hy_avatar.config import AvatarConfig, Speech
 from hy_core.dit import DiT, DiTConfig
 from hy_core.testing.tiny import SMALL_VAE, randomised
 from hy_core.vae import VAE
@@ -37,8 +38,8 @@ DIT = DiTConfig(
     pooled_dim=16,
     guidance=False,
 )
-SPEECH = network.Speech(channels=24, hidden=20, inner=16)
-AVATAR = network.AvatarConfig(speech=SPEECH)
+SPEECH = Speech(channels=24, hidden=20, inner=16)
+AVATAR = AvatarConfig(speech=SPEECH)
 SPECIAL = ["<s>", "</s>", "<pad>", "<image>"]
 PATCHES = 4
 
@@ -89,7 +90,7 @@ def state() -> dict[str, torch.Tensor]:
     """The checkpoint of the network, under the released names."""
     torch.manual_seed(3)  # biases keep their start values
     dit = DiT(DIT)
-    network.extend(dit, "avatar", AVATAR)
+    network.attach_modules(dit, "avatar", AVATAR)
     own = randomised(dit, 3).state_dict()
     places = {key: released.source(key, "avatar", AVATAR) for key in own}
     return {(place.keys[0] if place else key): own[key].clone() for key, place in places.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from hy_avatar.expression_extract import CALM
+from hy_avatar.expression_extract import NEUTRAL
 from hy_core import media
 from hy_core.request import Sound
 
@@ -97,7 +97,7 @@ class Points:
             if faces := blocks(frame):
                 left, top, right, bottom = faces[0]
                 size = (right - left) / 2.6
-                points[:] = (CALM * size) + [(left + right) / 2, top + (bottom - top) * 0.35]
+                points[:] = (NEUTRAL * size) + [(left + right) / 2, top + (bottom - top) * 0.35]
                 green = frame[..., 1] > 120
                 high = box(green)[3] - box(green)[1] if green.any() else 0
                 points[65:68, 1] = points[61:64, 1] + high / 4

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from hy_avatar import network
+from hy_avatar import latent_inputs, network
 from hy_avatar.adapters import Adapters, Attend, Bottleneck
-from hy_avatar.network import AvatarConfig, Expression, Speech, Task
+from hy_avatar.config import AvatarConfig, Expression, Speech, Task
 from hy_core.errors import ConflictError, PluginError, UsageError
 from hy_core.flow.denoise import Denoiser
 from hy_core.testing.tiny import randomised
@@ -49,7 +49,7 @@ def feed_for(tiny, speakers=1, config=CONFIG, seed=0):
 
 def extended(tiny, config=CONFIG, awake=True):
     dit = copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", config)
+    network.attach_modules(dit, "avatar", config)
     if awake:
         for port in (dit.adapter_inputs, dit.embed, dit.time):
             randomised(port, 5)
@@ -63,7 +63,7 @@ def answer(dit, tiny, feed, context=False):
     if context:
         cond.add_context("avatar", rand(1, 16, 1, 4, 4, seed=9), [-1], "video")
     if feed is not None:
-        cond.set_adapter_inputs("avatar", feed, network.part)
+        cond.set_adapter_inputs("avatar", feed, network.slice_frames)
     return Denoiser(dit, cond)(tiny.latents(), 0.6)
 
 
@@ -171,7 +171,7 @@ def test_speakers_may_change_places(tiny):
 
 def test_speech_moves_with_the_frames(tiny):
     """Sound that comes four pixel frames later reaches the tokens one latent frame later."""
-    read = extended(tiny).feed["avatar"]
+    read = extended(tiny).adapter_inputs["avatar"]
     features = rand(1, 1, 21, 4, 2, 3)
     mask = torch.ones(1, 1, 6, 4, 1)
     one = read({"frames": 6, "speech": {"features": features, "mask": mask}})["speech"]["tokens"]
@@ -183,12 +183,12 @@ def test_speech_moves_with_the_frames(tiny):
 def test_a_window_hears_its_own_part():
     features, mask = torch.arange(17.0).view(1, 1, 17, 1, 1, 1), rand(1, 1, 5, 4, 1)
     feed = {"frames": 5, "speech": {"features": features, "mask": mask}, "reference": rand(1, 16, 2, 4, 4)}
-    cut = network.part(feed, [3, 4, 0])
+    cut = network.slice_frames(feed, [3, 4, 0])
     assert cut["frames"] == 3
     assert cut["speech"]["features"].flatten().tolist() == [12, 13, 14, 15, 16, 0, 0, 0, 0]
     assert torch.equal(cut["speech"]["mask"], mask[:, :, [3, 4, 0]])
     assert cut["reference"] is feed["reference"]
-    assert network.lasting(feed["reference"], 3).shape[2] == 3
+    assert latent_inputs.extend_last_frame(feed["reference"], 3).shape[2] == 3
 
 
 def test_rows_go_through_together(tiny):
@@ -198,7 +198,7 @@ def test_rows_go_through_together(tiny):
     conds = []
     for feed in (one, two):
         cond = tiny.condition()
-        cond.set_adapter_inputs("avatar", feed, network.part)
+        cond.set_adapter_inputs("avatar", feed, network.slice_frames)
         conds.append(cond)
     both = Denoiser(dit, merge(conds))(torch.cat([tiny.latents()] * 2), 0.6)
     alone = torch.cat([Denoiser(dit, cond)(tiny.latents(), 0.6) for cond in conds])

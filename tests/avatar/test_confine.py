@@ -9,7 +9,7 @@ import torch
 from avatar import small
 from avatar.driven import CONFIG, pose_file, weights
 from hy_avatar import masks
-from hy_avatar.objective import undriven
+from hy_avatar.objective import without
 from hy_avatar.plugin import Avatar
 from hy_core import Request, generate, models
 from hy_core.conditioner import encode
@@ -65,7 +65,7 @@ def test_outside_of_the_face_nothing_changes(tiny, options, sampled, talk, face,
 
         def drivers(self, request, cond):
             feed, faces = super().drivers(request, cond)
-            return undriven(feed, ["speech", "expression"]), faces
+            return without(feed, ["speech", "expression"]), faces
 
     def clip(kind=Avatar, **more):
         return sampled([request], kind(**{**options, "pose": body, **more}), tiny.model)[0]

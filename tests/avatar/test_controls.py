@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from hy_avatar import controls
+from hy_avatar.config import AvatarConfig
 from hy_avatar.controls import Controls, expression_bucket, head_bucket
-from hy_avatar.network import AvatarConfig
-from hy_avatar.objective import Dropout, left_out, loss_weights
+from hy_avatar.objective import Dropout, drop, loss_weights
 from hy_core.dit.layers import sinusoid
 from hy_core.testing.tiny import randomised
 from hypothesis import given
@@ -29,13 +29,13 @@ def head(frames=50, turn=0.0, size=1.0, shift=(0.0, 0.0)):
 
 def test_untrained_they_change_nothing_and_trained_they_do():
     module, vec = Controls(16), torch.randn(2, 3, 16)
-    feed = controls.feed(25, 30, 24)
+    feed = controls.inputs(25, 30, 24)
     assert torch.equal(module(vec, feed), vec)
     randomised(module, 0)
     one = module(vec, feed)
     assert not torch.equal(one, vec)
     assert torch.allclose(one - vec, (one - vec)[:1, :1].expand_as(vec), atol=1e-6)  # the same for all frames
-    for other in (controls.feed(40, 30, 24), controls.feed(25, 60, 24), controls.feed(25, 30, 12)):
+    for other in (controls.inputs(40, 30, 24), controls.inputs(25, 60, 24), controls.inputs(25, 30, 12)):
         assert not torch.allclose(module(vec, other), one)
     assert torch.equal(module(vec, {}), vec)
 
@@ -128,7 +128,7 @@ def test_what_is_left_out_is_zero_in_its_rows_only():
     }
     rows = torch.tensor([True, False, True])
     lost = {"speech": rows, "reference": ~rows, "expression": rows, "pose": rows}
-    found = left_out(feed, lost)
+    found = drop(feed, lost)
     assert found["speech"]["features"].flatten(1).amax(1).tolist() == [0, 1, 0]
     assert found["reference"].flatten(1).amax(1).tolist() == [1, 0, 1]
     assert feed["speech"]["features"].min() == 1

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 from avatar.driven import CONFIG, actor, drivers, pose_file, weights
-from hy_avatar import driving, network, pose, presence
-from hy_avatar.expression_extract import against_calm
-from hy_avatar.network import AvatarConfig
+from hy_avatar import driving, network, pose
+from hy_avatar.clip_features import pose_track
+from hy_avatar.config import AvatarConfig
+from hy_avatar.expression_extract import neutral_difference
 from hy_avatar.plugin import Avatar
 from hy_avatar.speech import Span
-from hy_avatar.training import poses
 from hy_core import generate, media
 from hy_core.condition import window
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.flow.denoise import Denoiser
+from hy_core.media import vad
 from PIL import Image
 
 
@@ -95,15 +96,15 @@ def test_guidance_goes_against_nothing_that_drives(tiny, options, tmp_path, nobo
 def test_what_keeps_a_mouth_shut(tiny, options, tmp_path, talk, monkeypatch, own, given, asked):
     """What the weights say, unless the run says something else: a detector of speech, or loudness."""
     count = []
-    monkeypatch.setattr(presence, "available", lambda: True)
-    monkeypatch.setattr(presence, "detector", lambda: count.append(1))
+    monkeypatch.setattr(vad.Silero, "is_installed", lambda: True)
+    monkeypatch.setattr(vad.Silero, "load", lambda: count.append(1))
     options["weights"] = weights(tiny, tmp_path / "b.safetensors", replace(CONFIG, speech_gate=own))
     Avatar(**options, speech=[talk], speech_gate=given).encode(tiny.request, tiny.condition())
     assert len(count) == asked
 
 
 def test_a_way_to_keep_a_mouth_shut_that_isnt_there():
-    with pytest.raises(UsageError, match="unknown speech_gate 'music'"):
+    with pytest.raises(UsageError, match="speech_gate: 'music'"):
         AvatarConfig(speech_gate="music")
 
 
@@ -126,7 +127,7 @@ def test_latents_that_are_added_to_the_noisy_ones(tiny):
     """The paper's pose: the network sees z_t + z_pose, and no weight is new."""
     config = AvatarConfig(speech=None, controls=0, reference="none", pose="paper")
     dit = copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", config)
+    network.attach_modules(dit, "avatar", config)
     dit = copy.deepcopy(dit)  # what it shares with the network it shares in a copy too
     assert set(dit.state_dict()) == set(tiny.dit.state_dict())
     assert dit.embed["avatar"].base[0] is dit.img_in
@@ -143,7 +144,7 @@ def test_a_video_of_a_dancer(fed, tiny, tmp_path, monkeypatch):
     clip = actor(4, frames=17)
     truth = clip.truth()
     media.write(tmp_path / "dance.mp4", clip.pixels(), 16.0)
-    track = poses(truth, 64, 64)
+    track = pose_track(truth, 64, 64)
     made = []
 
     class Detector:
@@ -209,7 +210,7 @@ def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
 
 
 def test_nobody_is_stretched_in_a_clip_of_another_shape():
-    track = poses(actor().truth(), 64, 64)
+    track = pose_track(actor().truth(), 64, 64)
     wide = driving.placed(track, 2.0)
     limb = [np.linalg.norm(((p[:, 0, 2] - p[:, 0, 3]) * [a, 1.0]), axis=1)
             for p, a in ((track.points, 1.0), (wide.points, 2.0))]  # fmt: skip
@@ -217,7 +218,7 @@ def test_nobody_is_stretched_in_a_clip_of_another_shape():
 
 
 def test_heads_are_followed_where_they_are_seen():
-    track = poses(actor(6).truth(), 64, 64)
+    track = pose_track(actor(6).truth(), 64, 64)
     boxes = driving.head_boxes(track) * 64
     for box, real in zip(boxes, actor(6).truth()["faces"][0], strict=True):
         middle = (real[:2] + real[2:]) / 2
@@ -240,7 +241,7 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
         clip = actor(seed, frames=3, framing="face")
         mood = clip.stage.characters[0].performance.expressions[0]
         if len(found.setdefault(mood, [])) < 12:
-            values = against_calm(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
+            values = neutral_difference(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
             found[mood].append(values.mean(0).ravel())
     middles = {mood: np.mean(values[:6], 0) for mood, values in found.items()}
     right = [
@@ -251,7 +252,7 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
     assert len(right) == 30 and np.mean(right) > 0.75
     points = actor(3, framing="face").truth()["landmarks"][0]
     turned = 2 * points @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + rng.normal(size=2)
-    np.testing.assert_allclose(against_calm(points), against_calm(turned), atol=1e-6)
+    np.testing.assert_allclose(neutral_difference(points), neutral_difference(turned), atol=1e-6)
 
 
 def test_a_face_codec_must_be_the_one(tiny, fed, options, tmp_path):
@@ -260,7 +261,7 @@ def test_a_face_codec_must_be_the_one(tiny, fed, options, tmp_path):
     with pytest.raises(UsageError, match="no codec"):
         fed(expression=mime, face_codec=tmp_path / "codec.safetensors")
     coded = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
-    with pytest.raises(MissingError, match="read a face codec"):
+    with pytest.raises(MissingError, match="need a face codec"):
         fed(expression=mime, weights=weights(tiny, tmp_path / "c.safetensors", coded))
 
 
@@ -282,12 +283,12 @@ def test_what_is_no_driver(options, tiny, tmp_path, face):
         ({"pose": tmp_path / "bad.json"}, "--avatar-pose: .*no pose file"),
         ({"expression": tmp_path / "bad.mp4"}, "--avatar-expression: "),
         ({"pose": tmp_path / "none.mp4"}, "no such file"),
-        ({"expression": body, "mask": [face, face]}, "2 for 1 faces"),
+        ({"expression": body, "mask": [face, face]}, "2 given for 1 driven faces"),
     ):
         with pytest.raises(UsageError, match=said):
             Avatar(**(options | more)).validate(tiny.request)
     with pytest.raises(UsageError, match="no person 3"):
-        drivers(Avatar(**options, pose=body, pose_person=3), tiny.request).dance(Span(9, 8.0))
+        drivers(Avatar(**options, pose=body, pose_person=3), tiny.request).pose_track(body, Span(9, 8.0))
     assert Avatar(**options, pose=body).defaults({"width": 64, "height": 64, "fps": 8.0})["frames"] == 9
 
 

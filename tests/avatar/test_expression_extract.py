@@ -8,16 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hy_avatar.expression_extract import (
-    FaceCodec,
-    LandmarkExtractor,
-    TrainedExtractor,
-    crops,
-    load_codec,
-    residuals,
-    save_codec,
-)
+from hy_avatar.expression_extract import LandmarkExtractor, residuals
 from hy_avatar.expression_extract_train import losses, train
+from hy_avatar.face_codec import FaceCodec, TrainedExtractor, crops, load_codec, save_codec
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_world.characters import Character, Stage, perform, sample_stage
 from hy_world.characters_geometry import truth

@@ -9,9 +9,12 @@ import hy_avatar
 import pytest
 import torch
 from avatar.driven import CONFIG, actor, batch
-from hy_avatar.expression_extract import FaceCodec, TrainedExtractor, load_codec, save_codec
+from hy_avatar.clip_features import codec_latents
+from hy_avatar.driver_condition import DriverConditionBuilder
 from hy_avatar.expression_objective import NAME, FaceCodecObjective
-from hy_avatar.training import Settings, Teacher
+from hy_avatar.face_codec import FaceCodec, TrainedExtractor, load_codec, save_codec
+from hy_avatar.objective import Dropout
+from hy_avatar.recipe import TrainingConfig
 from hy_core.errors import UsageError
 from hy_train import fit, recipe
 
@@ -55,31 +58,35 @@ def test_recipes_that_don_t_fit(tmp_path, more, said):
         FaceCodecObjective(recipe.load(FILE, [*SMALL, *sources, *more]), tmp_path).prepare()
 
 
-def test_an_avatar_learns_from_codes(tiny, tmp_path):
+def test_expressions_of_a_codec_in_training(tiny, tmp_path):
     torch.manual_seed(0)
     codec = FaceCodec(size=32, width=8, dimension=12)
     save_codec(tmp_path / "codec.safetensors", codec)
     config = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
     clips, cond = [actor(seed, size=32) for seed in range(2)], tiny.condition(rows=2)
     none = {"speech": 0.0, "expression": 0.0, "pose": 0.0, "reference": 0.0}
-    settings = Settings(fix_first_frame=0.0, dropout=none, codec=str(tmp_path / "codec.safetensors"))
-    teacher = Teacher("avatar", config, settings)
-    teacher.give(batch(clips, cond), cond)
-    given = cond.adapter_inputs["avatar"]["expression"]["features"]
-    assert given.shape == (2, 1, 9, 12)
+    settings = TrainingConfig(
+        fix_first_frame=0.0, dropout=Dropout(**none), codec=str(tmp_path / "codec.safetensors")
+    )
+    builder = DriverConditionBuilder("avatar", config, settings)
+    builder.fill(batch(clips, cond), cond)
+    found = cond.adapter_inputs["avatar"]["expression"]["features"]
+    assert found.shape == (2, 1, 9, 12)
     shown = torch.from_numpy(clips[1].pixels()).permute(3, 0, 1, 2) / 127.5 - 1
-    wanted = teacher.coded(shown, clips[1].truth())
-    torch.testing.assert_close(given[1], wanted, atol=2e-3, rtol=2e-3)
-    assert not torch.allclose(given[0], given[1], atol=1e-2)
+    wanted = codec_latents(builder.extractor, shown, clips[1].truth())
+    torch.testing.assert_close(found[1], wanted, atol=2e-3, rtol=2e-3)
+    assert not torch.allclose(found[0], found[1], atol=1e-2)
 
 
 def test_codecs_that_don_t_fit(tmp_path, tiny):
     coded = replace(CONFIG, expression=replace(CONFIG.expression, extractor="codec"))
-    with pytest.raises(UsageError, match="a face codec's") as error:
-        Teacher("avatar", coded, Settings())
+    with pytest.raises(UsageError, match="needs a face codec") as error:
+        DriverConditionBuilder("avatar", coded, TrainingConfig())
     assert "codec =" in error.value.hint
     with pytest.raises(UsageError, match="codec is given"):
-        Teacher("avatar", CONFIG, Settings(codec="x.safetensors"))
+        DriverConditionBuilder("avatar", CONFIG, TrainingConfig(codec="x.safetensors"))
     save_codec(tmp_path / "c.safetensors", FaceCodec(size=32, width=8, dimension=20))
     with pytest.raises(UsageError, match="gives 20 numbers a frame, not 12"):
-        _ = Teacher("avatar", coded, Settings(codec=str(tmp_path / "c.safetensors"))).extractor
+        _ = DriverConditionBuilder(
+            "avatar", coded, TrainingConfig(codec=str(tmp_path / "c.safetensors"))
+        ).extractor

@@ -104,13 +104,13 @@ def test_masks_from_files(tmp_path):
     np.savez(tmp_path / "m.npz", mask=wanted)
     np.save(tmp_path / "m.npy", wanted)
     for name in ("m.npz", "m.npy"):
-        np.testing.assert_array_equal(masks.read(tmp_path / name, 5, 32, 32), wanted)
-        assert masks.read(tmp_path / name, 3, 16, 16).shape == (3, 16, 16)
+        np.testing.assert_array_equal(masks.read(tmp_path / name, 5, 32, 32, 25.0), wanted)
+        assert masks.read(tmp_path / name, 3, 16, 16, 25.0).shape == (3, 16, 16)
     picture = (wanted[:1, ..., None] * 255).astype(np.uint8).repeat(3, -1)
     media.write(tmp_path / "m.png", picture, 1.0)
-    np.testing.assert_array_equal(masks.read(tmp_path / "m.png", 4, 32, 32), wanted[:4])
+    np.testing.assert_array_equal(masks.read(tmp_path / "m.png", 4, 32, 32, 25.0), wanted[:4])
     with pytest.raises(UsageError, match="5 frames"):
-        masks.read(tmp_path / "m.npy", 9, 32, 32)
+        masks.read(tmp_path / "m.npy", 9, 32, 32, 25.0)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_masks_from_files(tmp_path):
 def test_files_that_hold_no_masks(tmp_path, held):
     np.save(tmp_path / "bad.npy", held)
     with pytest.raises(HyError):
-        masks.read(tmp_path / "bad.npy", 1, 4, 4)
+        masks.read(tmp_path / "bad.npy", 1, 4, 4, 25.0)
 
 
 def test_pickles_are_refused(tmp_path):
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(HyError, match="cannot be read"):
-        masks.read(tmp_path / "bad.npy", 1, 4, 4)
+    with pytest.raises(HyError, match="is damaged or no NPZ file"):
+        masks.read(tmp_path / "bad.npy", 1, 4, 4, 25.0)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from avatar import small, talking
 from avatar.driven import CONFIG, pose_file, weights
-from hy_avatar import driving, faces_mediapipe, plugin, presence, sound
+from hy_avatar import checks, driving, faces_mediapipe, sound
+from hy_avatar.config import Expression
 from hy_avatar.faces_mediapipe import followed
-from hy_avatar.network import Expression
 from hy_avatar.plugin import Avatar
 from hy_avatar.speech import Span
 from hy_core import media
 from hy_core.errors import HyError, UsageError
+from hy_core.media import vad
 from hy_core.request import Request, Sound
 
 REQUEST = Request("a person talks", width=64, height=64, frames=9, steps=1, seed=0)
@@ -29,12 +30,15 @@ REQUEST = Request("a person talks", width=64, height=64, frames=9, steps=1, seed
     [
         (
             {"image_prompt": "instead"},
-            "--avatar-image-prompt: this model has no language model that sees pictures",
+            "--avatar-image-prompt: this model has no language model that reads pictures",
         ),
-        ({"head_scale": 60.0}, "--avatar-head-scale: this model knows no amounts of motion"),
-        ({"expression_scale": 0.0}, "--avatar-expression-scale: this model knows no amounts of motion"),
+        ({"head_scale": 60.0}, "--avatar-head-scale: this model has no input for the amount of motion"),
+        (
+            {"expression_scale": 0.0},
+            "--avatar-expression-scale: this model has no input for the amount of motion",
+        ),
         ({"cache": False}, "--avatar-cache: this model isn't sampled as released"),
-        ({"whisper": "."}, "--avatar-whisper: this model hears mel bands"),
+        ({"whisper": "."}, "--avatar-whisper: this model reads mel bands"),
     ],
 )
 def test_what_a_model_can_t_heed_is_an_error(tiny, face, tmp_path, more, said):
@@ -63,7 +67,7 @@ def test_what_a_model_can_heed_is_none(tiny, face, tmp_path):
 )
 def test_options_of_a_driver_that_isn_t_given(face, caplog, more, flag, driver):
     Avatar(image=face, **more).validate(REQUEST)
-    assert f"{flag} does nothing without {driver}" in caplog.text
+    assert f"{flag} has no effect without {driver}" in caplog.text
 
 
 def test_options_of_a_driver_that_is_given(face, talk, tmp_path, caplog):
@@ -71,8 +75,8 @@ def test_options_of_a_driver_that_is_given(face, talk, tmp_path, caplog):
     Avatar(image=face, speech=[talk], strength=2.0, pose=body, pose_person=0, pose_fit=False).validate(
         REQUEST
     )
-    assert "does nothing" not in caplog.text
-    assert set(plugin.BELONG) == {"speech", "expression", "pose"}
+    assert "no effect" not in caplog.text
+    assert set(checks.DEPENDENT) == {"speech", "expression", "pose"}
 
 
 # -- sound ------------------------------------------------------------------------------------------------
@@ -93,7 +97,7 @@ def test_a_sound_that_breaks_late_is_told_before_the_run(tmp_path, face, value):
 def test_a_file_is_measured_once_and_again_when_it_is_another(tmp_path, monkeypatch):
     path, counts, real = small.tone(tmp_path / "a.wav", 1.0), [], sound.stream_sound
     monkeypatch.setattr(sound, "stream_sound", lambda *given: counts.append(1) or real(*given))
-    sound.check(path)
+    sound.seconds(path)
     assert sound.seconds(path) == pytest.approx(1.0, abs=0.01) and len(counts) == 1
     small.tone(path, 2.0)
     assert sound.seconds(path) == pytest.approx(2.0, abs=0.01) and len(counts) == 2
@@ -110,7 +114,7 @@ def test_no_more_of_a_file_is_read_than_the_clip_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(sound, "stream_sound", endless)
     mixed = sound.track(["a", "b"], 2.0)
     assert len(taken) == 4 and mixed.samples.shape == (1, 96000)
-    assert len(presence.spoken(sound.until(endless("a", 16000), 32000))) == 63
+    assert len(vad.detect_speech(sound.until(endless("a", 16000), 32000))) == 63
     path = small.tone(tmp_path / "long.wav", 20, rate=8000, channels=2)
     held = sound.read(path, 0.5)
     assert held.rate == 8000 and held.samples.shape == (2, 4000)
@@ -189,7 +193,7 @@ def test_two_actors_are_told(acted, caplog):
 
 def test_an_actor_who_leaves_is_told(acted, caplog):
     found = acted(talking.pictures(20, left=60, moves=4))
-    assert "the face leaves" in caplog.text and "its expression is held" in caplog.text
+    assert "the face leaves" in caplog.text and "its last expression is repeated" in caplog.text
     assert np.allclose(found[12:], found[11], atol=1e-6)
 
 

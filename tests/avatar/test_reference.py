@@ -9,7 +9,8 @@ import pytest
 import torch
 from avatar import small
 from avatar.driven import CONFIG, weights
-from hy_avatar import look, reference, sizes
+from hy_avatar import image_prompt, reference, sizes
+from hy_avatar.config import AvatarConfig
 from hy_avatar.plugin import Avatar
 from hy_core import Request, generate
 from hy_core.condition import Condition
@@ -85,65 +86,67 @@ def test_a_clip_begins_as_the_weights_were_trained(tiny, face, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def looker(released_folder):
-    return look.Looker.load(released_folder / "llava_llama_image")
+def encoder(released_folder):
+    return image_prompt.ImagePromptEncoder.load(image_prompt.find(released_folder), "cpu", None)
 
 
-def test_the_layout_is_the_released_one(looker, face):
+def test_the_layout_is_the_released_one(encoder, face):
     """Prompt, then a line of words, then all of the picture, without the template's beginning."""
-    states = looker.read("a woman sings", Image.open(face))
-    ids = looker.ids("a woman sings")
-    assert ids[-1] == looker.token and ids.count(looker.token) == 1
-    text = looker.tokenizer.decode(ids[looker.crop : -1])
+    states = encoder.encode("a woman sings", Image.open(face))
+    ids = encoder.ids("a woman sings")
+    assert ids[-1] == encoder.image_token and ids.count(encoder.image_token) == 1
+    text = encoder.tokenizer.decode(ids[encoder.crop : -1])
     assert text.startswith("a woman sings") and text.endswith("\nThe person looks like")
-    assert states.shape == (len(ids) - looker.crop - 1 + small.PATCHES, 32)
+    assert states.shape == (len(ids) - encoder.crop - 1 + small.PATCHES, 32)
 
 
-def test_equal_to_the_whole_model(looker, released_folder, face):
+def test_equal_to_the_whole_model(encoder, released_folder, face):
     """The states of the whole model three layers from its end, with the picture where its token stands."""
     from transformers import LlavaForConditionalGeneration
 
     whole = LlavaForConditionalGeneration.from_pretrained(released_folder / "llava_llama_image")
-    ids = looker.ids("a woman sings")
-    expanded = torch.tensor([ids[:-1] + [looker.token] * small.PATCHES])
-    pixels = looker.processor(Image.open(face).convert("RGB"), return_tensors="pt")["pixel_values"]
+    ids = encoder.ids("a woman sings")
+    expanded = torch.tensor([ids[:-1] + [encoder.image_token] * small.PATCHES])
+    pixels = encoder.processor(Image.open(face).convert("RGB"), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         states = whole(input_ids=expanded, pixel_values=pixels, output_hidden_states=True).hidden_states[-3]
-    ours = looker.read("a woman sings", Image.open(face))
-    assert torch.allclose(ours, states[0, looker.crop :], atol=1e-5)
+    ours = encoder.encode("a woman sings", Image.open(face))
+    assert torch.allclose(ours, states[0, encoder.crop :], atol=1e-5)
 
 
-def test_a_long_prompt_doesn_t_cost_the_picture(looker, face):
+def test_a_long_prompt_doesn_t_cost_the_picture(encoder, face):
     """The released code cuts behind the picture's token, and loses it."""
-    ids = looker.ids("many words " * 200)
-    assert len(ids) == looker.budget and ids[-1] == looker.token
-    assert looker.read("many words " * 200, Image.open(face)).shape[0] == 256 - 1 + small.PATCHES
+    ids = encoder.ids("many words " * 200)
+    assert len(ids) == encoder.budget and ids[-1] == encoder.image_token
+    assert encoder.encode("many words " * 200, Image.open(face)).shape[0] == 256 - 1 + small.PATCHES
 
 
-def test_pictures_matter_and_words_too(looker, face):
+def test_pictures_matter_and_words_too(encoder, face):
     other = Image.new("RGB", (40, 40), (250, 0, 0))
-    one = looker.read("x", Image.open(face))
-    assert not torch.allclose(one[-4:], looker.read("x", other)[-4:], atol=1e-4)
-    assert not torch.allclose(one[-4:], looker.read("z", Image.open(face))[-4:], atol=1e-4)
+    one = encoder.encode("x", Image.open(face))
+    assert not torch.allclose(one[-4:], encoder.encode("x", other)[-4:], atol=1e-4)
+    assert not torch.allclose(one[-4:], encoder.encode("z", Image.open(face))[-4:], atol=1e-4)
 
 
-def test_instead_of_the_prompt(released_folder, face):
-    read = [
-        look.read(
-            released_folder / "llava_llama_image", [prompt], Image.open(face), mode, "cpu", torch.float32
-        )[0]
-        for mode, prompt in (("instead", "one"), ("instead", "two"), ("beside", "one"))
-    ]
-    assert torch.equal(read[0], read[1])
-    assert read[0].shape != read[2].shape
+def test_instead_of_the_prompt(tiny, released_folder, face):
+    """With "instead" the prompt has no influence; with "beside" it has."""
+
+    def text(mode, prompt):
+        cond = tiny.condition()
+        cond.folder = released_folder
+        Avatar(image=face, image_prompt=mode)._set_image_prompt(replace(tiny.request, prompt=prompt), cond)
+        return cond.tokens()[0]
+
+    assert torch.equal(text("instead", "one"), text("instead", "two"))
+    assert text("instead", "one").shape != text("beside", "one").shape
 
 
 def test_who_can_see(released_folder, tmp_path):
-    assert look.find(released_folder) == released_folder / "llava_llama_image"
-    assert look.find(tmp_path) is None and look.find(None) is None
+    assert image_prompt.find(released_folder).model == released_folder / "llava_llama_image"
+    assert image_prompt.find(tmp_path) is None and image_prompt.find(None) is None
 
 
-def test_a_tokenizer_without_pictures(looker):
+def test_a_tokenizer_without_pictures(encoder):
     plain = small.tokenizer()
     words = {word: index for word, index in plain.get_vocab().items() if word != "<image>"}
     del words
@@ -158,14 +161,14 @@ def test_a_tokenizer_without_pictures(looker):
             return plain.convert_tokens_to_ids(token)
 
     class Model:
-        model = looker.model
+        model = encoder.model
 
         class config:
-            image_token_id = looker.token
+            image_token_id = encoder.image_token
 
     templates = Templates(Template("", ""), Template("", ""), 64)
     with pytest.raises(HyError, match="0 picture tokens"):
-        look.Looker(Model, Wrapped(), looker.processor, templates)
+        image_prompt.ImagePromptEncoder(Model, Wrapped(), encoder.processor, templates)
 
 
 def test_the_contract(contract, tiny, face, tmp_path):
@@ -175,8 +178,8 @@ def test_the_contract(contract, tiny, face, tmp_path):
     from hy_avatar import network
     from hy_core.weights import save_port_weights
 
-    config = network.AvatarConfig(speech=small.SPEECH)
-    network.extend(tiny.dit, "avatar", config)
+    config = AvatarConfig(speech=small.SPEECH)
+    network.attach_modules(tiny.dit, "avatar", config)
     save_port_weights(
         tiny.dit, "avatar", tmp_path / "a.safetensors", {"config": json.dumps(config.to_json())}
     )
@@ -192,8 +195,8 @@ def test_own_weights_in_a_run(tiny, face, talk, tmp_path, released_folder):
     from hy_core.testing.tiny import randomised
     from hy_core.weights import save_port_weights
 
-    config, dit = network.AvatarConfig(speech=small.SPEECH), copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", config)
+    config, dit = AvatarConfig(speech=small.SPEECH), copy.deepcopy(tiny.dit)
+    network.attach_modules(dit, "avatar", config)
     for block in dit.double_blocks:
         randomised(block.after, 1)
     save_port_weights(dit, "avatar", tmp_path / "a.safetensors", {"config": json.dumps(config.to_json())})

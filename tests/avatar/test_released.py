@@ -31,7 +31,7 @@ def test_every_key_has_its_place():
     """Ours and theirs are the same keys, one to one; none is anybody else's."""
     dit = DiT(small.DIT)
     base = set(dit.state_dict())
-    network.extend(dit, "avatar", small.AVATAR)
+    network.attach_modules(dit, "avatar", small.AVATAR)
     own = [key for key in dit.state_dict() if key not in base]
     places = [released.source(key, "avatar", small.AVATAR) for key in own]
     assert all(place is not None and len(place.keys) == 1 for place in places)
@@ -50,7 +50,7 @@ def test_the_released_shapes_are_the_defaults():
 
     with torch.device("meta"):
         dit = DiT(DiTConfig.named["HYVideo-T/2"])
-        network.extend(dit, "avatar", released.CONFIG)
+        network.attach_modules(dit, "avatar", released.CONFIG)
     found = {
         place.keys[0]: tuple(tensor.shape)
         for key, tensor in dit.state_dict().items()

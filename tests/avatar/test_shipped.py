@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from avatar import small
 from avatar.driven import CONFIG, drivers, weights
-from hy_avatar import plugin
-from hy_avatar.network import AvatarConfig
+from hy_avatar import model_files
+from hy_avatar.config import AvatarConfig
 from hy_avatar.plugin import Avatar
 from hy_core import generate, models
 from hy_core.dit import DiT
@@ -22,8 +22,8 @@ BOX = "0.3,0.3,0.7,0.7"
 @pytest.fixture
 def shipped(tiny, tmp_path, monkeypatch):
     """Weights that are shipped, and a built-in model that they are for."""
-    monkeypatch.setattr(plugin, "POCKET", tmp_path / "builtin")
-    monkeypatch.setattr(plugin, "SHIPPED", weights(tiny, tmp_path / "shipped.safetensors"))
+    monkeypatch.setattr(model_files, "POCKET", tmp_path / "builtin")
+    monkeypatch.setattr(model_files, "SHIPPED", weights(tiny, tmp_path / "shipped.safetensors"))
     (tmp_path / "builtin").mkdir()
     return replace(tiny.model, folder=tmp_path / "builtin")
 
@@ -34,21 +34,21 @@ def test_the_built_in_model_needs_no_option(tiny, shipped, face, talk):
         avatar.validate(tiny.request)
         return generate(tiny.request, [avatar], model=model).frames.astype(int)
 
-    assert np.array_equal(clip(shipped), clip(tiny.model, weights=plugin.SHIPPED))
+    assert np.array_equal(clip(shipped), clip(tiny.model, weights=model_files.SHIPPED))
     assert np.abs(clip(shipped) - clip(shipped, strength=0.0)).max() > 0
 
 
 def test_other_models_have_none_and_other_weights_go_first(tiny, shipped, face, tmp_path):
     """Nor are they there where the package was installed without them."""
     avatar, home = Avatar(image=face), shipped.folder
-    assert avatar.file(home) == plugin.SHIPPED
-    assert avatar.file(tmp_path) is None and avatar.file(None) is None
+    assert avatar.files(home).weights == model_files.SHIPPED
+    assert avatar.files(tmp_path).weights is None and avatar.files(None).weights is None
     other = weights(tiny, tmp_path / "other.safetensors")
-    assert Avatar(image=face, weights=other).file(home) == other
+    assert Avatar(image=face, weights=other).files(home).weights == other
     beside = weights(tiny, home / "avatar.safetensors")
-    assert avatar.file(home) == beside
+    assert avatar.files(home).weights == beside
     beside.unlink()
-    plugin.SHIPPED.unlink()
+    model_files.SHIPPED.unlink()
     with pytest.raises(MissingError, match="no avatar in it, and no --avatar-weights"):
         generate(tiny.request, [avatar], model=shipped)
 
@@ -59,7 +59,7 @@ def test_training_begins_with_what_the_recipe_says(tiny, shipped, face):
     config = AvatarConfig(speech=CONFIG.speech, fix_first_frame=True)
     table = {"config": config.to_json(), "fix_first_frame": 1.0}
     learner.attach_for_training(tiny.dit, table, shipped.folder)
-    assert learner.weights(shipped.folder) is None and learner.teacher.config == config
+    assert learner.weights(shipped.folder) is None and learner._builder.config == config
 
 
 def test_training_that_goes_on_may_ask_anew(tiny, shipped):
@@ -69,7 +69,7 @@ def test_training_that_goes_on_may_ask_anew(tiny, shipped):
     def learned(**table):
         learner = Avatar()
         learner.attach_for_training(Tiny().dit, {"config": table} if table else {}, shipped.folder)
-        return learner.teacher.config
+        return learner._builder.config
 
     modules = {name: value for name, value in CONFIG.to_json().items() if name != "area"}
     assert learned() == learned(**modules) == CONFIG
@@ -86,7 +86,7 @@ def test_the_command(hy, tmp_path, monkeypatch, talk):
     holder = Tiny()
     holder.dit = randomised(DiT(models.configs(card)[0]), 0)
     config = replace(CONFIG, expression=None, pose="none")
-    monkeypatch.setattr(plugin, "SHIPPED", weights(holder, tmp_path / "shipped.safetensors", config))
+    monkeypatch.setattr(model_files, "SHIPPED", weights(holder, tmp_path / "shipped.safetensors", config))
     out = tmp_path / "talk.mp4"
     run = hy(
         "generate", "a person talks to the camera", "-p", "avatar", "--avatar-speech", talk,

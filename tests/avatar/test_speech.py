@@ -8,61 +8,63 @@ import numpy as np
 import pytest
 import torch
 from avatar import small
-from hy_avatar import presence, sound, speakers, speech
+from hy_avatar import sound, speakers, speech
+from hy_avatar.config import AvatarConfig, Speech
 from hy_avatar.plugin import Avatar
 from hy_avatar.speakers import Choice
-from hy_avatar.speech import Listener, Span, features
+from hy_avatar.speech import Span, WhisperSpeechEncoder, features
 from hy_core import Request
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.media import stream_sound
+from hy_core.media import stream_sound, vad
 
 REQUEST = Request("x", width=64, height=64, frames=9, fps=25)
 
 
 @pytest.fixture(scope="module")
-def listener():
-    return Listener(small.whisper().encoder)
+def speech_encoder():
+    return WhisperSpeechEncoder(small.whisper().encoder)
 
 
 def noise(seconds, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, round(seconds * sound.RATE)).astype(np.float32)
 
 
-def test_as_the_released_model_windows_it(listener):
+def test_as_the_released_model_windows_it(speech_encoder):
     """Four zero steps in front; frame f takes steps 2f to 2f+9 of that, so ten around its moment."""
     samples = noise(3)
-    found = features([samples], listener, Span(75, 25))
-    states = listener.hear(samples)
+    found = features([samples], speech_encoder, Span(75, 25))
+    states = speech_encoder.encode(samples)
     padded = torch.cat([torch.zeros(4, *states.shape[1:]), states])
     assert torch.equal(found, torch.stack([padded[2 * f : 2 * f + 10] for f in range(75)]))
     assert found.shape == (75, 10, 5, 24)
 
 
-def test_half_the_rate_takes_twice_the_step(listener):
+def test_half_the_rate_takes_twice_the_step(speech_encoder):
     samples = noise(3)
     assert torch.equal(
-        features([samples], listener, Span(20, 12.5)), features([samples], listener, Span(40, 25))[::2]
+        features([samples], speech_encoder, Span(20, 12.5)),
+        features([samples], speech_encoder, Span(40, 25))[::2],
     )
 
 
-def test_frames_behind_the_sound_are_zero(listener):
-    found = features([noise(1)], listener, Span(40, 25))
+def test_frames_behind_the_sound_are_zero(speech_encoder):
+    found = features([noise(1)], speech_encoder, Span(40, 25))
     assert found[24].abs().sum() > 0
     assert found[25:].abs().sum() == 0
 
 
-def test_any_length_and_any_place(listener):
+def test_any_length_and_any_place(speech_encoder):
     """Over 30 s: no jump in what is read first, no gap, the same wherever one begins and however it comes."""
     samples = noise(70)
-    whole = features([samples], listener, Span(1750, 25))
+    whole = features([samples], speech_encoder, Span(1750, 25))
     assert (whole.abs().sum((1, 2, 3)) > 0).all()
-    first = features([samples[: 30 * sound.RATE]], listener, Span(720, 25))
+    first = features([samples[: 30 * sound.RATE]], speech_encoder, Span(720, 25))
     assert torch.equal(whole[:720], first)
     pieces = np.array_split(samples, 23)
-    assert torch.equal(features(iter(pieces), listener, Span(100, 25, 1500)), whole[1500:1600])
+    assert torch.equal(features(iter(pieces), speech_encoder, Span(100, 25, 1500)), whole[1500:1600])
 
 
-def test_an_hour_is_read_as_a_stream(listener):
+def test_an_hour_is_read_as_a_stream(speech_encoder):
     """Nothing is held but 30 s; of what isn't needed nothing is encoded, and the end isn't waited for."""
     taken = 0
 
@@ -72,7 +74,7 @@ def test_an_hour_is_read_as_a_stream(listener):
             taken += 1
             yield np.zeros(sound.RATE, np.float32)
 
-    features(hour(), listener, Span(25, 25, 25 * 100))
+    features(hour(), speech_encoder, Span(25, 25, 25 * 100))
     assert 102 < taken < 150
 
 
@@ -129,30 +131,30 @@ def test_the_clip_s_sound(talk, tmp_path):
     assert under.rate == 16000 and abs(under.samples).max() <= 1
 
 
-# -- presence ----------------------------------------------------------------------------------------------
+# -- voice activity ----------------------------------------------------------------------------------------------
 
 
 def test_silence_is_told_without_a_detector():
-    said = presence.spoken([np.concatenate([np.zeros(32000, np.float32), noise(2)])])
+    said = vad.detect_speech([np.concatenate([np.zeros(32000, np.float32), noise(2)])])
     assert not said[:40].any() and said[75:].all()
-    frames = presence.at_frames(said, 110, 25)
+    frames = vad.speech_of_frames(said, 110, 25)
     assert not frames[:30].any() and frames[55:99].all() and not frames[101:].any()
 
 
 def test_music_is_no_speech():
-    if presence.available() is None:
+    if not vad.Silero.is_installed():
         pytest.skip("silero-vad isn't installed")
     t = np.arange(4 * sound.RATE) / sound.RATE
     chord = sum(np.sin(2 * np.pi * tone * t) for tone in (220, 277.2, 329.6, 440)).astype(np.float32) * 0.1
-    assert presence.spoken([chord]).all()
-    assert not presence.spoken([chord], presence.detector()).any()
+    assert vad.detect_speech([chord]).all()
+    assert not vad.detect_speech([chord], vad.Silero.load()).any()
 
 
 def test_speech_is_speech(tmp_path):
     import shutil
     import subprocess
 
-    if presence.available() is None or not shutil.which("espeak-ng"):
+    if not vad.Silero.is_installed() or not shutil.which("espeak-ng"):
         pytest.skip("needs silero-vad and espeak-ng")
     path = tmp_path / "say.wav"
     subprocess.run(
@@ -160,7 +162,7 @@ def test_speech_is_speech(tmp_path):
     )
     heard = np.concatenate(list(stream_sound(path, sound.RATE)))
     quiet = np.zeros(2 * sound.RATE, np.float32)
-    said = presence.spoken([quiet, heard, quiet], presence.detector())
+    said = vad.detect_speech([quiet, heard, quiet], vad.Silero.load())
     middle = said[len(quiet) // 512 + 5 : (len(quiet) + len(heard)) // 512 - 15]
     assert middle.mean() > 0.9
     assert said[:30].mean() == said[-30:].mean() == 0
@@ -230,7 +232,7 @@ def test_two_speakers_in_one_run(released_folder, face, talk, tmp_path):
 
 def test_choices_that_don_t_fit(face, talk, tmp_path):
     for options, why in (
-        ({"speech": [talk], "speaker": ["0", "1"]}, "--avatar-speaker: 2 for 1"),
+        ({"speech": [talk], "speaker": ["0", "1"]}, "--avatar-speaker: 2 given for 1"),
         ({"speech": [talk], "speaker": ["here"]}, "--avatar-speaker: 'here' chooses no face"),
         ({"speech": [talk], "mask": [tmp_path / "no.png"]}, "--avatar-mask: no such file"),
         ({"whisper": tmp_path / "no"}, "--avatar-whisper: no such file"),
@@ -239,26 +241,27 @@ def test_choices_that_don_t_fit(face, talk, tmp_path):
             Avatar(image=face, **options).validate(REQUEST)
     with pytest.raises(HyError, match="--avatar-image"):
         Avatar(image=tmp_path / "no.png").validate(REQUEST)
-    with pytest.raises(UsageError, match="no picture of the character"):
+    with pytest.raises(UsageError, match="no picture of the person"):
         Avatar().validate(REQUEST)
 
 
 def test_a_whisper_that_isn_t_there(tmp_path):
     with pytest.raises(MissingError, match="no Whisper model"):
-        Listener.load(tmp_path)
+        WhisperSpeechEncoder.load(tmp_path)
 
 
 def test_whisper_from_a_folder(released_folder):
-    found = Listener.load(released_folder / "whisper-tiny")
+    found = WhisperSpeechEncoder.load(released_folder / "whisper-tiny")
     assert found.shape == (5, 24)
     samples = noise(1)
-    assert torch.equal(found.hear(samples), Listener(small.whisper().encoder).hear(samples))
+    assert torch.equal(found.encode(samples), WhisperSpeechEncoder(small.whisper().encoder).encode(samples))
 
 
 def test_features_of_another_whisper_are_one_line(tiny):
-    from hy_avatar.network import AvatarConfig, Reader, Speech
+    from hy_avatar.config import AvatarConfig, Speech
+    from hy_avatar.driver_tokens import DriverTokens
 
-    reader = Reader(AvatarConfig(speech=Speech()), 48)
+    reader = DriverTokens(AvatarConfig(speech=Speech()), 48)
     feed = {
         "frames": 1,
         "speech": {"features": torch.zeros(1, 1, 1, 10, 7, 512), "mask": torch.ones(1, 1, 1, 4, 1)},
@@ -277,9 +280,9 @@ def test_which_frame_of_four_a_sound_is_in(tiny, ordered):
     from hy_core.flow.denoise import Denoiser
     from hy_core.testing.tiny import randomised
 
-    own = network.Speech(layers=1, channels=4, hidden=8, tokens=2, inner=16, every=1, ordered=ordered)
+    own = Speech(layers=1, channels=4, hidden=8, tokens=2, inner=16, every=1, ordered=ordered)
     dit = copy.deepcopy(tiny.dit)
-    network.extend(dit, "avatar", network.AvatarConfig(speech=own, controls=0, reference="none"))
+    network.attach_modules(dit, "avatar", AvatarConfig(speech=own, controls=0, reference="none"))
     randomised(dit.double_blocks[0].after, 1)
     sound = torch.randn(10, 1, 4, generator=torch.Generator().manual_seed(0))
 

@@ -175,7 +175,7 @@ def test_points_and_masks_are_of_the_crop(tmp_path, head, points):
     assert np.abs(middle - 0.5).max() < 0.12
     for shape, share in (("box", 0.25), ("ellipse", np.pi / 16), ("outline", 0.15)):
         made = one(FaceMask(cache=tmp_path, shape=shape, area=1.0, size=48), row)
-        drawn = masks.read(made["mask"], 20, 64, 64)  # as --avatar-mask reads it
+        drawn = masks.read(made["mask"], 20, 64, 64, 25.0)  # as --avatar-mask reads it
         assert drawn.shape == (20, 64, 64) and drawn[:, 32, 32].all() and not drawn[:, :4].any()
         assert drawn.mean() == pytest.approx(share, abs=0.07)
 
@@ -211,8 +211,8 @@ def test_a_pose_is_kept_as_a_pose_file(tmp_path):
 @pytest.mark.parametrize("encoder", ["mel", "whisper"])
 def test_features_that_are_kept_are_those_of_a_run(tmp_path, released_folder, encoder):
     import torch
-    from hy_avatar.network import Speech
-    from hy_avatar.speech import Span, features, listener, windowed
+    from hy_avatar.config import Speech
+    from hy_avatar.speech import Span, features, speech_encoder, windowed
 
     path = talking.talk(tmp_path / "a.mp4", 50)
     stage = SpeechFeatures(
@@ -221,7 +221,7 @@ def test_features_that_are_kept_are_those_of_a_run(tmp_path, released_folder, en
     row = one(stage, path)
     states, samples, name = load_speech(row["speech"])
     assert name == encoder and samples == pytest.approx(32000, abs=2000)
-    ears = listener(Speech(encoder=encoder, channels=20), released_folder / "whisper-tiny")
+    ears = speech_encoder(Speech(encoder=encoder, channels=20), released_folder / "whisper-tiny")
     for span in (Span(25, 25), Span(9, 12.5, 6), Span(20, 25, 45)):
         wanted = features(Footage(path).sound(), ears, span)
         torch.testing.assert_close(

@@ -11,9 +11,11 @@ import torch
 from avatar import talking
 from avatar.driven import CONFIG, batch
 from hy_avatar.clips import TalkingClips
+from hy_avatar.driver_condition import DriverConditionBuilder
+from hy_avatar.objective import Dropout
 from hy_avatar.pose import from_openpose, to_openpose
+from hy_avatar.recipe import TrainingConfig
 from hy_avatar.stages import FaceMask, FacePoints, PersonPose, SpeechFeatures, TalkingHead, run
-from hy_avatar.training import Settings, Teacher
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.plugins import Plugins
 from PIL import Image
@@ -126,14 +128,14 @@ def test_captions_and_portraits_are_drawn(prepared):
     assert drawn(prepared, 40).start == 0
 
 
-def test_an_avatar_is_taught_by_it(tiny, prepared, tmp_path):
+def test_training_conditions_come_from_it(tiny, prepared, tmp_path):
     cond = tiny.condition(rows=2)
     cond.patch = (2, 2)
     clips = [drawn(prepared, 9, (32, 32), seed) for seed in range(2)]
-    teacher = Teacher(
-        "avatar", CONFIG, Settings(fix_first_frame=0.0, dropout={"speech": 0.0, "expression": 0.0})
+    builder = DriverConditionBuilder(
+        "avatar", CONFIG, TrainingConfig(fix_first_frame=0.0, dropout=Dropout(speech=0.0, expression=0.0))
     )
-    teacher.give(batch(clips, cond), cond)
+    builder.fill(batch(clips, cond), cond)
     feed = cond.adapter_inputs["avatar"]
     assert feed["speech"]["features"].shape == (2, 1, 9, 10, 1, 20)
     for row, clip in enumerate(clips):
@@ -148,15 +150,19 @@ def test_features_of_another_encoder_are_one_line(tiny, prepared):
 
     config = replace(CONFIG, speech=replace(CONFIG.speech, channels=24))
     cond = tiny.condition(rows=1)
-    with pytest.raises(UsageError, match=r"mel 10 1 20, the avatar reads mel 10 1 24"):
-        Teacher("avatar", config, Settings(fix_first_frame=0.0)).give(batch([drawn(prepared)], cond), cond)
+    with pytest.raises(UsageError, match=r"mel 10 1 20, the avatar takes mel 10 1 24"):
+        DriverConditionBuilder("avatar", config, TrainingConfig(fix_first_frame=0.0)).fill(
+            batch([drawn(prepared)], cond), cond
+        )
 
 
 def test_a_driver_without_its_stage_is_one_line(tiny, prepared, tmp_path):
     path = write(tmp_path / "c.jsonl", [record(prepared, "points")])
     cond = tiny.condition(rows=1)
-    with pytest.raises(UsageError, match="learns from 'landmarks'") as error:
-        Teacher("avatar", CONFIG, Settings(fix_first_frame=0.0)).give(batch([drawn(path)], cond), cond)
+    with pytest.raises(UsageError, match="trained on 'landmarks'") as error:
+        DriverConditionBuilder("avatar", CONFIG, TrainingConfig(fix_first_frame=0.0)).fill(
+            batch([drawn(path)], cond), cond
+        )
     assert "stage" in error.value.hint
 
 

@@ -12,6 +12,7 @@ from audio.test_plugin import model as sound_model  # noqa: F401
 from avatar import small
 from hy_audio.plugin import Audio
 from hy_avatar import network
+from hy_avatar.config import AvatarConfig, Speech
 from hy_avatar.plugin import Avatar
 from hy_core import generate, media, models
 from hy_core.errors import ConflictError
@@ -24,9 +25,9 @@ BOX = "0.2,0.1,0.8,0.9"
 
 def avatar_weights(dit, path):
     """Modules for a network, awake."""
-    speech = network.Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1)
-    config = network.AvatarConfig(speech=speech, area=1.0)
-    network.extend(dit, "avatar", config)
+    speech = Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1)
+    config = AvatarConfig(speech=speech, area=1.0)
+    network.attach_modules(dit, "avatar", config)
     for module in (dit.adapter_inputs, dit.embed, dit.time, *(block.after for block in dit.double_blocks)):
         randomised(module, 1)
     save_port_weights(dit, "avatar", path, {"config": json.dumps(config.to_json())})

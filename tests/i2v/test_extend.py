@@ -12,8 +12,8 @@ from hy_core import Conditioner, generate
 from hy_core.conditioner import Segments, segments
 from hy_core.errors import ConflictError
 from hy_core.pipeline.sampling import segment_request
-from hy_i2v import given
-from hy_i2v.frames import moving, pixels
+from hy_i2v import pictures, sources
+from hy_i2v.latents import encode_clip, to_pixels
 from hy_i2v.plugin import I2V
 from PIL import Image
 
@@ -69,8 +69,8 @@ def test_what_a_later_segment_is_given_is_what_was_decoded(tiny, ball):
     plugin, cond = I2V(image=ball, extend=1), tiny.condition()
     cond.start_frame, cond.previous_frames = 4, first
     plugin.encode(tiny.request, cond)
-    fitted = given.fitted([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
-    wanted = moving(tiny.vae, pixels(fitted, tiny.vae))
+    fitted = pictures.resize_all([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
+    wanted = encode_clip(tiny.vae, to_pixels(fitted, tiny.vae))
     assert np.array_equal(fitted, first[-5:])
     for place in (0, 1):
         assert torch.equal(cond.fixed_frames[place].latent, wanted[:, :, place])
@@ -79,7 +79,7 @@ def test_what_a_later_segment_is_given_is_what_was_decoded(tiny, ball):
 def test_last_loop_and_keyframes_are_of_the_whole_clip(tiny, ball, blue):
     request = tiny.request  # 9 frames; 13 with one more segment
     plugin = I2V(image=ball, last=blue, extend=1)
-    assert [one.frame for one in plugin.pictures(request)] == [0, 12]
+    assert [one.frame for one in sources.Sources(plugin.options, request).fixed_pictures()] == [0, 12]
     watch = Watch()
     generate(request, [plugin, watch], model=tiny.model)
     assert [fixed_frames for _, _, fixed_frames in watch.seen] == [[0], [0, 1, 2]]

@@ -13,16 +13,16 @@ from hy_core import HyError, generate
 from hy_core.errors import ConflictError, UsageError
 from hy_core.flow.path import start_noise
 from hy_core.vae import Tiling
-from hy_i2v import given
-from hy_i2v.frames import moving, pixels, still
-from hy_i2v.given import Given
+from hy_i2v import keyframes, pictures, sources
+from hy_i2v.keyframes import FixedPicture
+from hy_i2v.latents import encode_clip, encode_static_group, to_pixels
 from hy_i2v.plugin import I2V
 from PIL import Image
 
 
 def shown(tiny, path, size=(32, 32)):
-    picture = given.resize(given.open_picture(path, "--i2v-image"), *size, "crop")
-    return pixels(np.asarray(picture)[None], tiny.vae)
+    picture = pictures.resize(pictures.open_picture(path, "--i2v-image"), *size, "crop")
+    return to_pixels(np.asarray(picture)[None], tiny.vae)
 
 
 def encoded(tiny, plugin, request=None, **changes):
@@ -40,13 +40,13 @@ def held(cond):
 
 
 def test_a_latent_frame_is_one_frame_or_four():
-    assert [given.group_of(frame) for frame in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
-    assert given.frames_of(0) == "frame 0" and given.frames_of(2) == "frames 5 to 8"
+    assert [keyframes.group_of(frame) for frame in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    assert keyframes.frames_of(0) == "frame 0" and keyframes.frames_of(2) == "frames 5 to 8"
 
 
 def test_the_first_frame_is_a_picture_of_its_own(tiny, ball):
     cond = encoded(tiny, I2V(image=ball))
-    wanted = moving(tiny.vae, shown(tiny, ball))
+    wanted = encode_clip(tiny.vae, shown(tiny, ball))
     assert list(cond.fixed_frames) == [0] and torch.equal(cond.fixed_frames[0].latent, wanted[:, :, 0])
     assert cond.fixed_frames[0].owner == "i2v"
 
@@ -56,9 +56,9 @@ def test_a_later_picture_holds_its_group_still(tiny, ball, blue):
     fixed_frames = held(cond)
     assert sorted(fixed_frames) == [0, 2]
     picture = shown(tiny, blue)
-    group = moving(tiny.vae, picture.expand(-1, -1, 5, -1, -1))
+    group = encode_clip(tiny.vae, picture.expand(-1, -1, 5, -1, -1))
     assert torch.equal(fixed_frames[2], group[:, :, -1])
-    assert torch.equal(still(tiny.vae, picture), group[:, :, -1:])
+    assert torch.equal(encode_static_group(tiny.vae, picture), group[:, :, -1:])
 
 
 @pytest.mark.parametrize(("at", "place"), [("1", 1), ("4", 1), ("5", 2), ("8", 2), ("0.5s", 1), ("1s", 2)])
@@ -68,27 +68,27 @@ def test_a_keyframe_at_a_frame_or_a_time(tiny, ball, at, place):
 
 
 def test_keyframes_from_a_settings_file_lie_beside_it(tmp_path):
-    one = given.keyframe(tmp_path / "8=sub/b.png", 8.0, "--i2v-keyframes")
-    assert one == Given(8, tmp_path / "sub/b.png", "--i2v-keyframes 8")
-    assert given.keyframe(Path("8=b=c.png"), 8.0, "x").picture == Path("b=c.png")
-    assert given.keyframe(tmp_path / "8=/else/b.png", 8.0, "x").picture == Path("/else/b.png")
+    one = keyframes.parse_keyframe(tmp_path / "8=sub/b.png", 8.0, "--i2v-keyframes")
+    assert one == FixedPicture(8, tmp_path / "sub/b.png", "--i2v-keyframes 8")
+    assert keyframes.parse_keyframe(Path("8=b=c.png"), 8.0, "x").picture == Path("b=c.png")
+    assert keyframes.parse_keyframe(tmp_path / "8=/else/b.png", 8.0, "x").picture == Path("/else/b.png")
 
 
 def test_a_loop_ends_with_the_first_picture(tiny, ball):
     fixed_frames = held(encoded(tiny, I2V(image=ball, loop=True)))
     assert sorted(fixed_frames) == [0, 2] and torch.equal(
-        fixed_frames[2], still(tiny.vae, shown(tiny, ball))[:, :, 0]
+        fixed_frames[2], encode_static_group(tiny.vae, shown(tiny, ball))[:, :, 0]
     )
 
 
 def test_going_on_from_a_clip_takes_its_last_frames_at_our_rate(tiny, clip):
-    frames = given.end_of(clip, 5, 8.0, "--i2v-video")
+    frames = pictures.read_clip_end(clip, 5, 8.0, "--i2v-video")
     assert np.abs(frames.mean((1, 2, 3)) - np.array([140, 160, 180, 200, 220])).max() < 6
-    half = given.end_of(clip, 3, 4.0, "--i2v-video")  # every second one
+    half = pictures.read_clip_end(clip, 3, 4.0, "--i2v-video")  # every second one
     assert np.abs(half.mean((1, 2, 3)) - np.array([140, 180, 220])).max() < 6
     cond = encoded(tiny, I2V(video=clip, overlap=5), replace(tiny.request, fps=8.0))
-    fitted = given.fitted([Image.fromarray(frame) for frame in frames], 32, 32, "crop")
-    wanted = moving(tiny.vae, pixels(fitted, tiny.vae))
+    fitted = pictures.resize_all([Image.fromarray(frame) for frame in frames], 32, 32, "crop")
+    wanted = encode_clip(tiny.vae, to_pixels(fitted, tiny.vae))
     assert list(cond.fixed_frames) == [0, 1]
     for place, latent in held(cond).items():
         assert torch.equal(latent, wanted[:, :, place])
@@ -121,8 +121,8 @@ def test_what_is_given_is_held_to_the_end_of_sampling(tiny, ball, blue):
     original, tiny.vae.stream = tiny.vae.stream, decode
     generate(replace(tiny.request, cfg=2.0, sampler="heun"), [plugin], model=tiny.model)
     z = tiny.vae.to_model(seen["z"])
-    assert torch.allclose(z[:, :, :1], moving(tiny.vae, shown(tiny, ball)), atol=1e-6)
-    assert torch.allclose(z[:, :, -1:], still(tiny.vae, shown(tiny, blue)), atol=1e-6)
+    assert torch.allclose(z[:, :, :1], encode_clip(tiny.vae, shown(tiny, ball)), atol=1e-6)
+    assert torch.allclose(z[:, :, -1:], encode_static_group(tiny.vae, shown(tiny, blue)), atol=1e-6)
 
 
 def test_the_free_frames_see_the_given_ones(tiny, ball, blue):
@@ -175,19 +175,19 @@ def test_long_clips_have_a_slow_frequency(tiny, ball):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "nothing is given"),
-        ({"image": "ball", "video": "clip"}, "gives the first frame already"),
-        ({"image": "ball", "last": "ball", "loop": True}, "gives the last frame already"),
+        ({}, "no picture and no clip is given"),
+        ({"image": "ball", "video": "clip"}, "sets the first frame already"),
+        ({"image": "ball", "last": "ball", "loop": True}, "sets the last frame already"),
         ({"keyframes": ("4=ball",), "loop": True}, "needs a first picture"),
         ({"image": "ball", "overlap": 4}, "4k[+]1, such as 1 or 5"),
         ({"video": "clip", "overlap": 9}, "leave none of the 9"),
         ({"keyframes": ("ball",)}, "is not like 8=picture.png"),
         ({"keyframes": ("1.5=ball",)}, "is not like 8=picture.png"),
         ({"keyframes": ("9=ball",)}, "only frames 0 to 8"),
-        ({"keyframes": ("5=ball", "8=ball")}, "frames 5 to 8, which are held together"),
+        ({"keyframes": ("5=ball", "8=ball")}, "frames 5 to 8, which are fixed together"),
         ({"image": "ball", "keyframes": ("0=ball",)}, "both in frame 0"),
-        ({"last": "ball", "keyframes": ("6=ball",)}, "frames 5 to 8, which are held together"),
-        ({"video": "clip", "keyframes": ("3=ball",)}, "gives the frames 0 to 4 already"),
+        ({"last": "ball", "keyframes": ("6=ball",)}, "frames 5 to 8, which are fixed together"),
+        ({"video": "clip", "keyframes": ("3=ball",)}, "sets the frames 0 to 4 already"),
         ({"image": "/nowhere/x.png"}, "no such file"),
         ({"video": "/nowhere/x.mp4"}, "no such file"),
         ({"video": "ball.txt"}, "cannot be read as a video"),
@@ -211,7 +211,7 @@ def test_where_everything_is_given_it_says_so(tiny, ball, blue, clip):
     short = replace(tiny.request, frames=5)  # two latent frames
     for options in ({"image": ball, "loop": True}, {"image": ball, "last": blue}):
         with pytest.warns(
-            UserWarning, match="all of the 5 frames from frame 0 on are given: .* nothing to generate"
+            UserWarning, match="all of the 5 frames from frame 0 on are fixed: .* nothing to generate"
         ):
             I2V(**options).validate(short)
         with warnings.catch_warnings():
@@ -238,7 +238,7 @@ def test_the_end_of_a_clip_of_varying_rate_is_taken_by_its_times(tmp_path: Path)
 
     times = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 2.0, 3.0]
     path = timed_clip(tmp_path / "a.mp4", greys([20 * i + 20 for i in range(9)]), times)
-    assert levels(given.end_of(path, 5, 2.0, "--i2v-video")) == [140, 140, 160, 160, 180]
+    assert levels(pictures.read_clip_end(path, 5, 2.0, "--i2v-video")) == [140, 140, 160, 160, 180]
 
 
 def test_a_turned_clip_and_one_with_wide_pixels_give_their_shape_to_the_video(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_turned_clip_and_one_with_wide_pixels_give_their_shape_to_the_video(tm
     turned = timed_clip(tmp_path / "turned.mp4", frames, times, turn=90)
     tall = timed_clip(tmp_path / "tall.mp4", frames, times, pixel_ratio=Fraction(1, 3))
     for path, size in ((turned, (64, 96)), (tall, (96, 192))):
-        width, height = I2V(video=path).shape()
+        width, height = sources.first_size(I2V(video=path).options)
         assert (width, height) == size
-        shown = given.end_of(path, 2, 8.0, "--i2v-video")
+        shown = pictures.read_clip_end(path, 2, 8.0, "--i2v-video")
         assert shown.shape[1:3] == (height, width)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hy_core import HyError, MissingError
 from hy_core.media import read_picture
-from hy_i2v import given
+from hy_i2v import pictures
 from hy_i2v.plugin import I2V
 from PIL import Image, features
 
@@ -196,8 +196,8 @@ def test_a_folder_is_no_picture(tiny, tmp_path):
 @pytest.mark.parametrize("size", [(90, 70), (64, 64), (300, 40), (17, 200), (64, 48), (1000, 1001)])
 def test_crop_fills_and_pad_shows_all(size):
     picture = Image.new("RGB", size, (255, 255, 255))
-    assert np.asarray(given.resize(picture, 64, 48, "crop")).min() == 255
-    padded = np.asarray(given.resize(picture, 64, 48, "pad"))
+    assert np.asarray(pictures.resize(picture, 64, 48, "crop")).min() == 255
+    padded = np.asarray(pictures.resize(picture, 64, 48, "pad"))
     assert padded.shape == (48, 64, 3)
     seen = (padded[..., 0] > 127).nonzero()
     high, wide = np.ptp(seen[0]) + 1, np.ptp(seen[1]) + 1
@@ -210,7 +210,7 @@ def test_crop_is_the_official_preparation(tmp_path):
     """Shorter side to the bucket's, bilinear, then the middle: torchvision's rules of rounding."""
     noise = np.random.default_rng(0).integers(0, 256, (72, 128, 3), np.uint8)
     picture = Image.fromarray(noise)
-    found = np.asarray(given.resize(picture, 104, 64, "crop"))
+    found = np.asarray(pictures.resize(picture, 104, 64, "crop"))
     whole = picture.resize((int(64 * 128 / 72), 64), Image.Resampling.BILINEAR)  # 113 x 64
     left = int(round((113 - 104) / 2.0))
     assert np.array_equal(found, np.asarray(whole)[:, left : left + 104])

@@ -93,8 +93,8 @@ def test_the_same_frame_from_two_is_a_conflict_in_any_order(tiny, ball, blue, or
 def test_a_clip_from_pocket_starts_from_the_picture(hy, ball, tmp_path):
     """The whole way with the shipped weights; its first frame is what the codec alone makes of the picture."""
     from hy_core import models
-    from hy_i2v import given
-    from hy_i2v.frames import moving, pixels
+    from hy_i2v import pictures
+    from hy_i2v.latents import encode_clip, to_pixels
 
     run = hy(
         "generate", "it bounces", "-p", "i2v", "--i2v-image", ball, "--steps", "2", "--seed", "1",
@@ -108,9 +108,9 @@ def test_a_clip_from_pocket_starts_from_the_picture(hy, ball, tmp_path):
     )
     made = np.stack([np.asarray(media.read_picture(path)) for path in described["paths"]]).astype(float)
     assert made.shape == (17, 64, 64, 3)
-    wanted = np.asarray(given.resize(given.open_picture(ball, "x"), 64, 64, "crop")).astype(float)
+    wanted = np.asarray(pictures.resize(pictures.open_picture(ball, "x"), 64, 64, "crop")).astype(float)
     vae = models.load("pocket").vae
-    latent = moving(vae, pixels(wanted[None].astype(np.uint8), vae))
+    latent = encode_clip(vae, to_pixels(wanted[None].astype(np.uint8), vae))
     with torch.no_grad():
         alone = vae.decode(vae.from_model(latent))[0, :, 0].permute(1, 2, 0).numpy()
     errors = [
@@ -121,7 +121,7 @@ def test_a_clip_from_pocket_starts_from_the_picture(hy, ball, tmp_path):
 
 def test_mistakes_are_one_line_before_anything_is_loaded(hy, ball, tmp_path):
     for words, said in (
-        (("-p", "i2v"), "i2v: nothing is given to start from"),
+        (("-p", "i2v"), "i2v: no picture and no clip is given"),
         (("--i2v-image", tmp_path / "no.png"), "no such file"),
         (("--i2v-image", ball, "--i2v-overlap", "4"), "--i2v-overlap: must be 4k+1"),
         (("--i2v-keyframes", ball), "--i2v-keyframes: "),
@@ -153,7 +153,7 @@ def test_training_fills_the_channels_of_a_network_that_takes_a_picture_so(tiny):
     """The first latent beside the noise in the share of batches that are given frames, and nothing in the others."""
     latents, use = tiny.latents(rows=2), tiny.condition(rows=2)
     use.condition_channels = 17
-    I2V(image=Path("unused")).hold(use, {0: latents[:, :, :1]})
+    I2V(image=Path("unused")).fix_latents(use, {0: latents[:, :, :1]})
     for share, filled in ((1.0, True), (0.0, False)):
         cond = tiny.condition(rows=2)
         cond.condition_channels = 17

@@ -13,9 +13,10 @@ import torch
 from hy_core import generate
 from hy_core.errors import MissingError
 from hy_core.text import OFFICIAL_I2V
-from hy_i2v import vision
+from hy_core.text.llava import LlavaFolders
+from hy_i2v import image_prompt
+from hy_i2v.image_prompt import ImagePromptEncoder, find
 from hy_i2v.plugin import I2V
-from hy_i2v.vision import Place, Reader, find
 from PIL import Image
 
 WIDTH, SIDE, PATCH = 32, 28, 7  # a picture of 16 features
@@ -77,7 +78,7 @@ def home(request, tmp_path):
     """A model's folder with a multimodal model, in both layouts."""
     torch.manual_seed(secrets.randbelow(2**31))
     words = tokenizer()
-    parts = vision.LAYOUTS[0] if request.param == "official" else vision.LAYOUTS[1]
+    parts = image_prompt.PLACES[0] if request.param == "official" else image_prompt.PLACES[1]
     for part, name in zip((llava(words), words, processor()), parts, strict=True):
         part.save_pretrained(tmp_path / name)
     return tmp_path
@@ -100,24 +101,23 @@ def test_the_layout_against_diffusers(home, picture):
     """diffusers' own method, with the numbers of this tokenizer in place of the official ones."""
     image2video = pytest.importorskip("diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_image2video")
     model, place = whole(home)
-    reader = Reader.load(place, "cpu", torch.float32)
-    start = reader.ids("a").index(reader.token)
+    encoder = ImagePromptEncoder.load(place, "cpu", torch.float32)
+    start = encoder.ids("a").index(encoder.image_token)
     template = {
-        "template": OFFICIAL_I2V.video.fill("{}"), "crop_start": reader.crop, "image_emb_len": 16,
+        "template": OFFICIAL_I2V.video.fill("{}"), "crop_start": encoder.crop, "image_emb_len": 16,
         "image_emb_start": start, "image_emb_end": start + 16,
     }  # fmt: skip
     # transformers 5 gives every layer's states of the language model inside; diffusers reads them off the whole
-    encoder = model
-    pipe = SimpleNamespace(text_encoder=encoder, tokenizer=reader.tokenizer, image_processor=processor())
+    pipe = SimpleNamespace(text_encoder=model, tokenizer=encoder.tokenizer, image_processor=processor())
     for prompt in [*PROMPTS, "much " * 200]:
-        for stride in (vision.HELD_STRIDE, vision.BESIDE_STRIDE):
+        for stride in (image_prompt.FIXED_FRAME_STRIDE, image_prompt.CHANNEL_STRIDE):
             with torch.no_grad():
                 states, mask = image2video.HunyuanVideoImageToVideoPipeline._get_llama_prompt_embeds(
                     pipe, picture, prompt, template, device="cpu", dtype=torch.float32,
                     image_embed_interleave=stride,
                 )  # fmt: skip
             expected = states[0][mask[0].bool()]
-            found = reader.read(prompt, picture, stride)
+            found = encoder.encode(prompt, picture, stride)
             assert found.shape == expected.shape, prompt
             assert (found - expected).abs().max() < 1e-4 * expected.abs().max(), prompt
 
@@ -125,31 +125,34 @@ def test_the_layout_against_diffusers(home, picture):
 def test_trap_6_official_counts():
     """Core facts, trap 6: with 576 features and Llama 3's numbers 144 or 288 states of the picture, and 252 of text."""
     after = ["eot", "start", "assistant", "end", "nn"]
-    reader = SimpleNamespace(after=after, crop=103)
+    encoder = SimpleNamespace(suffix=after, crop=103)
     for words in (1, 20, 251):
         ids = [*range(103), *range(1000, 1000 + words), *after]
-        kept = Reader.kept(reader, ids, 576)
+        kept = ImagePromptEncoder.text_positions(encoder, ids, 576)
         p = len(ids) - 1  # the last "\n\n"
         assert kept == [*range(678, p - 1 + 576 - 4), *range(p - 1 + 576, len(ids) + 575)]
     cut = [*range(103), *range(1000, 1256)]
-    kept = Reader.kept(reader, cut, 576)
+    kept = ImagePromptEncoder.text_positions(encoder, cut, 576)
     assert len(cut) == 359 and len(kept) == 252 and kept == list(range(678, 359 - 1 + 576 - 4))
-    assert len(range(5, 581, vision.HELD_STRIDE)) == 144 and len(range(5, 581, vision.BESIDE_STRIDE)) == 288
+    assert (
+        len(range(5, 581, image_prompt.FIXED_FRAME_STRIDE)) == 144
+        and len(range(5, 581, image_prompt.CHANNEL_STRIDE)) == 288
+    )
 
 
 def test_the_states_are_those_before_the_last_two_layers(home, picture):
     model, place = whole(home)
-    reader = Reader.load(place, "cpu", torch.float32)
-    assert len(reader.model.language_model.layers) == len(model.model.language_model.layers) - 2
-    ids = reader.ids(PROMPTS[0])
-    at = ids.index(reader.token)
-    expanded = torch.tensor([[*ids[:at], *[reader.token] * 16, *ids[at + 1 :]]])
+    encoder = ImagePromptEncoder.load(place, "cpu", torch.float32)
+    assert len(encoder.model.language_model.layers) == len(model.model.language_model.layers) - 2
+    ids = encoder.ids(PROMPTS[0])
+    at = ids.index(encoder.image_token)
+    expanded = torch.tensor([[*ids[:at], *[encoder.image_token] * 16, *ids[at + 1 :]]])
     pixels = processor()(picture, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         states = model(input_ids=expanded, pixel_values=pixels, output_hidden_states=True).hidden_states[-3][
             0
         ]
-    found = reader.read(PROMPTS[0], picture, 4)
+    found = encoder.encode(PROMPTS[0], picture, 4)
     assert torch.allclose(found[:4], states[at : at + 16 : 4], atol=1e-5)
     assert torch.allclose(found[-1], states[-1], atol=1e-5)
 
@@ -157,13 +160,13 @@ def test_the_states_are_those_before_the_last_two_layers(home, picture):
 def test_trap_11_a_run_reads_the_picture_with_both_prompts_alike(tiny, home, ball, monkeypatch):
     """Core facts, trap 11: diffusers reads every second state with the negative prompt where it reads every fourth."""
     asked = []
-    original = vision.read
+    original = image_prompt.encode
 
-    def read(place, pairs, stride, device, dtype):
+    def encode(place, pairs, stride, device, dtype):
         asked.extend((prompt, np.asarray(picture).max(), picture.size, stride) for prompt, picture in pairs)
         return original(place, pairs, stride, device, dtype)
 
-    monkeypatch.setattr(vision, "read", read)
+    monkeypatch.setattr(image_prompt, "encode", encode)
     request = replace(tiny.request, cfg=2.0, negative="noise")
     tiny.model.folder = home
     seeing = generate(request, [I2V(image=ball)], model=tiny.model).frames.astype(int)
@@ -178,7 +181,9 @@ def test_the_text_that_the_network_gets(tiny, home, ball):
     plugin = I2V(image=ball)
     plugin.encode(tiny.request, cond)
     place = find(home)
-    (expected,) = vision.read(place, [(tiny.request.prompt, Image.open(ball))], 4, "cpu", torch.float32)
+    (expected,) = image_prompt.encode(
+        place, [(tiny.request.prompt, Image.open(ball))], 4, "cpu", torch.float32
+    )
     assert torch.equal(cond.tokens()[0], expected)
 
 
@@ -217,7 +222,7 @@ def test_in_training_it_sees_the_first_frame_or_black(tiny, home, blind):
     first = ((video[:, :, 0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     shown = [Image.fromarray(frame * (blind == 0)) for frame in first]
     asked = list(zip(PROMPTS, shown, strict=True))
-    expected = vision.read(find(home), asked, vision.HELD_STRIDE, "cpu", torch.float32)
+    expected = image_prompt.encode(find(home), asked, image_prompt.FIXED_FRAME_STRIDE, "cpu", torch.float32)
     assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), expected, strict=True))
     assert list(cond.fixed_frames) == [0]  # the frame itself is given all the same
 
@@ -236,7 +241,7 @@ def test_in_training_rows_are_blind_by_the_share(tiny, home):
     assert which == expected
 
 
-def test_in_training_text_stays_without_a_given_frame_or_a_reader(tiny, home):
+def test_in_training_text_stays_without_a_given_frame_or_a_encoder(tiny, home):
     for folder, settings in ((home, {"first": 0.0}), (None, {})):
         before, cond, _ = training(tiny, folder, **settings)
         assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), before, strict=True))
@@ -251,7 +256,7 @@ def test_a_damaged_one_is_one_line(home):
     del state[lost]
     save_file(state, place.model / "model.safetensors", {"format": "pt"})
     with pytest.raises(MissingError, match="lacks 1 tensors"):
-        Reader.load(place, "cpu", None)
+        ImagePromptEncoder.load(place, "cpu", None)
 
 
 def test_a_tokenizer_without_the_picture_is_one_line(home, picture):
@@ -259,7 +264,9 @@ def test_a_tokenizer_without_the_picture_is_one_line(home, picture):
 
     place = find(home)
     plain = tokenizer([word if word != "<image>" else "<other>" for word in SPECIAL])
-    reader = Reader(SimpleNamespace(model=None, config=SimpleNamespace(image_token_id=4)), plain, None)
+    encoder = ImagePromptEncoder(
+        SimpleNamespace(model=None, config=SimpleNamespace(image_token_id=4)), plain, None
+    )
     with pytest.raises(HyError, match="0 picture tokens"):
-        reader.read("x", picture, 4)
-    assert isinstance(place, Place)
+        encoder.encode("x", picture, 4)
+    assert isinstance(place, LlavaFolders)

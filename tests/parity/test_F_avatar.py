@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hy_avatar import network, released
-from hy_avatar.network import part
+from hy_avatar import latent_inputs, network, released
+from hy_avatar.network import slice_frames
 from hy_core.condition import Condition
 from hy_core.dit import DiT, DiTConfig
 from hy_core.flow.cache import BlockCache
@@ -25,7 +25,7 @@ def load(case: Case) -> DiT:
     state = case.weights()
     config = released.config_of({key: tuple(value.shape) for key, value in state.items()}, case.model_config)
     dit = DiT(DiTConfig.from_official(case.model_config))
-    network.extend(dit, NAME, config)
+    network.attach_modules(dit, NAME, config)
     fill(dit, state, case.name, lambda key: released.source(key, NAME, config) or Source((key,)))
     return dit.eval().requires_grad_(False)
 
@@ -35,7 +35,7 @@ def feed(inputs: dict, frames: int, size: tuple[int, int], mask: torch.Tensor) -
         "frames": frames,
         "speech": {
             "features": inputs["audio_prompts"][:, None],
-            "mask": network.token_mask(mask, frames, size)[:, None],
+            "mask": latent_inputs.token_mask(mask, frames, size)[:, None],
         },
         "reference": inputs["ref_latents"],
         "motion_head": inputs["motion_pose"],
@@ -86,8 +86,8 @@ def test_loop(case: Case, run: str) -> None:
     frames, size = noise.shape[2], tuple(noise.shape[3:])
     positive, negative = (condition(inputs, frames, size, prefix) for prefix in ("", "neg_"))
     drivers = feed(inputs, frames, size, inputs["face_masks"])
-    positive.set_adapter_inputs(NAME, drivers, part)
-    negative.set_adapter_inputs(NAME, released.negative(drivers), part)
+    positive.set_adapter_inputs(NAME, drivers, slice_frames)
+    negative.set_adapter_inputs(NAME, released.negative(drivers), slice_frames)
     policy = SamplingPolicy()
     policy.set_windows(NAME, released.WINDOWS)
     released.plan(policy, NAME, cfg)

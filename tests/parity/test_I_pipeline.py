@@ -78,7 +78,7 @@ class Loop:
         frames, *size = self.noise.shape[2:]
         cond = Condition(rows, pooled, frames, tuple(size), guidance=value, condition_channels=channels)
         if self.picture is not None:
-            I2V(image=Path("given")).hold(cond, {0: self.image_latents()})
+            I2V(image=Path("given")).fix_latents(cond, {0: self.image_latents()})
             self.trimmed_frames = FIRST_CUT if channels > self.dit.config.out_channels else 0
         return cond
 

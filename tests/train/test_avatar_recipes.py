@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from hy_avatar.network import AvatarConfig
+from hy_avatar.clip_features import pose_track
+from hy_avatar.config import AvatarConfig
 from hy_avatar.plugin import Avatar
-from hy_avatar.training import poses
 from hy_core import generate, models
 from hy_core.errors import UsageError
 from hy_core.request import Request
@@ -112,7 +112,7 @@ def test_a_trained_folder_is_a_model_with_an_avatar(trained, tmp_path):
     Image.fromarray(clip.truth()["portrait"]).save(tmp_path / "face.png")
     from hy_avatar import pose
 
-    pose.save(tmp_path / "dance.json", poses(clip.truth(), 32, 32))
+    pose.save(tmp_path / "dance.json", pose_track(clip.truth(), 32, 32))
     request = Request("a person talks", width=32, height=32, frames=9, fps=8.0, steps=1, model=str(folder))
 
     def made(**more):
@@ -152,12 +152,12 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
     truth = objective.latents.clip(0, 1).truth()
     batch = {**objective.batch(0), "generator": torch.Generator().manual_seed(0)}
     given = objective.condition(batch["latents"][:1], batch["text"][:1], batch["pooled"][:1])
-    (row,) = objective.conditioners[0].teacher.read([truth], given)
+    (row,) = objective.conditioners[0]._builder.features.read([truth], given)
     with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
         file.setparams((1, 2, truth["rate"], 0, "NONE", ""))
         file.writeframes((truth["speech"][0] * 32767).astype("<i2").tobytes())
     Image.fromarray(truth["portrait"]).save(tmp_path / "face.png")
-    pose.save(tmp_path / "pose.npz", poses(truth, 32, 32))
+    pose.save(tmp_path / "pose.npz", pose_track(truth, 32, 32))
     avatar = Avatar(
         image=tmp_path / "face.png", speech=[tmp_path / "talk.wav"], speech_gate="off", pose=tmp_path / "pose.npz",
         expression=tmp_path / "pose.npz", pose_fit=False, pose_strength=1.0,
@@ -189,13 +189,13 @@ def test_what_a_recipe_says_wrongly(tmp_path):
         ("data.sources.world={}", "no source of this recipe"),
         ("conditioning.avatar.dropout.hats=3", "hats"),
         ("conditioning.avatar.eyes=3", "eyes"),
-        ('conditioning.avatar.config.pose="maybe"', "unknown pose"),
+        ('conditioning.avatar.config.pose="maybe"', "pose: .maybe. isn.t one of"),
     ):
         with pytest.raises(UsageError, match=said):
             load(sets)
     world = load('data.source="world"', "data.sources={}")
     world.prepare()
-    with pytest.raises(UsageError, match="the source of the clips doesn't tell"):
+    with pytest.raises(UsageError, match="the clips' source doesn't have"):
         world.loss(world.batch(0), torch.Generator().manual_seed(0))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hy_avatar.config import AvatarConfig
 from hy_core.errors import HyError, UsageError
 from hy_world import avatar
 from hy_world.avatar import measure, pose_file
@@ -138,15 +139,15 @@ def own_weights(path, **config):
     from hy_core.testing.tiny import Tiny
     from hy_core.weights import save_port_weights
 
-    made, dit = network.AvatarConfig(**config), Tiny().dit
-    network.extend(dit, "avatar", made)
+    made, dit = AvatarConfig(**config), Tiny().dit
+    network.attach_modules(dit, "avatar", made)
     save_port_weights(dit, "avatar", path, {"config": json.dumps(made.to_json())})
     return path
 
 
 def test_a_model_with_an_avatar_is_measured(run, tmp_path):
     pytest.importorskip("cv2")
-    from hy_avatar.network import Expression, Speech
+    from hy_avatar.config import Expression, Speech
 
     speech = Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel")
     everything = {"speech": speech, "expression": Expression(hidden=8, tokens=2, inner=8), "pose": "guided"}

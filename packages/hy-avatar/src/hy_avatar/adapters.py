@@ -1,6 +1,7 @@
-"""Adapters: what a driver (speech, expression, a task of one's own) adds to the tokens of the video, inside its mask.
+"""Adapters: a driver (speech, expression, a further task) changes the video's tokens inside its mask.
 
-B rows, F frames of the video, S patches of a frame, D width, K sources of one driver (speakers), n tokens of a frame.
+B rows, F latent frames of the video, S patches of a frame, D width, K sources of a driver (speakers), n tokens of a
+frame.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ Gate = Literal["none", "scalar", "channel"]
 
 
 def make_gate(kind: Gate, width: int) -> nn.Parameter | None:
-    """A factor on what an adapter adds, 1 at first: none, one number, or one for each channel.
+    """Return a learnt factor on an adapter's change: none, one number, or one per channel [width]; initially 1.
 
-    It starts at 1 because the adapter's last layer starts at 0: with both at 0 neither would get a gradient.
+    The adapter's last layer is initially 0: with both at 0, neither would get a gradient.
     """
     if kind == "none":
         return None
@@ -28,10 +29,10 @@ def make_gate(kind: Gate, width: int) -> nn.Parameter | None:
 
 
 class Attend(nn.Module):
-    """Let the patches of each frame attend to that frame's tokens of the driver; zero at first.
+    """Cross-attention from the patches of each frame to the driver's tokens of that frame; initially zero.
 
-    The feed is a mapping: `tokens` [B, K, F, n, features] and `mask` [B, K, F, S, 1]. The sources share the weights,
-    and each adds what it says, times its mask (facts 1.3.2).
+    Inputs: `tokens` [B, K, F, n, features] and `mask` [B, K, F, S, 1]. The sources share the weights; their changes
+    are multiplied by their masks and added (facts 1.3.2).
     """
 
     def __init__(
@@ -48,18 +49,18 @@ class Attend(nn.Module):
         self.attend = CrossAttend(features, width, heads, inner, bias=bias, norm_input=True, eps=eps)
         self.gate = make_gate(gate, width)
 
-    def forward(self, x: Tensor, feed: Mapping[str, Tensor]) -> Tensor:
-        """The change of x [B, F, S, D], already masked."""
+    def forward(self, x: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the masked change of x [B, F, S, D]."""
         total = torch.zeros_like(x)
-        for tokens, mask in zip(feed["tokens"].unbind(1), feed["mask"].to(x).unbind(1), strict=True):
+        for tokens, mask in zip(inputs["tokens"].unbind(1), inputs["mask"].to(x).unbind(1), strict=True):
             total = torch.where(mask != 0, total + self.attend.change(x, tokens) * mask, total)
         return total if self.gate is None else total * self.gate
 
 
 class Bottleneck(nn.Module):
-    """Down, ReLU, up: a task's own small network at any block; zero at first (the seed report's adapter).
+    """Down-projection, ReLU, up-projection: the adapter of a further task; initially zero.
 
-    The feed is a mapping with `mask` [B, K, F, S, 1], of which the sum counts; without one it acts everywhere.
+    Input: `mask` [B, K, F, S, 1], summed over K; without one it acts everywhere.
     """
 
     def __init__(self, width: int, rank: int = 64, gate: Gate = "scalar") -> None:
@@ -71,22 +72,22 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x: Tensor, feed: Mapping[str, Tensor]) -> Tensor:
-        """The change of x [B, F, S, D], already masked."""
+    def forward(self, x: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the masked change of x [B, F, S, D]."""
         change = self.up(F.relu(self.down(self.norm(x))))
         change = change if self.gate is None else change * self.gate
-        if "mask" not in feed:
+        if "mask" not in inputs:
             return change
-        mask = feed["mask"].sum(1).to(x)
+        mask = inputs["mask"].sum(1).to(x)
         return torch.where(mask != 0, change * mask, 0.0)
 
 
 class Adapters(nn.ModuleDict):
-    """The adapters of several tasks side by side at one port: each reads the same x, and what they add is summed.
+    """The adapters of several tasks at one port: each reads the same x, and their changes are summed.
 
-    The feed is a mapping from task to that adapter's feed, with an optional `strength` (a number). A task that isn't
-    fed does nothing; frames of context, which stand before the video's, are left alone. Where no mask is open,
-    x stays as it is, to the bit.
+    Inputs: a mapping from task to that adapter's inputs, with an optional `strength` (a number). A task without inputs
+    has no effect. Context frames, which precede the video's, stay as they are, and so does x, to the bit, where all
+    masks are 0.
     """
 
     def attach(self, task: str, module: nn.Module) -> None:
@@ -96,24 +97,20 @@ class Adapters(nn.ModuleDict):
         self[task] = module
 
     def detach(self, task: str) -> nn.Module:
-        """Take a task's adapter out; the others, and the network, stay as they are."""
+        """Remove and return a task's adapter; PluginError if there is none."""
         if task not in self:
             raise PluginError(f"no adapter for the task {task!r} is attached here")
         return self.pop(task)
 
-    def forward(self, x: Tensor, feed: Mapping[str, Any]) -> Tensor:
-        adapter_inputs = {task: feed[task] for task in self if feed.get(task) is not None}
-        if not adapter_inputs:
+    def forward(self, x: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        given = {task: inputs[task] for task in self if inputs.get(task) is not None}
+        if not given:
             return x
-        frames = feed["frames"]
-        video, changes, open_ = x[:, x.shape[1] - frames :], [], None
-        for task, one in adapter_inputs.items():
+        frames = inputs["frames"]
+        video, changes = x[:, x.shape[1] - frames :], []
+        open_ = video.new_zeros((), dtype=torch.bool)
+        for task, one in given.items():
             changes.append(self[task](video, one) * one.get("strength", 1.0))
-            here = (
-                (one["mask"].to(x.device) != 0).any(1)
-                if "mask" in one
-                else video.new_ones((), dtype=torch.bool)
-            )
-            open_ = here if open_ is None else open_ | here
+            open_ = open_ | ((one["mask"].to(x.device) != 0).any(1) if "mask" in one else True)
         video = torch.where(open_, video + sum(changes[1:], changes[0]).to(x.dtype), video)
         return torch.cat((x[:, : x.shape[1] - frames], video), dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ HEAD_FULL, EXPRESSION_FULL = 0.5, 0.1
 class Controls(nn.Module):
     """Embed the numbers and add them to the vector that modulates every block (facts 1.3.5).
 
-    The feed is a mapping: `motion_head` and `motion_expression` [B, n] (n numbers, the released model takes four
+    The inputs: `motion_head` and `motion_expression` [B, n] (n numbers, the released model takes four
     equal ones), `fps` [B]. Each of the n numbers is embedded to D/n channels, and those stand side by side.
     """
 
@@ -29,20 +30,21 @@ class Controls(nn.Module):
         self.motion_head = NumberEmbedding(width // numbers)
         self.fps = NumberEmbedding(width)
         for embedding in (self.motion_expression, self.motion_head, self.fps):
-            nn.init.zeros_(embedding.mlp[2].weight)
-            nn.init.zeros_(embedding.mlp[2].bias)
+            last: Any = embedding.mlp[2]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
-    def forward(self, vec: Tensor, feed: Mapping[str, Tensor]) -> Tensor:
-        if "fps" not in feed:
+    def forward(self, vec: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        if "fps" not in inputs:
             return vec
         device = vec.device
-        motion = self.motion_expression(feed["motion_expression"].to(device)).flatten(1)
-        motion = motion + self.motion_head(feed["motion_head"].to(device)).flatten(1)
-        return vec + (motion + self.fps(feed["fps"].to(device)))[:, None].to(vec.dtype)
+        motion = self.motion_expression(inputs["motion_expression"].to(device)).flatten(1)
+        motion = motion + self.motion_head(inputs["motion_head"].to(device)).flatten(1)
+        return vec + (motion + self.fps(inputs["fps"].to(device)))[:, None].to(vec.dtype)
 
 
-def feed(head: float, expression: float, fps: float, numbers: int = 4) -> dict[str, Tensor]:
-    """What `Controls` takes for one clip: buckets 0 to 100 and frames a second."""
+def inputs(head: float, expression: float, fps: float, numbers: int = 4) -> dict[str, Tensor]:
+    """Return the inputs of `Controls` for one clip: buckets 0 to 100 and frames a second."""
     return {
         "motion_head": torch.full((1, numbers), float(head)),
         "motion_expression": torch.full((1, numbers), float(expression)),

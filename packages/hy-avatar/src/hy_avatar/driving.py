@@ -1,7 +1,7 @@
-"""What drives body and face from files: poses as latents of a skeleton video, expressions as latents of the face.
+"""Pose and expression from files: a skeleton video's latents for the body, expression latents for the face.
 
-Both come from a video, or from a pose file (`pose.save`), of any rate; the clip's frames take what is there at their
-time, and the last of it is held.
+Both come from a video or a pose file (`pose.save`) of any frame rate and are resampled to the clip's frames; after the
+end the last value is repeated.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.media import timeline
 from torch import Tensor
 
 from hy_avatar import pose, pose_motion, reference, skeleton
-from hy_avatar.expression_extract import TrainedExtractor, crops, latent_of
+from hy_avatar.expression_extract import latent_of
+from hy_avatar.face_codec import TrainedExtractor, crops
 from hy_avatar.pose import FACE, PoseTrack
 
 if TYPE_CHECKING:
     from hy_core.vae import VAE
     from PIL import Image
 
+    from hy_avatar.config import Expression
     from hy_avatar.expression_extract import Landmarker
-    from hy_avatar.network import Expression
     from hy_avatar.pose import PoseDetector
     from hy_avatar.speech import Span
 
@@ -49,10 +50,10 @@ def pose_detector(folder: Path | None) -> PoseDetector:
     return DWPose(folder / DWPOSE[0], person if person.is_file() else None)
 
 
-def dancer(path: Path, person: int, folder: Path | None, span: Span) -> PoseTrack:
-    """The poses of one person of a video or a pose file, people counted from the left; gaps filled, calmed.
+def pose_track(path: Path, person: int, folder: Path | None, span: Span) -> PoseTrack:
+    """Return one person's poses from a video or a pose file, gaps filled and smoothed.
 
-    Of a video only what the clip needs: a dancer may go on for an hour.
+    `person` counts from 0, left to right; UsageError if there are fewer. No more is read than the clip needs.
     """
     detector = None if pose.is_file(path) else pose_detector(folder)
     track = pose.load(path, detector, (span.start + span.count) / span.fps, pose_motion.AHEAD)
@@ -63,8 +64,8 @@ def dancer(path: Path, person: int, folder: Path | None, span: Span) -> PoseTrac
     return pose_motion.smooth(pose_motion.fill(track.only(person)))
 
 
-def fitted(track: PoseTrack, picture: Image.Image, folder: Path | None = None) -> PoseTrack:
-    """The poses with the limb lengths and the place of who is in a picture; as they are if nobody is found there."""
+def fit_to_person(track: PoseTrack, picture: Image.Image, folder: Path | None = None) -> PoseTrack:
+    """Return the poses with limb lengths and place of the person in a picture; only `placed` if nobody is found."""
     aspect = picture.width / picture.height
     try:
         found = pose.extract([np.asarray(picture.convert("RGB"))], pose_detector(folder), 1.0, "the picture")
@@ -75,36 +76,36 @@ def fitted(track: PoseTrack, picture: Image.Image, folder: Path | None = None) -
 
 
 def placed(track: PoseTrack, aspect: float) -> PoseTrack:
-    """The poses for a picture of another shape: heights stay, the middle stays, nobody is stretched."""
+    """Return the poses in a picture of another aspect ratio: unstretched, about its middle."""
     points = track.points.copy()
     points[..., 0] = (points[..., 0] - 0.5) * track.aspect / aspect + 0.5
     return PoseTrack(points, track.scores, track.fps, aspect)
 
 
 def at_frames(track: PoseTrack, span: Span) -> PoseTrack:
-    """The poses of a clip's frames."""
+    """Return the poses at the times of a clip's frames."""
     whole = pose_motion.resample(track, span.start + span.count, span.fps)
     return PoseTrack(whole.points[span.start :], whole.scores[span.start :], span.fps, whole.aspect)
 
 
 def skeleton_video(track: PoseTrack, height: int, width: int) -> Tensor:
-    """A track drawn as a skeleton, in -1..1 [1, 3, F, H, W].
+    """Draw a track as a skeleton: float32 [1, 3, F, H, W] in -1..1.
 
-    Without points of the face: they would carry the driver's identity, and an expression drives the face.
+    Points of the face are left out: they carry the driver's identity, and an expression drives the face.
     """
     drawn = skeleton.draw(track, height, width, skeleton.scale_for(height, width), face=False)
     return torch.from_numpy(drawn).permute(3, 0, 1, 2)[None] / 127.5 - 1
 
 
 def skeleton_latents(vae: VAE, track: PoseTrack, height: int, width: int) -> Tensor:
-    """Latents [1, C, F, h, w], in the model's scale, of a track drawn as a skeleton."""
+    """Return latents [1, C, F, h, w], in the model's scale, of a track drawn as a skeleton."""
     return reference.latents(vae, skeleton_video(track, height, width))
 
 
 def head_boxes(track: PoseTrack) -> np.ndarray:
-    """Where the head of the first person is, [F, 4] in parts of the picture; HyError if none is ever seen.
+    """Return boxes of the first person's head, [F, 4] in parts of the picture; HyError if none is ever seen.
 
-    Frames without a head take it from their neighbours in time.
+    Frames without a head are interpolated in time.
     """
     points = track.points[:, 0, _HEAD] * [track.aspect, 1.0]
     seen = np.isfinite(points).all(-1)
@@ -122,19 +123,22 @@ def head_boxes(track: PoseTrack) -> np.ndarray:
 
 
 def expression_latents(path: Path, config: Expression, codec: Path | None, span: Span) -> Tensor:
-    """Expression latents [count, D_e] of a clip's frames, from a video of a face or a pose file with one."""
+    """Return expression latents [count, D_e] of a clip's frames, from a video of a face or a pose file with one.
+
+    HyError if no face is found; MissingError or UsageError if `codec` doesn't fit the weights' extractor.
+    """
     if config.extractor == "codec" and codec is None:
-        raise MissingError("these weights read a face codec", "name its file: --avatar-face-codec FILE")
+        raise MissingError("these weights need a face codec", "name its file: --avatar-face-codec FILE")
     if config.extractor == "points" and codec is not None:
-        raise UsageError("--avatar-face-codec: these weights read the points of a face, no codec")
+        raise UsageError("--avatar-face-codec: these weights take the points of a face, no codec")
     if pose.is_file(path):
         if codec is not None:
             raise UsageError(f"{path} holds poses, and a face codec reads a video")
         track = pose.load(path)
         found = latent_of(track.points[:, 0, FACE] * [track.aspect, 1.0], config.features)
         return resampled(found, track.fps, span)
-    fps = media.probe(path).fps
-    # No more than the clip needs: an actor may play for an hour.
+    fps = timeline.even_rate(path)
+    # The video may be much longer than the clip.
     count = math.ceil((span.start + span.count) / span.fps * fps) + 1
     if codec is None:
         from hy_avatar.faces_mediapipe import MediaPipeLandmarks
@@ -146,10 +150,10 @@ def expression_latents(path: Path, config: Expression, codec: Path | None, span:
     extractor = TrainedExtractor.load(codec)
     if extractor.dimension != config.features:
         raise UsageError(
-            f"{codec} gives {extractor.dimension} numbers a frame, these weights read {config.features}",
+            f"{codec} gives {extractor.dimension} numbers a frame, these weights take {config.features}",
             "use the face codec that they were trained with",
         )
-    tracks = faces.track(itertools.islice(media.stream(path), count), faces.detector())
+    tracks = faces.track(timeline.frames_at(path, count=count), faces.detector())
     if not tracks:
         raise HyError(f"no face was found in {path}", "an expression is taken from a video that shows a face")
     boxes = faces.one_face(tracks, len(tracks[0].boxes), str(path)).boxes
@@ -162,16 +166,16 @@ def expression_latents(path: Path, config: Expression, codec: Path | None, span:
 
 
 def batches(path: Path, count: int, size: int = 32) -> Iterator[np.ndarray]:
-    """The first `count` frames of a video, uint8 [at most `size`, H, W, 3] at a time."""
-    frames = itertools.islice(media.stream(path), count)
+    """Yield the first `count` frames of a video in batches, uint8 [at most `size`, H, W, 3]."""
+    frames = timeline.frames_at(path, count=count)
     while batch := list(itertools.islice(frames, size)):
         yield np.stack(batch)
 
 
 def face_points(shown: Iterable[np.ndarray], landmarker: Landmarker, name: str) -> np.ndarray:
-    """The points of a face [F, P, 2] of a video that comes in parts; NaN where it isn't seen.
+    """Return the points of a face [F, P, 2] in a video that comes in batches; NaN where it isn't seen.
 
-    Warns of several faces, and of one that leaves the picture; HyError if there never is one.
+    Warns of several faces, and of one that leaves the picture; HyError if no face is ever seen.
     """
     points = np.concatenate([landmarker.landmarks(frames) for frames in shown])
     seen = np.isfinite(points).all((1, 2))
@@ -188,13 +192,13 @@ def face_points(shown: Iterable[np.ndarray], landmarker: Landmarker, name: str) 
         log.warning(
             "the face leaves %s for %d of %d frames; %s",
             name, away, len(points),
-            "its expression is held" if not inside else "its expression goes from the last sight to the next",
+            "its last expression is repeated" if not inside else "its expression is interpolated",
         )  # fmt: skip
     return points
 
 
 def resampled(values: Tensor, fps: float, span: Span) -> Tensor:
-    """Values [F, n] at `fps` for the frames of a clip: between two, a mean of both; the last is held."""
+    """Interpolate values [F, n] at `fps` linearly at a clip's frames; the last value is repeated."""
     times = (span.start + torch.arange(span.count, dtype=torch.float64)) / span.fps * fps
     times = times.clamp(max=len(values) - 1)
     before = times.floor().long()

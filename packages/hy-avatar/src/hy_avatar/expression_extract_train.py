@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from hy_avatar.expression_extract import FaceCodec
+from hy_avatar.face_codec import FaceCodec
 
 Identify = Callable[[Tensor], Tensor]  # pictures [N, 3, S, S] -> features [N, D]
 

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from hy_avatar.expression_extract import DIMENSION, FaceCodec, crops, save_codec
+from hy_avatar.expression_extract import DIMENSION
 from hy_avatar.expression_extract_train import losses
+from hy_avatar.face_codec import FaceCodec, crops, save_codec
 
 if TYPE_CHECKING:
     from hy_core.objective import Recipe

@@ -1,26 +1,26 @@
-"""Where a driver may act: masks of faces from boxes, points or a file, brought to latent frames and tokens.
+"""Masks of where drivers act: from boxes, points or a file, and on latent frames and tokens.
 
 Masks over pixel frames are float32 [F, H, W] in 0..1. A latent frame is one pixel frame at first and four after that,
-as the causal VAE groups them, and its mask is the greatest of theirs, so that no sight of a face is lost.
+as the causal VAE groups them, and its mask is their maximum, so that a face in one of them is kept.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from hy_core import media
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.errors import HyError, UsageError
+from hy_core.media import timeline
 from torch import Tensor
 from torch.nn import functional
 
+from hy_avatar import arrays
 from hy_avatar.faces import FaceTrack, smooth
 from hy_avatar.speakers import disjoint
 
 SHAPES = ("box", "ellipse")
-_MOST_BYTES = 4 << 30
 
 
 def from_boxes(
@@ -28,7 +28,7 @@ def from_boxes(
 ) -> np.ndarray:
     """Draw boxes [F, 4] (parts of the picture) as masks [F, H, W].
 
-    `area` stretches width and height about the middle: 3.0 is what the released sampler takes.
+    `area` is a factor on width and height about the middle; the released sampler's is 3.0.
     """
     if shape not in SHAPES:
         raise UsageError(f"no mask shape {shape!r}", f"one of {', '.join(SHAPES)}")
@@ -51,7 +51,7 @@ def from_boxes(
 def from_track(
     face: FaceTrack, height: int, width: int, area: float = 1.0, shape: str = "box", away: float = 0.0
 ) -> np.ndarray:
-    """Draw a tracked face; frames in which it has left the picture have the value `away` everywhere."""
+    """Draw a tracked face [F, H, W]; frames without it have the value `away` everywhere."""
     masks = from_boxes(face.boxes, height, width, area, shape)
     masks[~face.present()] = away
     return masks
@@ -118,14 +118,14 @@ def latent_frames(frames: int) -> int:
 
 
 def to_latent(masks: np.ndarray | Tensor, height: int, width: int, most: bool = False) -> Tensor:
-    """Bring masks [..., F, H, W] to latent frames of height x width places: [..., T, h, w].
+    """Reduce masks [..., F, H, W] to latent frames of height x width: [..., T, h, w].
 
-    In time the greatest of each group, frame 0 alone and then four by four; in space the mean over each place's area,
-    or the greatest there too with `most`.
+    In time by the maximum of each group, frame 0 alone and then four by four; in space by the mean, or with `most` by
+    the maximum.
     """
     values = torch.as_tensor(masks).float()
     if not torch.isfinite(values).all():
-        raise UsageError("the mask holds values that are no numbers")
+        raise UsageError("the mask has values that are not finite")
     *lead, frames, rows, columns = values.shape
     groups = latent_frames(frames)
     first, rest = values[..., :1, :, :], values[..., 1:, :, :]
@@ -138,11 +138,10 @@ def to_latent(masks: np.ndarray | Tensor, height: int, width: int, most: bool = 
 
 
 def to_tokens(faces: np.ndarray, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each of K faces is, masks [K, F, H, W], on a grid of tokens: [K, T, S, 1]; and where more than faces is.
+    """Return masks of K faces [K, F, H, W] on tokens, disjoint: [K, T, S, 1], and a mask of all else [T, S, 1].
 
-    A token is as open as the most open place in it: tokens may be as large as a face, and a driver that acts by the
-    part of them that is covered would be weak. So one that holds a face and something else is in both results, the
-    second of which is [T, S, 1]. A token with parts of two faces is that one's which has more of it.
+    A token takes the maximum of its places: tokens may be as large as a face, and a mean would weaken the driver. So a
+    token with a face and something else is in both results. A token with parts of two faces belongs to the larger one.
     """
     open_ = disjoint(to_latent(faces, *grid, most=True), to_latent(faces, *grid))
     rest = to_latent(1 - faces.max(0), *grid, most=True)
@@ -150,53 +149,60 @@ def to_tokens(faces: np.ndarray, grid: tuple[int, int]) -> tuple[Tensor, Tensor]
 
 
 def inner(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Which of the latents [T, h, w] a mask [F, H, W] is about, 0 or 1: those that it covers half as much as any.
+    """Return the latents [T, h, w], 0 or 1, inside a mask [F, H, W]: those covered at least half as much as any.
 
-    Those that it only touches lie across its edge, and what is changed there shows outside.
+    Latents at its edge are left out, because a change there is visible outside of it.
     """
     share = to_latent(mask, *size)
     return ((share > 0) & (share >= share.amax((-2, -1), keepdim=True) / 2)).float()
 
 
-def read(path: Path | str, frames: int, height: int, width: int) -> np.ndarray:
-    """Read masks [F, H, W] from a file: a picture (for all frames), a video, or NPY/NPZ [F, H, W] in 0..1.
+def read(path: Path | str, frames: int, height: int, width: int, fps: float) -> np.ndarray:
+    """Read masks of a clip's frames, float32 [frames, height, width] in 0..1, where 1 is where a driver acts.
 
-    White is where a driver acts. A video or array must be as long as the clip (a longer one is cut).
+    The file is a picture (for all frames), a video, read by its times, or an array [F, H, W] in 0..1 (.npy, .npz) with
+    one mask for each frame, or at the rate of an `fps` in the file. UsageError for one that is shorter than the clip;
+    HyError for one that can't be read.
     """
     path = Path(path)
     if path.suffix.lower() in (".npy", ".npz"):
-        masks = _read_array(path)
+        masks = _read_array(path, frames, fps)
+    elif path.suffix.lower() in media.PICTURES:
+        masks = np.asarray(media.read_picture(path), np.float32).mean(-1)[None] / 255
     else:
-        masks = media.read(path, most=frames).frames.astype(np.float32).mean(-1) / 255
+        shown = timeline.frames_at(path, fps, count=frames)
+        masks = np.stack(
+            [_resized(frame.astype(np.float32).mean(-1) / 255, height, width) for frame in shown]
+        )
     if len(masks) == 1:
         masks = masks.repeat(frames, axis=0)
     if len(masks) < frames:
         raise UsageError(f"{path} has masks for {len(masks)} frames, the clip has {frames}")
-    values = torch.from_numpy(np.array(masks[:frames], np.float32))
-    if values.shape[1:] != (height, width):
-        values = functional.interpolate(values[None], (height, width), mode="area")[0]
-    return values.numpy()
+    return np.stack([_resized(mask, height, width) for mask in masks[:frames]])
 
 
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        held = np.load(path, allow_pickle=False, mmap_mode="r")
-    except FileNotFoundError as problem:
-        raise MissingError(f"no such file: {path}") from problem
-    except (OSError, ValueError, EOFError) as problem:
-        raise HyError(f"{path} cannot be read as an array ({str(problem)[:80]})") from problem
-    if not isinstance(held, np.ndarray):
-        name = "mask" if "mask" in held else (held.files[0] if held.files else None)
-        if name is None:
-            raise HyError(f"{path} is empty")
-        held = held[name]
-    if held.ndim == 2:
-        held = held[None]
-    if held.ndim != 3 or held.dtype.kind not in "fbui" or 0 in held.shape:
-        raise HyError(f"{path} holds {held.dtype} {held.shape}, not masks [F, H, W]")
-    if math.prod(held.shape) * 4 > _MOST_BYTES:
-        raise HyError(f"{path} is too large to hold")
-    masks = np.asarray(held, np.float32)
-    if not np.isfinite(masks).all() or masks.min() < 0 or masks.max() > 1:
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a mask [H, W] at another size, each value the mean over its area."""
+    if mask.shape == (height, width):
+        return mask.astype(np.float32, copy=False)
+    values = torch.from_numpy(np.array(mask, np.float32))[None, None]
+    return functional.interpolate(values, (height, width), mode="area")[0, 0].numpy()
+
+
+def _read_array(path: Path, frames: int, fps: float) -> np.ndarray:
+    found = arrays.read(path, max_bytes=arrays.MAX_MASK_BYTES)
+    values = next((found[name] for name in ("mask", *found) if name in found), None)
+    if values is None:
+        raise HyError(f"{path} is empty")
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or values.dtype.kind not in "fbui" or 0 in values.shape:
+        raise HyError(f"{path} holds {values.dtype} {values.shape}, not masks [F, H, W]")
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise HyError(f"{path} holds values outside of 0 to 1")
-    return masks
+    if "fps" in found and len(values) > 1:
+        rate = arrays.scalar(found, "fps", path)
+        values = values[
+            [at for at in (int(frame / fps * rate + 0.25) for frame in range(frames)) if at < len(values)]
+        ]
+    return values

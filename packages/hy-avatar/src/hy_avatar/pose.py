@@ -1,4 +1,4 @@
-"""Poses of people through a clip: found, followed, stored in a file, and read again.
+"""Poses of people in a clip: from detections to tracks, and files of them.
 
 Points are in OpenPose's order of 134: body 0-17, feet 18-23, face 24-91, left hand 92-112, right hand 113-133, in
 parts of the picture (0 to 1); NaN where a joint is missing.
@@ -6,20 +6,20 @@ parts of the picture (0 to 1); NaN where a joint is missing.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.files import atomic
+from hy_core.media import timeline
+
+from hy_avatar import arrays
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,12 @@ BODY, FEET, FACE = slice(0, 18), slice(18, 24), slice(24, 92)
 LEFT_HAND, RIGHT_HAND = slice(92, 113), slice(113, 134)
 LEAST_SCORE = 0.3  # below it DWPose calls a joint missing
 FORMAT, VERSION = "hy-pose", 1
-_MOST_NUMBERS = 1 << 28
+MAX_POSES = 100_000
+"""People times frames of a pose file: more than an hour of one person at 25 frames a second."""
+MAX_JSON, MAX_LISTS = 100 << 20, 5_000_000
+"""Bytes of a pose file in JSON, and lists in it: a list of 3 bytes takes 64 in memory."""
+PADDED = 10_000
+"""People times frames that may be empty."""
 
 # COCO-WholeBody's 133 with a neck appended as 133 -> OpenPose's 134 (facts, section 5).
 _TARGET = (1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17)
@@ -168,20 +173,20 @@ def is_file(path: Path) -> bool:
 
 
 def seconds(path: Path) -> float:
-    """How long a pose file or a video is."""
+    """Return the length of a pose file or a video in seconds."""
     if is_file(path):
         track = load(path)
         return len(track) / track.fps
-    info = media.probe(path)
-    return (info.frames or sum(1 for _ in media.stream(path))) / info.fps
+    return timeline.measure(path).duration
 
 
 def load(
     path: Path | str, detector: PoseDetector | None = None, until: float = math.inf, more: int = 0
 ) -> PoseTrack:
-    """Read a pose file (.json, .npz), or find the people of a video with a detector.
+    """Read a pose file (.json, .npz), or detect the people of a video at its own frame rate.
 
-    Of a video no more is looked at than what is shown `until` a moment, in seconds, and `more` frames.
+    A video is read up to `until` seconds and `more` frames further. MissingError without the file; HyError for one that
+    is damaged, too large, or shows nobody.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -190,30 +195,23 @@ def load(
         return _read_npz(path)
     if detector is None:
         raise UsageError(f"{path} is no pose file (.json, .npz)", "a video needs a pose detector")
-    info = media.probe(path)
-    count = None if math.isinf(until) else math.ceil(until * info.fps) + 1 + more
-    return extract(itertools.islice(media.stream(path), count), detector, info.fps, str(path))
+    fps = timeline.even_rate(path)
+    count = None if math.isinf(until) else math.ceil(until * fps) + 1 + more
+    return extract(timeline.frames_at(path, count=count), detector, fps, str(path))
 
 
 def save(path: Path | str, track: PoseTrack) -> None:
-    """Write a pose file, .json (for people and other programs) or .npz (small), whole or not at all."""
+    """Write a pose file, .json (for other programs) or .npz (small), atomically."""
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".json", ".npz"):
         raise UsageError(f"{path}: pose files are .json or .npz")
+    if kind == ".npz":
+        points, scores = (values.astype(np.float32) for values in (track.points, track.scores))
+        numbers = {"version": VERSION, "fps": track.fps, "aspect": track.aspect}
+        arrays.write(path, format=FORMAT, points=points, scores=scores, **numbers)
+        return
     with atomic(path) as temporary:
-        if kind == ".npz":
-            with open(temporary, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    format=FORMAT,
-                    version=VERSION,
-                    points=track.points.astype(np.float32),
-                    scores=track.scores.astype(np.float32),
-                    fps=track.fps,
-                    aspect=track.aspect,
-                )
-            return
         frames = [
             [_person(points, scores) for points, scores in zip(frame, marks, strict=True)]
             for frame, marks in zip(track.points, track.scores, strict=True)
@@ -231,52 +229,63 @@ def _person(points: np.ndarray, scores: np.ndarray) -> list[list[float] | None]:
 
 def _read_json(path: Path) -> PoseTrack:
     try:
-        held: Any = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            data = file.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON or data.count(b"[") + 4 * data.count(b"{") > MAX_LISTS:
+            raise HyError(f"{path} is too large for a pose file in JSON", "write it as .npz")
+        table: Any = json.loads(data)
     except FileNotFoundError as problem:
         raise MissingError(f"no such file: {path}") from problem
     except (OSError, ValueError, RecursionError) as problem:
         raise HyError(f"{path} cannot be read as JSON ({str(problem)[:80]})") from problem
-    if not isinstance(held, dict) or held.get("format") != FORMAT or held.get("version") != VERSION:
+    if not isinstance(table, dict) or table.get("format") != FORMAT or table.get("version") != VERSION:
         raise HyError(f"{path} is no pose file of version {VERSION}", 'it needs "format": "hy-pose"')
     try:
-        frames = held["frames"]
-        people = max((len(frame) for frame in frames), default=0)
+        frames = table["frames"]
+        counts = [len(frame) for frame in frames]
+        people = max(counts, default=0)
+        # A table that isn't rectangular is padded: a small file must not become a large array.
+        if people * len(frames) > min(max(2 * sum(counts), PADDED), MAX_POSES):
+            raise HyError(f"{path} is too large: {people} people in {len(frames)} frames")
         points = np.full((len(frames), people, POINTS, 2), np.nan)
         scores = np.zeros((len(frames), people, POINTS))
         for f, frame in enumerate(frames):
             for n, person in enumerate(frame):
-                if len(person) != POINTS:
-                    raise ValueError(f"frame {f} has a person of {len(person)} points")
+                if not _is_person(person):
+                    raise ValueError(f"frame {f} has a person without {POINTS} points")
                 for k, point in enumerate(person):
                     if point is not None:
                         x, y, scores[f, n, k] = (float(value) for value in point)
                         points[f, n, k] = x, y
-        return _checked(path, points, scores, float(held["fps"]), float(held["aspect"]))
-    except (KeyError, TypeError, ValueError) as problem:
+        return _checked(path, points, scores, float(table["fps"]), float(table["aspect"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise HyError(f"{path} is a damaged pose file ({str(problem)[:80]})") from problem
 
 
+def _is_person(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == POINTS
+
+
 def _read_npz(path: Path) -> PoseTrack:
-    try:
-        with zipfile.ZipFile(path) as box:
-            if sum(part.file_size for part in box.infolist()) > 4 * _MOST_NUMBERS:
-                raise HyError(f"{path} is too large for a pose file")
-        with np.load(path, allow_pickle=False) as held:
-            if str(held["format"]) != FORMAT or int(held["version"]) != VERSION:
-                raise HyError(f"{path} is no pose file of version {VERSION}")
-            points, scores = held["points"].astype(np.float64), held["scores"].astype(np.float64)
-            return _checked(path, points, scores, float(held["fps"]), float(held["aspect"]))
-    except FileNotFoundError as problem:
-        raise MissingError(f"no such file: {path}") from problem
-    except (KeyError, OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as problem:
-        raise HyError(f"{path} cannot be read as a pose file ({str(problem)[:80]})") from problem
+    found = arrays.read(path, ("format", "version", "points", "scores", "fps", "aspect"))
+    if str(found["format"]) != FORMAT or arrays.scalar(found, "version", path) != VERSION:
+        raise HyError(f"{path} is no pose file of version {VERSION}")
+    points, scores = found["points"], found["scores"]
+    if points.dtype.kind != "f" or scores.dtype.kind != "f":
+        raise HyError(f"{path} is damaged: its points are {points.dtype}, its scores {scores.dtype}")
+    fps, aspect = (arrays.scalar(found, name, path) for name in ("fps", "aspect"))
+    return _checked(path, points.astype(np.float64), scores.astype(np.float64), fps, aspect)
 
 
 def _checked(path: Path, points: np.ndarray, scores: np.ndarray, fps: float, aspect: float) -> PoseTrack:
+    """Return a track; HyError for a rate or aspect out of range, for a wrong shape and for no person at all."""
     if not (0 < fps <= 1000 and 0.01 <= aspect <= 100):
         raise HyError(f"{path} has {fps} frames a second and an aspect of {aspect}")
-    points = np.where(np.abs(points) < 100, points, np.nan)  # also drops infinities
-    track = PoseTrack(points, np.nan_to_num(scores), fps, aspect)
+    points[~((points > -100) & (points < 100))] = np.nan  # infinities too
+    try:
+        track = PoseTrack(points, np.nan_to_num(scores, copy=False), fps, aspect)
+    except UsageError as problem:
+        raise HyError(f"{path} is damaged: {problem.message}") from None
     if not len(track) or not np.isfinite(track.points[..., BODY, :]).any():
         raise HyError(f"{path} holds no person")
     return track

@@ -1,4 +1,4 @@
-"""The reference picture: cut to the clip's shape, and as latents of a video that stands still."""
+"""The reference picture: cropped to the clip's shape, and encoded."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture scaled to fill the size, and its middle cut out."""
+    """Scale a picture to fill a size and crop its middle."""
     from PIL import Image, ImageOps
 
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
 def pixels(picture: Image.Image, width: int, height: int) -> Tensor:
-    """The picture in -1..1 [1, 3, 1, H, W]."""
+    """Return a picture as float32 [1, 3, 1, H, W] in -1..1."""
     frame = np.asarray(fit(picture.convert("RGB"), width, height), np.float32)
     return torch.from_numpy(frame / 127.5 - 1).permute(2, 0, 1)[None, :, None]
 
 
 @torch.no_grad()
 def latents(vae: VAE, pixels: Tensor) -> Tensor:
-    """The distribution's mean, in the model's scale, of videos in -1..1 [N, 3, T, H, W]: float32 [N, C, F, h, w].
+    """Return the mean latents, in the model's scale, of videos [N, 3, T, H, W] in -1..1: float32 [N, C, F, h, w].
 
-    Of a picture it is that of each frame of a video in which the picture stands still: a causal VAE repeats the first
-    frame before the clip. The released code encodes as many repetitions as it wants frames, and draws a sample.
+    A picture's latent equals each frame's of a static video, because a causal VAE pads with the first frame. The
+    released code encodes that video and draws a sample.
     """
     return vae.to_model(vae.encode_inference(pixels.to(next(vae.parameters()))).mode()).float()

@@ -1,7 +1,7 @@
 """The released HunyuanVideo-Avatar: its shapes, the names of its checkpoint, and how its sampler behaves.
 
-Source: the repository Tencent-Hunyuan/HunyuanVideo-Avatar, as the facts of section 2 tell it. Its weights come under
-a licence of their own; none are shipped here.
+Source: the repository Tencent-Hunyuan/HunyuanVideo-Avatar, facts of section 2. Its weights have their own
+licence and aren't shipped.
 """
 
 from __future__ import annotations
@@ -23,19 +23,17 @@ from hy_core.weights.keys import Source
 from hy_core.weights.strict import fill
 from torch import Tensor
 
-from hy_avatar.network import AvatarConfig, Speech, extend
+from hy_avatar.config import RELEASED, AvatarConfig, Speech
+from hy_avatar.network import attach_modules
 
-CONFIG = AvatarConfig(speech=Speech())
-
-#: In the first steps guidance goes against the negative prompt and silence, with weaker masks; then against
-#: silence alone.
+#: Steps whose guidance is on text and speech, with weaker masks; in the others it is on speech alone.
 TEXT_STEPS, EARLY_MASK = 10, 0.6
-#: Steps (of 50) that run the whole network; the others reuse it and run the last block.
+#: Steps (of 50) that run the whole network; the others reuse its result and run the last block.
 WHOLE = {*range(15), *range(15, 42, 5), *range(41, 50)}
 WINDOWS = Windows(33, 10)
 CACHE = StepCache(lambda step, steps: step in WHOLE or step >= 50)
 
-#: Where the parts of our modules lie in the released file, by the port that they are attached to.
+#: Names of the modules in the released file, by the port that they are attached to.
 _PLACES = (
     (r"adapter_inputs\.{name}\.audio_proj\.(.+)", r"audio_proj.\1"),
     (r"embed\.{name}\.(ref_in|before_proj)\.(.+)", r"\1.\2"),
@@ -49,19 +47,19 @@ _OWN = re.compile(r"(audio_proj|ref_in|before_proj|motion_exp|motion_pose|fps_pr
 
 
 def owns_key(key: str) -> bool:
-    """Whether a key of a released checkpoint is the avatar's and not the base network's."""
+    """Whether a tensor of a released checkpoint is the avatar's and not the base network's."""
     return bool(_OWN.match(key))
 
 
-def source(key: str, name: str = "avatar", config: AvatarConfig = CONFIG) -> Source | None:
-    """Where our parameter `key` lies in a released checkpoint; None if it has no place there."""
+def source(key: str, name: str = "avatar", config: AvatarConfig = RELEASED) -> Source | None:
+    """Return the tensor of a released checkpoint for our parameter `key`; None if it has none."""
     for pattern, theirs in _PLACES:
         pattern = pattern.replace("{name}", re.escape(name))
         if re.fullmatch(pattern, key):
             return Source((re.sub(pattern, theirs, key),))
     found = re.fullmatch(_ADAPTER.replace("{name}", re.escape(name)), key)
     if found and config.speech and found[2] in _LAYERS:
-        number = int(found[1]) // config.speech.every  # they count the adapters, not the blocks
+        number = int(found[1]) // config.speech.every  # the file numbers adapters, not blocks
         return Source((f"audio_adapter_blocks.{number}.{_LAYERS[found[2]]}.{found[3]}",))
     return None
 
@@ -69,10 +67,10 @@ def source(key: str, name: str = "avatar", config: AvatarConfig = CONFIG) -> Sou
 def config_of(
     shapes: Mapping[str, tuple[int, ...]], written: Mapping[str, Any] | None = None
 ) -> AvatarConfig:
-    """Read the avatar's shapes off a released checkpoint.
+    """Return the config of a released checkpoint from its tensors' shapes.
 
-    How the 50 hidden states of a frame split into 10 steps and 5 layers isn't in the shapes; `written` may say it
-    (`audio_window`, `audio_blocks`), else it is as released.
+    How a frame's 50 hidden states split into 10 steps and 5 layers isn't in the shapes: `written` may have it
+    (`audio_window`, `audio_blocks`), else it is as released. KeyError for a missing tensor.
     """
     written = written or {}
     width = shapes["audio_proj.norm.weight"][0]
@@ -90,7 +88,7 @@ def config_of(
 
 
 def guidance(step: int, steps: int, cfg: float = 7.5) -> float:
-    """The scale of a step (from 0): it falls from `cfg` towards 2, and from the tenth step on from 6.5 to 3.5."""
+    """Return the guidance scale of a step (from 0): from `cfg` towards 2, from the tenth step on towards 3.5."""
     if step < TEXT_STEPS:
         return (1 - step / steps) * (cfg - 2) + 2
     return (1 - step / steps) * 3 + 3.5
@@ -112,7 +110,7 @@ def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
     """Guidance as released: on text and speech, then on speech alone. `cond` is the positive condition.
 
     v = negative + w * (early - negative) at first; then v = silence + w * (cond - silence). `early` is `cond` with
-    the weaker masks, `silence` is `cond` with nothing said; the scale of `cond` itself is set by `plan`.
+    the weaker masks, `silence` is `cond` with silence; the scale of `cond` itself is set by `plan`.
     """
     full = cond.adapter_inputs[name]
     early = cond.copy(adapter_inputs=cond.adapter_inputs | {name: masked(full, EARLY_MASK)})
@@ -124,7 +122,7 @@ def guide(cond: Condition, name: str, cfg: float) -> list[Branch]:
 
 
 def silent(drivers: Mapping[str, Any]) -> dict[str, Any]:
-    """The same feed with no speech in it: features of zero, as the network was trained."""
+    """Return the adapter inputs with silence: speech features of zero, as in training."""
     speech = drivers.get("speech")
     if speech is None:
         return dict(drivers)
@@ -132,7 +130,7 @@ def silent(drivers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def masked(drivers: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """The same feed with the masks of speech weaker."""
+    """Return the adapter inputs with the speech masks multiplied by a factor."""
     speech = drivers.get("speech")
     if speech is None:
         return dict(drivers)
@@ -147,7 +145,7 @@ def load(dit: DiT, name: str, state: Mapping[str, Tensor]) -> None:
     except KeyError as error:
         raise HyError(f"the avatar's weights lack {error.args[0]}", "copy or fetch the file again") from None
     with torch.device("meta"):
-        extend(dit, name, config)
+        attach_modules(dit, name, config)
     keys = [key for key in dit.state_dict() if port_owner(key) == name]
     fill(
         dit,

@@ -1,4 +1,4 @@
-"""Several speakers: which face a track of speech belongs to, and whose part of the picture is whose.
+"""Several speakers: the choice of each one's face, and disjoint masks.
 
 Faces are boxes [left, top, right, bottom] in parts of the picture, 0 to 1, from left to right.
 """
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """One face of several: the largest, the `index`-th from the left, the one at a `point`, or that fits a `box`."""
+    """A chosen face: the largest, the `index`-th from the left, the one at a `point`, or the best fit of a `box`."""
 
     index: int | None = None
     point: tuple[float, float] | None = None
@@ -25,7 +25,7 @@ class Choice:
 
     @classmethod
     def read(cls, text: str) -> Choice:
-        """Read `largest`, an index from 0, `x,y` or `left,top,right,bottom` in parts of the picture."""
+        """Parse `largest`, an index from 0, `x,y` or `left,top,right,bottom` (0 to 1); UsageError otherwise."""
         text = text.strip()
         if text == "largest":
             return cls()
@@ -46,7 +46,7 @@ class Choice:
         )
 
     def pick(self, faces: Sequence[Box]) -> int:
-        """Which of the faces is meant; UsageError if it isn't there."""
+        """Return the index of the chosen face; UsageError if it isn't there."""
         if not faces:
             raise UsageError(
                 "there is no face in the picture", "give its place as left,top,right,bottom, 0 to 1"
@@ -55,12 +55,12 @@ class Choice:
             if self.index >= len(faces):
                 raise UsageError(f"there is no face {self.index}: {len(faces)} found, numbered from 0")
             return self.index
-        if self.point is not None:
-            return min(range(len(faces)), key=lambda i: _away(faces[i], self.point))
-        if self.box is not None:
-            found = max(range(len(faces)), key=lambda i: overlap(faces[i], self.box))
-            if overlap(faces[found], self.box) == 0:
-                raise UsageError("there is no face in the box that was given")
+        if (point := self.point) is not None:
+            return min(range(len(faces)), key=lambda i: _distance(faces[i], point))
+        if (box := self.box) is not None:
+            found = max(range(len(faces)), key=lambda i: overlap(faces[i], box))
+            if overlap(faces[found], box) == 0:
+                raise UsageError(f"there is no face in the box {','.join(f'{side:g}' for side in box)}")
             return found
         return max(range(len(faces)), key=lambda i: area(faces[i]))
 
@@ -79,24 +79,25 @@ def overlap(one: Box, other: Box) -> float:
 
 
 def cropped(box: Box, picture: tuple[int, int], clip: tuple[int, int]) -> Box:
-    """A box of a picture (width, height) in parts of the clip, which is filled with the picture's middle."""
+    """Return a box of a picture in parts of the clip, which shows the picture's middle; sizes are (width, height)."""
     scale = max(clip[0] / picture[0], clip[1] / picture[1])
     wide, high = (
         clip[0] / (scale * picture[0]),
         clip[1] / (scale * picture[1]),
-    )  # what is seen of the picture
+    )  # the visible part of the picture
     moved = [((value - 0.5) / part + 0.5) for value, part in zip(box, (wide, high, wide, high), strict=True)]
     left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in moved)
     if right <= left or bottom <= top:
-        raise UsageError("the face lies outside of what the clip shows of the picture", "take another --size")
+        raise UsageError(
+            "the face lies outside of what the clip shows of the picture", "choose another --size"
+        )
     return left, top, right, bottom
 
 
 def disjoint(masks: Tensor, claims: Tensor | None = None) -> Tensor:
-    """Give each place to the speaker whose claim is strongest there: masks [K, ...] of 0 to 1, same shape.
+    """Make masks [K, ...] in 0..1 disjoint: each place belongs to the speaker with the largest claim.
 
-    The claims are the masks unless given. Where they are equally strong, the earlier speaker has the place. So what two
-    speakers say never adds up in one mouth.
+    The claims are the masks unless given; of equal claims the first wins. So two speakers never drive one mouth.
     """
     if len(masks) < 2:
         return masks
@@ -105,8 +106,8 @@ def disjoint(masks: Tensor, claims: Tensor | None = None) -> Tensor:
     return torch.where(mine, masks, 0.0)
 
 
-def _away(box: Box, point: tuple[float, float]) -> float:
-    """How far a point is from a box; inside, how far from its middle, which is always less."""
+def _distance(box: Box, point: tuple[float, float]) -> float:
+    """Return a measure of a point's distance from a box; inside, from its middle, which is always less."""
     x, y = point
     dx, dy = max(box[0] - x, 0.0, x - box[2]), max(box[1] - y, 0.0, y - box[3])
     middle = ((box[0] + box[2]) / 2 - x) ** 2 + ((box[1] + box[3]) / 2 - y) ** 2

@@ -109,7 +109,8 @@ class Conditioner:
     def defaults(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return defaults of this plugin for settings that the user leaves open, such as a picture's size.
 
-        `model` holds the model's own defaults by their names in `Request`: width, height, frames, fps, steps...
+        `model` holds the model's own defaults by their names in `Request`: width, height, frames, steps... but `fps` is
+        that of the run, so that a length in seconds becomes the right number of frames.
         Return those that should differ. Cheap; imports no torch.
         """
         return {}

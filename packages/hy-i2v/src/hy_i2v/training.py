@@ -17,8 +17,9 @@ from hy_core.flow.path import interpolate
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
+    from hy_core.text.llava import LlavaFolders
 
-    from hy_i2v.vision import Place, Reader
+    from hy_i2v.image_prompt import ImagePromptEncoder
 
 OWNER = "i2v"
 
@@ -75,9 +76,11 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
     if cond.frames == 1 or kind >= shares.first + shares.ends + shares.start:
         return
     if cond.condition_channels:
-        from hy_i2v.frames import beside
+        from hy_i2v.latents import to_channels
 
-        cond.set_channel_condition(OWNER, beside(latents[:, :, :1], cond.condition_channels, cond.frames))
+        cond.set_channel_condition(
+            OWNER, to_channels(latents[:, :, :1], cond.condition_channels, cond.frames)
+        )
         show(batch, cond, shares.blind, draw)
         return
     if kind < shares.first:
@@ -85,9 +88,9 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
     elif kind < shares.first + shares.ends:
         if cond.frames == 2:
             return
-        from hy_i2v.frames import still
+        from hy_i2v.latents import encode_static_group
 
-        last = still(cond.vae, batch["pixels"]()[:, :, -1:].to(latents.device))
+        last = encode_static_group(cond.vae, batch["pixels"]()[:, :, -1:].to(latents.device))
         frames, held = [0, -1], torch.cat([latents[:, :, :1], last], 2)
     else:
         half = cond.frames // 2
@@ -106,26 +109,26 @@ def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable
     As in use (`I2V.show`), but for a share `blind` of the rows, which get a black picture: so that the network also
     learns to go on without (the released trainers do it with one in ten).
     """
-    from hy_i2v import vision
+    from hy_i2v import image_prompt
 
-    place = vision.find(cond.folder)
+    place = image_prompt.find(cond.folder)
     if place is None:
         return
     from PIL import Image
 
     text = cond.text[0]
-    reader, rows = _reader(place, text.device, text.dtype), []
-    stride = vision.BESIDE_STRIDE if cond.condition_channels else vision.HELD_STRIDE
+    encoder, rows = _encoder(place, text.device, text.dtype), []
+    stride = image_prompt.CHANNEL_STRIDE if cond.condition_channels else image_prompt.FIXED_FRAME_STRIDE
     frames = ((batch["pixels"]()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     for prompt, frame in zip(batch["prompts"], frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         picture = Image.fromarray(frame * (draw() >= blind))
-        rows.append(reader.read(prompt, picture, stride))
+        rows.append(encoder.encode(prompt, picture, stride))
     cond.set_text(OWNER, rows)
 
 
 @lru_cache(maxsize=1)
-def _reader(place: Place, device: torch.device, dtype: torch.dtype) -> Reader:
-    """The reader of a run, kept from batch to batch."""
-    from hy_i2v.vision import Reader
+def _encoder(folders: LlavaFolders, device: torch.device, dtype: torch.dtype) -> ImagePromptEncoder:
+    """Load the LLaVA once for all batches of a run."""
+    from hy_i2v.image_prompt import ImagePromptEncoder
 
-    return Reader.load(place, device, dtype)
+    return ImagePromptEncoder.load(folders, device, dtype)

@@ -65,7 +65,8 @@ class TalkingHead(Keeping):
                 f"put {self.name} first",
             )
         footage, options = Footage.of(clip), self.options
-        fps, found, size = footage.fps, [], (1, 1)
+        fps, size = footage.fps, (1, 1)
+        found: list[np.ndarray] = []
         for frame in footage.frames():
             if len(found) > options.most * fps:
                 return {}, f"longer than {options.most:g} s; split it first"
@@ -81,7 +82,11 @@ class TalkingHead(Keeping):
         sides = (track.boxes[:, 2:] - track.boxes[:, :2]) * [width, height]
         side = float(np.median(sides.max(1)))
         away = 1 - float(track.present().mean())
-        fields = {"face_size": round(side, 1), "face_away": round(away, 4), "fps": round(fps, 4)}
+        fields: dict[str, Any] = {
+            "face_size": round(side, 1),
+            "face_away": round(away, 4),
+            "fps": round(fps, 4),
+        }
         if side < options.least:
             return fields, f"a face of {side:.0f} pixels, below {options.least:g}"
         if away > options.away:

@@ -20,7 +20,7 @@ from hy_avatar.stages.keeping import Keeping
 from hy_avatar.stages.points import load_points
 
 if TYPE_CHECKING:
-    from hy_avatar.speech import Bands, Listener
+    from hy_avatar.speech import MelEncoder, WhisperSpeechEncoder
 
 _STILL = 0.005  # distances between the eyes: less is the jitter of points
 
@@ -44,11 +44,11 @@ class VoicePresence(Stage):
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `voice_ratio`, the share of time in which somebody speaks."""
-        from hy_avatar import presence
+        from hy_core.media import vad
 
-        session = presence.detector() if self.options.detector == "auto" and presence.available() else None
-        said = presence.spoken(Footage.of(clip).sound(), session)
-        share = float(said.mean()) if len(said) else 0.0
+        is_used = self.options.detector == "auto" and vad.Silero.is_installed()
+        speech = vad.detect_speech(Footage.of(clip).sound(), vad.Silero.load() if is_used else None)
+        share = float(speech.mean()) if len(speech) else 0.0
         fields = {"voice_ratio": round(share, 4)}
         return fields, f"speech in {share:.0%} of the time" if share < self.options.least else None
 
@@ -71,13 +71,13 @@ class SpeechFeatures(Keeping):
         channels: int = option(80, help="Mel bands.", minimum=1, maximum=512)
 
     @cached_property
-    def ears(self) -> Listener | Bands:
+    def ears(self) -> WhisperSpeechEncoder | MelEncoder:
         """What hears."""
-        from hy_avatar.network import Speech
-        from hy_avatar.speech import listener
+        from hy_avatar.config import Speech
+        from hy_avatar.speech import speech_encoder
 
         options = self.options
-        return listener(Speech(encoder=options.encoder, channels=options.channels), options.whisper)
+        return speech_encoder(Speech(encoder=options.encoder, channels=options.channels), options.whisper)
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `speech`, a file with states [S, layers, channels], float16."""

@@ -64,7 +64,7 @@ def resolved(
     values = {key: merged.core(key) for key in settings.CORE}
     conditioners, tables = selection.conditioners(merged)
     models_own = asdict(models.defaults(values["model"].value))
-    own = suggested(conditioners, models_own)
+    own = suggested(conditioners, settings.with_rate(merged, models_own))
     sized = own["width"] != models_own["width"] or own["height"] != models_own["height"]
     own["size"] = f"{own['width']}x{own['height']}"
     for key, found in values.items():

@@ -159,7 +159,7 @@ def requested(
     seed: int,
 ) -> Request:
     chosen = {one.name: one.options for one in conditioners}
-    defaults = suggested(conditioners, defaults)
+    defaults = suggested(conditioners, settings.with_rate(merged, defaults))
     return settings.request(merged, prompt, defaults, selection.names, chosen, seed)
 
 

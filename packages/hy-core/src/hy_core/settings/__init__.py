@@ -5,7 +5,7 @@ from __future__ import annotations
 from hy_core.settings.core import CORE, ROW, WORDS, Core
 from hy_core.settings.layers import Layer, Settings, Value, unknown, variable
 from hy_core.settings.paths import beside, rebased
-from hy_core.settings.requests import frame_count, parse_size, request
+from hy_core.settings.requests import frame_count, parse_size, request, with_rate
 from hy_core.settings.sources import (
     as_layer,
     check_requires,
@@ -38,4 +38,5 @@ __all__ = [
     "user_file",
     "user_layer",
     "variable",
+    "with_rate",
 ]

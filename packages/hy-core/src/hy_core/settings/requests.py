@@ -60,6 +60,12 @@ def request(
     return Request(prompt=prompt, plugins=tuple(plugins), options=dict(plugin_options or {}), **values)
 
 
+def with_rate(settings: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's defaults with the frame rate that is set: plugins choose the number of frames by it."""
+    fps = settings.core("fps").value
+    return dict(defaults) if fps is None else {**defaults, "fps": fps}
+
+
 def frame_count(settings: Settings, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> int:
     """Frames, or seconds turned into the nearest valid number of them; the stronger layer wins."""
     frames, seconds = settings.where("frames"), settings.where("seconds")
