@@ -31,7 +31,7 @@ from hy_audio.codec.losses import (
     mel_vae_loss,
     vocoder_loss,
 )
-from hy_audio.codec.weight_norm import fold
+from hy_audio.codec.weight_norm import fold_weight_norm
 from hy_core.errors import HyError, UsageError
 
 RATES = ["16k", "22k", "44k", "48k"]
@@ -169,7 +169,7 @@ def test_every_style_of_weight_norm_is_read(tmp_path, style: str) -> None:
 def test_fold_is_torchs_weight_norm() -> None:
     layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.ConvTranspose1d(4, 3, 5))
     g, v = (getattr(layer.parametrizations.weight, name) for name in ("original0", "original1"))
-    torch.testing.assert_close(fold(g * 2, v), 2 * layer.weight)
+    torch.testing.assert_close(fold_weight_norm(g * 2, v), 2 * layer.weight)
 
 
 def test_what_is_no_vocoder_is_refused(tmp_path) -> None:

@@ -97,7 +97,7 @@ def test_shapes_that_do_not_fit_are_refused(dit: AudioDiT) -> None:
         silent.prepare(**rows, length=13)
     with pytest.raises(UsageError, match="heads"):
         AudioDiTConfig(width=30, heads=4)
-    with pytest.raises(UsageError, match="unknown audio DiT setting"):
+    with pytest.raises(UsageError, match="audio DiT config: unknown key"):
         AudioDiTConfig.from_dict({"depth": 3})
 
 
@@ -108,9 +108,9 @@ def test_guidance_and_steps_are_the_cores(dit: AudioDiT) -> None:
     nothing = dit.prepare([torch.zeros(0, 6)], [torch.zeros(0, 7)], 13)
     time = torch.ones(1)
     with_, without = dit(noise, time, wanted), dit(noise, time, nothing)
-    one = sample_audio(dit, noise, wanted, nothing, steps=1, scale=3.0)
+    one = sample_audio(dit, noise, wanted, nothing, steps=1, cfg=3.0)
     assert torch.allclose(one, noise - (without + 3 * (with_ - without)), atol=1e-5)
-    plain = sample_audio(dit, noise, wanted, nothing, steps=4, scale=1.0)
+    plain = sample_audio(dit, noise, wanted, nothing, steps=4, cfg=1.0)
     assert torch.equal(plain, sample_audio(dit, noise, wanted, steps=4))
     heun = sample_audio(dit, noise, wanted, steps=1, sampler="heun")
     assert torch.equal(heun, sample_audio(dit, noise, wanted, steps=1))  # its last step is Euler's
