@@ -21,7 +21,10 @@ class FrameSampler:
     prepare: Callable[[np.ndarray], Any]
 
     def times(self, start: float, stop: float) -> np.ndarray:
-        """Return the times in seconds from `start` to before `stop` at which a frame is taken, at least one."""
+        """Return the times in seconds from `start` to before `stop` at which a frame is taken, at least one.
+
+        Returns seconds [n].
+        """
         return start + np.arange(max(round((stop - start) * self.fps), 1)) / self.fps
 
 

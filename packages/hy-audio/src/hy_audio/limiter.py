@@ -24,6 +24,8 @@ def normalise_loudness(
 
     The gain compensates for the limiter, but the highest peak is reduced by no more than 12 dB, so that noise between
     clicks isn't amplified: such a sound stays quieter than `lufs`. Silence (see `is_silent`) is unchanged.
+
+    Yields float32 [channels, n].
     """
     gain = 0.0
     if lufs is not None and not is_silent(sound, rate):

@@ -99,5 +99,5 @@ def rms_levels(pieces: Iterable[np.ndarray], rate: int) -> np.ndarray:
 
 
 def is_silent(pieces: Iterable[np.ndarray], rate: int) -> bool:
-    """Whether no 20 ms are over -50 dBFS."""
+    """Return whether no 20 ms are louder than -50 dBFS. Pieces are float32 [channels, n]."""
     return not (rms_levels(pieces, rate) > _SILENCE).any()

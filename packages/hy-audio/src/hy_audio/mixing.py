@@ -36,7 +36,10 @@ def resample(pieces: Iterable[np.ndarray], rate: int, target: int) -> Iterator[n
 
 
 def mix(new: TemporarySound, old: TemporarySound, rate: int, balance: float = 0.0) -> Iterator[np.ndarray]:
-    """Add two sounds at one rate, `new` louder than `old` by `balance` LU, over the length of the new one."""
+    """Add two sounds at one rate, `new` louder than `old` by `balance` LU, over the length of the new one.
+
+    Yields float32 [channels, n].
+    """
     gain = 1.0
     if not is_silent(new, rate) and not is_silent(old, rate):
         change = loudness(old, rate) - loudness(new, rate) + balance

@@ -152,7 +152,10 @@ def score_clip(
 def count_matches(
     found: Sequence[float] | np.ndarray, true: Sequence[float] | np.ndarray, tolerance: float
 ) -> int:
-    """How many moments can be paired within `tolerance`, each used once (both in order)."""
+    """Return how many moments can be paired within `tolerance` seconds, each used once.
+
+    Both are moments in seconds, [n], ascending.
+    """
     count = left = right = 0
     found, true = np.sort(found), np.sort(true)
     while left < len(found) and right < len(true):

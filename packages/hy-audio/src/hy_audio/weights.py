@@ -37,7 +37,10 @@ def save_network(network: ConfiguredNetwork, path: str | Path, dtype: torch.dtyp
 
 
 def to_storage_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the tensors as `dtype`; unchanged for None, or if a value is out of its range."""
+    """Return the tensors as `dtype`; unchanged for None, or if a value is out of its range.
+
+    Tensors of any shape by their names.
+    """
     if dtype is None or any(float(one.abs().max()) > torch.finfo(dtype).max for one in state.values()):
         return state
     return {name: one.to(dtype) for name, one in state.items()}

@@ -31,8 +31,13 @@ class Codec(Protocol):
     @property
     def channels(self) -> int: ...
 
-    def to_latents(self, waveform: Tensor) -> Tensor: ...
-    def to_waveform(self, latents: Tensor) -> Tensor: ...
+    def to_latents(self, waveform: Tensor) -> Tensor:
+        """Encode waveforms [B, T] in [-1, 1] as latents [B, C, N]."""
+        ...
+
+    def to_waveform(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, C, N] to waveforms [B, N * hop] in [-1, 1]."""
+        ...
 
 
 class MelCodec(nn.Module):
@@ -64,7 +69,10 @@ class MelCodec(nn.Module):
         return self.vae.config.channels
 
     def to_latents(self, waveform: Tensor) -> Tensor:
-        """Return the normalised mean latents of waveforms; silence is added at the end up to a whole latent."""
+        """Return the normalised mean latents of waveforms; silence is added at the end up to a whole latent.
+
+        Waveforms [B, T], latents [B, C, N].
+        """
         edge = self.mel.config.n_fft  # a clip shorter than a window is silence from there on
         short = max(-waveform.shape[-1] % self.hop, edge - waveform.shape[-1])
         short += -(waveform.shape[-1] + short) % self.hop
@@ -72,6 +80,7 @@ class MelCodec(nn.Module):
         return self.vae.to_model(self.vae.encode(mel).mean)
 
     def to_waveform(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, C, N] to waveforms [B, N * hop]."""
         return self.vocoder(self.vae.decode(self.vae.from_model(latents)))
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

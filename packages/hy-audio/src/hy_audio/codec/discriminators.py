@@ -39,6 +39,7 @@ class PeriodPart(nn.Module):
         self.conv_post = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """Score waveforms [B, 1, T]; T is padded by reflection to whole periods."""
         x = F.pad(x, (0, -x.shape[-1] % self.period), mode="reflect").unflatten(-1, (-1, self.period))
         return _apply_layers(self.convs, self.conv_post, x)
 
@@ -64,6 +65,7 @@ class ScalePart(nn.Module):
         self.conv_post = norm(nn.Conv1d(widths[-1], 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """Score waveforms [B, 1, T]."""
         return _apply_layers(self.convs, self.conv_post, x)
 
 
@@ -75,6 +77,7 @@ class MultiPeriod(nn.Module):
         self.discriminators = nn.ModuleList(PeriodPart(period, scale) for period in periods)
 
     def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Score waveforms [B, 1, T] by every period."""
         return [part(waveform) for part in self.discriminators]
 
 
@@ -88,6 +91,7 @@ class MultiScale(nn.Module):
         )
 
     def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Score waveforms [B, 1, T] at every scale."""
         outputs = []
         for number, part in enumerate(self.discriminators):
             if number:

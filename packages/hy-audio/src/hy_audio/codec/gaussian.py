@@ -16,19 +16,24 @@ class Gaussian:
 
     @property
     def mean(self) -> Tensor:
+        """Mean [B, C, ...]."""
         return self.moments.chunk(2, dim=1)[0]
 
     @property
     def log_variance(self) -> Tensor:
+        """Log variance [B, C, ...], clamped to [-30, 20]."""
         return self.moments.chunk(2, dim=1)[1].clamp(-30, 20)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw; the generator is that of the moments' device."""
+        """One draw; the generator is that of the moments' device. Returns [B, C, ...]."""
         mean = self.mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return mean + torch.exp(0.5 * self.log_variance) * noise
 
     def kl_divergence(self) -> Tensor:
-        """Mean over all latents of the divergence from a standard normal: a number."""
+        """Mean over all latents of the divergence from a standard normal: a number.
+
+        Returns a scalar tensor.
+        """
         log_variance = self.log_variance
         return 0.5 * (self.mean.square() + log_variance.exp() - 1 - log_variance).mean()

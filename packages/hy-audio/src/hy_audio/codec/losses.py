@@ -15,7 +15,10 @@ MEL_WEIGHT, FEATURE_WEIGHT = 45.0, 2.0
 
 
 def total(parts: Iterable[Tensor], start: Tensor | None = None) -> Tensor:
-    """Return the sum of numbers [], added to `start` in their order; `ValueError` for none at all."""
+    """Return the sum of numbers [], added to `start` in their order; `ValueError` for none at all.
+
+    All are scalar tensors.
+    """
     result = start
     for part in parts:
         result = part if result is None else result + part
@@ -27,19 +30,28 @@ def total(parts: Iterable[Tensor], start: Tensor | None = None) -> Tensor:
 def discriminator_loss(
     real: Sequence[DiscriminatorOutput], generated: Sequence[DiscriminatorOutput]
 ) -> Tensor:
-    """Least squares: real waveforms should score 1, generated ones 0; summed over a discriminator's parts."""
+    """Least squares: real waveforms should score 1, generated ones 0; summed over a discriminator's parts.
+
+    Returns a scalar tensor; scores are [B, n].
+    """
     return total(
         (1 - r.score).square().mean() + m.score.square().mean() for r, m in zip(real, generated, strict=True)
     )
 
 
 def adversarial_loss(generated: Sequence[DiscriminatorOutput]) -> Tensor:
-    """Least squares, the generator's side: what it makes should score 1."""
+    """Least squares, the generator's side: what it makes should score 1.
+
+    Returns a scalar tensor; scores are [B, n].
+    """
     return total((1 - part.score).square().mean() for part in generated)
 
 
 def feature_loss(real: Sequence[DiscriminatorOutput], generated: Sequence[DiscriminatorOutput]) -> Tensor:
-    """Mean distance of all layers' outputs, summed over layers and parts, unweighted."""
+    """Mean distance of all layers' outputs, summed over layers and parts, unweighted.
+
+    Returns a scalar tensor; layers are [B, C, ...].
+    """
     return total(
         (theirs.detach() - ours).abs().mean()
         for r, m in zip(real, generated, strict=True)

@@ -93,6 +93,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add what the convolutions change: [B, W, N] to [B, W, N]."""
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
@@ -123,7 +124,10 @@ class MelVAE(ConfiguredNetwork):
         self.register_buffer("latent_std", torch.ones(config.channels))
 
     def encode(self, mel: Tensor) -> Gaussian:
-        """The last frame is repeated up to a whole number of latents."""
+        """The last frame is repeated up to a whole number of latents.
+
+        Log-mels [B, M, N], latents [B, C, N / shorten].
+        """
         config = self.config
         short = -mel.shape[-1] % config.shorten
         mel = torch.cat((mel, mel[..., -1:].expand(-1, -1, short)), dim=-1) if short else mel
@@ -134,11 +138,14 @@ class MelVAE(ConfiguredNetwork):
         return self.decoder(latents) * self.config.mel_std + self.config.mel_mean
 
     def to_model(self, latents: Tensor) -> Tensor:
-        """Latents of zero mean and unit variance in each channel, as the DiT learns them."""
+        """Latents of zero mean and unit variance in each channel, as the DiT learns them.
+
+        Latents [B, C, N].
+        """
         return (latents - self.latent_mean[:, None]) / self.latent_std[:, None]
 
     def from_model(self, latents: Tensor) -> Tensor:
-        """Undo `to_model`."""
+        """Undo `to_model`. Latents [B, C, N]."""
         return latents * self.latent_std[:, None] + self.latent_mean[:, None]
 
     @torch.no_grad()

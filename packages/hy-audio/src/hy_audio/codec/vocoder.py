@@ -149,6 +149,7 @@ class PlainResidual(nn.Module):
             nn.utils.parametrizations.weight_norm(layer)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the convolutions of each dilation: [B, C, T] to [B, C, T]."""
         for conv in self.convs:
             x = x + conv(F.leaky_relu(x, SLOPE))
         return x
@@ -212,7 +213,10 @@ def fill_vocoder(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Vocoder:
-    """Build the network and give it a state dict in jik876/hifi-gan's names, which is emptied."""
+    """Build the network and give it a state dict in jik876/hifi-gan's names, which is emptied.
+
+    `state` holds tensors of any shape by name; those that don't fit raise HyError.
+    """
     with torch.device("meta"):
         vocoder = Vocoder(config)
     network = vocoder.network

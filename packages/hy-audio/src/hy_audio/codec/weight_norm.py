@@ -25,6 +25,7 @@ class WeightNorm(Source):
     """A weight made of the pair (g, v)."""
 
     def build(self, parts: list[Tensor]) -> Tensor:
+        """Fold the pair (g, v) to a weight of the same shape as v."""
         g, v = parts
         return fold_weight_norm(g, v)
 
@@ -33,7 +34,10 @@ class WeightNorm(Source):
 
 
 def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
-    """v * g / |v|, the norm taken over all dimensions but the first, in fp32 at least."""
+    """v * g / |v|, the norm taken over all dimensions but the first, in fp32 at least.
+
+    v is [out, ...], g is [out, 1, ...]; returns the same shape and dtype as v.
+    """
     kind = torch.promote_types(v.dtype, torch.float32)
     wide = v.to(kind)
     return (wide * (g.to(kind) / wide.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1)))).to(v.dtype)

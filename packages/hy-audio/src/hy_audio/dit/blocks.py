@@ -71,7 +71,10 @@ class Stream(nn.Module):
         self.mlp = MLP(width, int(width * config.mlp_ratio), GELU())
 
     def add(self, x: Tensor, seen: Tensor, attention: Mod, mlp: Mod) -> Tensor:
-        """x plus what attention saw, plus what the MLP makes of that."""
+        """Add the output of attention to x, then that of the MLP.
+
+        x and seen are [tokens, D]; shifts, scales and gates broadcast to them.
+        """
         x = torch.addcmul(x, attention.gate, self.proj(seen))
         return torch.addcmul(x, mlp.gate, self.mlp(norm(x, mlp.shift, mlp.scale)))
 

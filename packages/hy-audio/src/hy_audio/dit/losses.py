@@ -31,6 +31,8 @@ def drop_conditions(
 
     With probability `together` a row loses all of them. Give lists of rows as `AudioDiT.prepare` takes them, each of
     as many rows.
+
+    Each row is [length, features]; a row that is left out becomes [0, features].
     """
     chance = torch.rand(
         len(conditions) + 1,

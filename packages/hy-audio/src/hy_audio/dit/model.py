@@ -43,6 +43,7 @@ class Projection(nn.Module):
         self.down = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Project features [..., features] to [..., D]."""
         gate, up = self.gate_up(self.enter(x.to(self.enter.weight.dtype))).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
@@ -56,6 +57,7 @@ class FinalLayer(nn.Module):
         self.linear = Linear(config.width, config.channels)
 
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        """Map tokens [..., D] and conditioning vectors, which broadcast to them, to velocity [..., C]."""
         return self.linear(norm(x, *self.adaLN_modulation(vec).chunk(2, dim=-1)))
 
 
@@ -173,7 +175,7 @@ class AudioDiT(ConfiguredNetwork):
         return velocity, block_tokens
 
     def run(self, block: nn.Module, xs: Streams, acts: Streams, seq: JointSequence) -> Streams:
-        """Call a block, keeping its activations or not."""
+        """Call a block; with `checkpointing` its activations are recomputed in the backward pass."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, xs, acts, seq, use_reentrant=False)
         return block(xs, acts, seq)

@@ -135,5 +135,8 @@ class SingleBlock(nn.Module):
 
 
 def modulated(x: Tensor, mod: Mod) -> Tensor:
-    """Like the core's `norm`, with the larger epsilon of the single blocks."""
+    """Like the core's `norm`, with the larger epsilon of the single blocks.
+
+    x is [B, N, D]; shift and scale broadcast to it.
+    """
     return torch.addcmul(mod.shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), 1 + mod.scale)

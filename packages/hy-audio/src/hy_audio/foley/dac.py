@@ -79,6 +79,7 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to [B, C, T]. Returns the same shape."""
         return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
 
 
@@ -95,6 +96,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add what the convolutions change: [B, C, T] to [B, C, T]."""
         return x + self.block(x)
 
 
@@ -106,6 +108,7 @@ class Stage(nn.Module):
         self.block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Change rate and width: [B, C, T] to [B, C2, T2]."""
         return self.block(x)
 
 
@@ -159,10 +162,14 @@ class DACVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, waveform: Tensor) -> Gaussian:
-        """What the network says of T samples; make T a multiple of the hop to get T / hop latents."""
+        """What the network says of T samples; make T a multiple of the hop to get T / hop latents.
+
+        The waveform is [B, 1, T] in [-1, 1].
+        """
         return Gaussian(self.quant_conv(self.encoder(waveform)))
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [B, C, N] to waveforms [B, 1, N * hop]."""
         return self.decoder(self.post_quant_conv(latents))
 
     @property

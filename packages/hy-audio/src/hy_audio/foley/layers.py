@@ -34,6 +34,7 @@ class ConvMLP(nn.Module):
         self.w3 = TokenConv(width, hidden, kernel, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP to tokens [B, N, D]; convolutions run along N. Returns the same shape."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
@@ -47,6 +48,7 @@ class SwiGLU(nn.Module):
         self.w3 = nn.Linear(features, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the gated MLP to tokens [..., D]. Returns the same shape."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 

@@ -42,6 +42,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(config.width, 2 * config.width))
 
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        """Map tokens [..., D] and conditioning vectors, which broadcast to them, to velocity [..., C]."""
         if self.modulated:
             x = norm(x, *self.adaLN_modulation(vec).chunk(2, dim=-1))
         else:
@@ -136,7 +137,10 @@ class Foley(nn.Module):
         return self.final_layer(audio, vec)
 
     def run(self, block: nn.Module, *args: object) -> Tensor | tuple[Tensor, Tensor]:
-        """Call a block, keeping its activations or not."""
+        """Call a block; with `checkpointing` its activations are recomputed in the backward pass.
+
+        Arguments and results are those of the block, such as tokens [B, N, D].
+        """
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)

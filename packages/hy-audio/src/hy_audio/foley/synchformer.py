@@ -82,6 +82,10 @@ class DividedBlock(nn.Module):
         self.mlp = MLP(width, config.mlp_width, nn.GELU())
 
     def forward(self, x: Tensor, tubes: int) -> Tensor:
+        """Attend along time, then within each tube: tokens [B, 1 + N, D], class token first.
+
+        Returns the same shape.
+        """
         x = x + self.timeattn(self.norm3(x), tubes, along_time=True)
         x = x + self.attn(self.norm1(x), tubes, along_time=False)
         return x + self.mlp(self.norm2(x))

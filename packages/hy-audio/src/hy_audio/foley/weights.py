@@ -83,7 +83,10 @@ def fill_foley(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Foley:
-    """Build the network and give it a state dict in the official names, which is emptied."""
+    """Build the network and give it a state dict in the official names, which is emptied.
+
+    `state` holds tensors of any shape by name; those that don't fit raise HyError.
+    """
     with torch.device("meta"):
         foley = Foley(config)
     fill(foley, state, what, OFFICIAL.source, device=device, dtype=dtype)
@@ -133,7 +136,10 @@ def fill_dac(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> DACVAE:
-    """Build the VAE and give it a state dict in the official names, which is emptied."""
+    """Build the VAE and give it a state dict in the official names, which is emptied.
+
+    `state` holds tensors of any shape by name; those that don't fit raise HyError.
+    """
     with torch.device("meta"):
         vae = DACVAE(config)
     fill(vae, state, what, weight_norm_source(state), device=device, dtype=dtype)

@@ -74,7 +74,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
+    """Probabilities over the last axis. [..., classes] to the same shape."""
     logits = np.asarray(logits, np.float64)
     power = np.exp(logits - logits.max(-1, keepdims=True))
     return power / power.sum(-1, keepdims=True)

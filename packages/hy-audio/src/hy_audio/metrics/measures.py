@@ -102,6 +102,8 @@ def summary(
 
     `captions` are by the files' stems, `texts` the text towers of the embedders that have one. KL is of pairs
     with one stem.
+
+    Text towers return [texts, features].
     """
     timed = [one.timing for one in made if one.timing is not None]
     matched = sum(one.matched for one in timed)

@@ -81,7 +81,10 @@ def tonality(window: np.ndarray, rate: int) -> tuple[int, float, float]:
 
 
 def regularity(window: np.ndarray, rate: int) -> float:
-    """How well the onsets in `window` repeat after 0.2 to 1 s: the highest correlation, 0 to 1."""
+    """How well the onsets in `window` repeat after 0.2 to 1 s: the highest correlation, 0 to 1.
+
+    `window` is mono, [n].
+    """
     size, hop = round(0.032 * rate), round(0.01 * rate)
     cut = np.lib.stride_tricks.sliding_window_view(window, size)[::hop]
     level = np.log(np.abs(np.fft.rfft(cut * np.hanning(size))) ** 2 + 1e-6)

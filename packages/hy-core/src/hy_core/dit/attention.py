@@ -59,7 +59,7 @@ class PackedSequence:
         return torch.cat([x.unflatten(0, (self.rows, -1)) for x in streams], dim=1).flatten(0, 1)
 
     def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Undo `pack`."""
+        """Undo `pack`. x is [all tokens, ...]; each stream is [tokens, ...]."""
         if self._put is not None:
             out: tuple[Tensor, ...] = x.index_select(0, self._put).split(
                 [sum(stream) for stream in self.streams]

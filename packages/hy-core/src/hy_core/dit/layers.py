@@ -26,6 +26,8 @@ def embedded_guidance(scale: float | Tensor, dtype: torch.dtype = torch.bfloat16
 
     The official code casts the scale and multiplies by 1000 in the model's dtype, and the released weights
     were run that way: in bfloat16, 6.0 becomes 6016 and not 6000.
+
+    A scalar or a tensor of any shape; the result has the same shape.
     """
     return (torch.as_tensor(scale, dtype=torch.float32).to(dtype) * 1000.0).float()
 
@@ -45,7 +47,10 @@ def speeds(count: int, period: float, device: torch.device) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b; bfloat16 is multiplied in fp32 on a processor that has no instructions for it."""
+    """x W^T + b; bfloat16 is multiplied in fp32 on a processor that has no instructions for it.
+
+    x is [..., in], the weight [out, in], the bias [out]; returns [..., out].
+    """
     if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16:
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
@@ -55,6 +60,7 @@ class Linear(nn.Linear):
     """A linear map with bias."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [..., in] to [..., out]."""
         return linear(x, self.weight, self.bias)
 
 
@@ -97,6 +103,7 @@ class VectorEmbedding(nn.Module):
         self.out_layer = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
+        """Embed pooled vectors [B, features] to [B, D]."""
         result: Tensor = self.out_layer(F.silu(self.in_layer(vector.to(self.in_layer.weight.dtype))))
         return result
 
@@ -110,6 +117,7 @@ class ContextEmbedding(nn.Module):
         self.linear_2 = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
+        """Embed mean states [B, features] to [B, D]."""
         result: Tensor = self.linear_2(F.silu(self.linear_1(vector.to(self.linear_1.weight.dtype))))
         return result
 
@@ -140,6 +148,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise [..., dim] in float32. Returns the same shape."""
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
 
 
@@ -150,6 +159,7 @@ class GELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to a tensor of any shape. Returns the same shape."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
             return F.gelu(x, approximate="tanh")
         twice = 2 * math.sqrt(2 / math.pi)
@@ -166,6 +176,7 @@ class MLP(nn.Module):
         self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [..., D] to [..., D]."""
         result: Tensor = self.fc2(self.act(self.fc1(x)))
         return result
 
@@ -195,7 +206,10 @@ class Modulation(nn.Module):
 
 
 def norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without weights, then x * (1 + scale) + shift, which broadcast over tokens."""
+    """LayerNorm without weights, then x * (1 + scale) + shift, which broadcast over tokens.
+
+    x is [..., D]; shift and scale broadcast to it.
+    """
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
 
 

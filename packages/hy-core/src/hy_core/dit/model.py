@@ -177,7 +177,10 @@ class DiT(nn.Module):
         is_fixed: Tensor | None = None,
         text_time: Tensor | None = None,
     ) -> Vectors:
-        """The conditioning vectors of a step; arguments as in `forward`."""
+        """The conditioning vectors of a step; arguments as in `forward`.
+
+        `time` is [B, F]; the vectors of frames are [B, F, D], that of the text is [B, D].
+        """
         moving = torch.ones_like(time, dtype=torch.bool) if is_fixed is None else ~is_fixed
         text_time = time.where(moving, 0).amax(1) if text_time is None else text_time  # [B]
         pooled = prepared.guided[:, None].where(moving[..., None], prepared.pooled[:, None])  # [B,F,D]

@@ -38,6 +38,7 @@ class Port(nn.ModuleDict):
         return self.pop(name)
 
     def forward(self, x: Tensor, adapter_inputs: Mapping[str, Any]) -> Tensor:
+        """Call the attached modules in order on x, [B, F, S, D] or [B, F, D]. Returns the same shape."""
         for name, module in tuple(self.items()):  # another thread may attach modules meanwhile
             if name in adapter_inputs:
                 x = called(name, module, x, adapter_inputs[name])

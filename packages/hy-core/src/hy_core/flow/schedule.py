@@ -14,7 +14,10 @@ FEW_SHIFT, MANY_SHIFT = 17.0, 7.0
 
 
 def shift_times(times: Tensor, shift: float) -> Tensor:
-    """Move times towards noise: s*t / (1 + (s-1)*t). Shift 1 changes nothing; 0 and 1 stay in place."""
+    """Move times towards noise: s*t / (1 + (s-1)*t). Shift 1 changes nothing; 0 and 1 stay in place.
+
+    Times have any shape; the result has the same shape.
+    """
     return shift * times / (1 + (shift - 1) * times)
 
 
@@ -55,7 +58,10 @@ def linear_quadratic_sigmas(steps: int, emulate: int = 1000) -> Tensor:
 
 
 def sigmas_for(schedule: str, steps: int, shift: float | None) -> Tensor:
-    """The times of a request: "shifted" (None: the adaptive shift), or "linear-quadratic" without a shift."""
+    """The times of a request: "shifted" (None: the adaptive shift), or "linear-quadratic" without a shift.
+
+    Returns float32 [steps + 1], from 1 to 0.
+    """
     if schedule == "linear-quadratic":
         return linear_quadratic_sigmas(steps)
     if schedule == "shifted":

@@ -84,7 +84,7 @@ def tiling_for(request: Request, model: Model, frames: int) -> Tiling | None:
 
 
 def vae_latents(model: Model, latents: Tensor) -> Tensor:
-    """Latents in the scale, dtype and device of the VAE's weights."""
+    """Latents in the scale, dtype and device of the VAE's weights. Latents [B, C, F, h, w]."""
     return model.vae.from_model(latents).to(next(model.vae.parameters()))
 
 

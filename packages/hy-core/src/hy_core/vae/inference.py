@@ -57,7 +57,7 @@ def decode(decoder: Any, z: Tensor) -> Tensor:
 
 
 def middle(block: Any, x: Tensor) -> Tensor:
-    """`block(x)`; x is overwritten."""
+    """`block(x)`; x is overwritten. x is [B, C, T, H, W]."""
     x = resnet(block.resnets[0], x)
     for attention in block.attentions:
         x = attention(x)
@@ -65,7 +65,7 @@ def middle(block: Any, x: Tensor) -> Tensor:
 
 
 def resnet(block: ResnetBlock, x: Tensor) -> Tensor:
-    """`block(x)`; x is overwritten."""
+    """`block(x)`; x is overwritten. x is [B, C, T, H, W]."""
     inner = convolve(block.conv1, x, block.norm1)
     if block.conv_shortcut is None:
         for start, stop, piece in convolved_spans(block.conv2, inner, block.norm2):
@@ -79,7 +79,7 @@ def resnet(block: ResnetBlock, x: Tensor) -> Tensor:
 
 
 def upsample(layer: Upsample, x: Tensor) -> Tensor:
-    """`layer(x)`, from the small x itself."""
+    """`layer(x)`, from the small x itself. x is [B, C, T, H, W]."""
     conv, (time, rows, columns) = layer.conv.conv, layer.stride
     batch, _, frames, height, width = x.shape
     out = x.new_empty(batch, conv.out_channels, 1 + (frames - 1) * time, height * rows, width * columns)
@@ -102,7 +102,7 @@ def upsample(layer: Upsample, x: Tensor) -> Tensor:
 
 
 def convolve(layer: CausalConv3d, x: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
-    """`layer(silu(norm(x)))`, or `layer(x)` without a norm."""
+    """`layer(silu(norm(x)))`, or `layer(x)` without a norm. x is [B, C, T, H, W]."""
     out: Tensor | None = None
     for start, stop, piece in convolved_spans(layer, x, norm):
         if out is None:
@@ -120,6 +120,8 @@ def convolved_spans(
     """Frames `start` to `stop` of `layer(silu(norm(x)))`, the last ones first.
 
     Once a span is yielded, x is not read from its first frame on, so the caller may overwrite it.
+
+    x is [B, C, T, H, W].
     """
     conv, (stride, *_) = layer.conv, layer.conv.stride
     normal = None if norm is None else Normal.of(norm, x)
@@ -139,7 +141,10 @@ def convolved_spans(
 
 
 def spans(x: Tensor, frames: int, stride: int) -> list[tuple[int, int]]:
-    """Spans of frames with one kernel each: frame 0, frame 1 if it sees frame 0 twice, pieces of the rest."""
+    """Spans of frames with one kernel each: frame 0, frame 1 if it sees frame 0 twice, pieces of the rest.
+
+    x is [B, C, T, H, W].
+    """
     heads = [(at, at + 1) for at in range(min(frames, 2 if stride == 1 else 1))]
     frame_bytes = x[:, :, 0].numel() * x.element_size() * stride
     length = max(PIECE // frame_bytes, 1)
@@ -171,6 +176,7 @@ class Normal:
 
     @classmethod
     def of(cls, norm: nn.GroupNorm, x: Tensor) -> Normal:
+        """Measure the statistics of x [B, C, T, H, W]."""
         kind = torch.promote_types(x.dtype, torch.float32)
         groups, each = norm.num_groups, norm.num_channels // norm.num_groups
         frames = [x[:, :, frame].flatten(2) for frame in range(x.shape[2])]  # [B, C, H*W]
@@ -190,14 +196,17 @@ class Normal:
         return cls(*(value.to(kind)[..., None, None] for value in values))
 
     def activate(self, x: Tensor) -> Tensor:
-        """silu(norm(x)) for any frames of the tensor."""
+        """silu(norm(x)) for any frames of the tensor. x is [B, C, n, H, W]; the result has the same shape."""
         x = torch.sub(x, self.mean)
         torch.addcmul(self.shift, x, self.scale, out=x)
         return F.silu(x, inplace=True)
 
 
 def padded(x: Tensor, normal: Normal | None = None) -> Tensor:
-    """x, normalised and activated if asked, with the pixels at its edges repeated once."""
+    """x, normalised and activated if asked, with the pixels at its edges repeated once.
+
+    x is [B, C, T, H, W]; the result [B, C, T, H + 2, W + 2].
+    """
     out = x.new_empty(*x.shape[:3], x.shape[3] + 2, x.shape[4] + 2)
     inner = out[..., 1:-1, 1:-1]
     for frame in range(x.shape[2]):  # one by one, as what is computed on the way takes memory too
@@ -209,7 +218,7 @@ def padded(x: Tensor, normal: Normal | None = None) -> Tensor:
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-    """A convolution without padding."""
+    """A convolution without padding. x is [B, C, T, H, W], the weight [C2, C, kT, kH, kW], the bias [C2]."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # For one small clip PyTorch's own choice is an implementation six times slower.
         return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1)

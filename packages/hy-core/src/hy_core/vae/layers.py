@@ -20,6 +20,7 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(channels_in, channels_out, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B, C, T, H, W] to [B, C2, T / stride, H / stride, W / stride]."""
         if self.kernel > 1:
             side = self.kernel // 2
             x = F.pad(x, (side, side, side, side, self.kernel - 1, 0), mode="replicate")
@@ -41,6 +42,7 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T, H, W] to [B, C2, T, H, W]."""
         inner = self.conv1(F.silu(self.norm1(x)))
         inner = self.conv2(F.silu(self.norm2(inner)))
         result: Tensor = inner + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -59,6 +61,7 @@ class FrameCausalAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend over frames up to one's own: [B, C, T, H, W] to the same shape."""
         batch, channels, frames, height, width = x.shape
         tokens = self.group_norm(x.flatten(2)).transpose(1, 2)  # [B, T*H*W, C], frame after frame
         q, k, v = (to(tokens).unsqueeze(1) for to in (self.to_q, self.to_k, self.to_v))
@@ -81,6 +84,7 @@ class Downsample(nn.Module):
         self.conv = CausalConv3d(channels, channels, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the strided axes of [B, C, T, H, W]; T frames become 1 + (T - 1) / stride."""
         result: Tensor = self.conv(x)
         return result
 
@@ -94,12 +98,13 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Double the strided axes of [B, C, T, H, W]; T frames become 1 + (T - 1) * stride."""
         result: Tensor = self.conv(enlarge(x, self.stride))
         return result
 
 
 def enlarge(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """Repeat pixels and frames: T frames become 1 + (T - 1) * stride[0]."""
+    """Repeat pixels and frames: T frames become 1 + (T - 1) * stride[0]. x is [B, C, T, H, W]."""
     time, rows, columns = stride
     batch, channels, frames, height, width = x.shape
     wide = x[:, :, :, :, None, :, None].expand(batch, channels, frames, height, rows, width, columns)
@@ -123,6 +128,7 @@ class DownBlock(nn.Module):
         self.downsamplers = nn.ModuleList([Downsample(channels_out, stride)] if stride != (1, 1, 1) else [])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T, H, W] to [B, C2, T2, H2, W2]."""
         for layer in (*self.resnets, *self.downsamplers):
             x = layer(x)
         return x
@@ -142,6 +148,7 @@ class UpBlock(nn.Module):
         self.upsamplers = nn.ModuleList([Upsample(channels_out, stride)] if stride != (1, 1, 1) else [])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T, H, W] to [B, C2, T2, H2, W2]."""
         for layer in (*self.resnets, *self.upsamplers):
             x = layer(x)
         return x
@@ -156,6 +163,7 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([FrameCausalAttention(channels, groups)] if attention else [])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T, H, W] to the same shape."""
         for layer in (self.resnets[0], *self.attentions, self.resnets[1]):
             x = layer(x)
         return x

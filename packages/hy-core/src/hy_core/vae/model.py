@@ -30,11 +30,14 @@ class Posterior:
         return cls(mean, logvar.clamp(-30.0, 20.0))
 
     def mode(self) -> Tensor:
-        """The most likely latents."""
+        """The most likely latents. Returns [B, C, F, h, w]."""
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Latents drawn from the distribution; noise comes from the generator's own device in float32."""
+        """Latents drawn from the distribution; noise comes from the generator's own device in float32.
+
+        Returns [B, C, F, h, w].
+        """
         device = self.mean.device if generator is None else generator.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device)
         return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
@@ -114,7 +117,7 @@ class VAE(nn.Module):
         return Posterior.of(self.moments(x, tiling))
 
     def encode_inference(self, x: Tensor, tiling: Tiling | None = None) -> Posterior:
-        """As `encode`, without gradients: faster and in less memory."""
+        """As `encode`, without gradients: faster and in less memory. x is [B, 3, T, H, W] in [-1, 1]."""
         return Posterior.of(self.moments_inference(x, tiling))
 
     def moments(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
@@ -123,7 +126,10 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def moments_inference(self, x: Tensor, tiling: Tiling | None = None) -> Tensor:
-        """As `moments`, without gradients: faster and in less memory."""
+        """As `moments`, without gradients: faster and in less memory.
+
+        x is [B, 3, T, H, W]; returns [B, 2 C, F, h, w].
+        """
         return encode_tiles(self._encode_tile_inference, self._pixels(x), tiling or WHOLE, self.config)
 
     def decode(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
@@ -132,13 +138,18 @@ class VAE(nn.Module):
         return torch.cat(list(decode_tiles(self._decode_tile, z, tiling or WHOLE, self.config)), dim=2)
 
     def decode_inference(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
-        """As `decode`, without gradients: faster and in less memory."""
+        """As `decode`, without gradients: faster and in less memory.
+
+        z is [B, C, F, h, w]; returns [B, 3, T, H, W].
+        """
         return torch.cat(list(self.stream(z, tiling)), dim=2)
 
     def stream(self, z: Tensor, tiling: Tiling | None = Tiling.OFFICIAL) -> Iterator[Tensor]:
         """The frames of `decode_inference` in time order, in chunks: memory follows the tile, not the clip.
 
         Without temporal tiles there is one chunk: normalisation spans the clip.
+
+        z is [B, C, F, h, w]; each chunk is [B, 3, n, H, W].
         """
         z = self._fit("latents", z, self.config.latent_channels)
         return decode_tiles(self._decode_tile_inference, z, tiling or WHOLE, self.config)
@@ -165,11 +176,11 @@ class VAE(nn.Module):
         return inference.decode(self.decoder, self.post_quant_conv(z))
 
     def to_model(self, z: Tensor) -> Tensor:
-        """Latents as the video model sees them."""
+        """Latents as the video model sees them. z is [B, C, F, h, w]."""
         return z * self.config.scaling
 
     def from_model(self, z: Tensor) -> Tensor:
-        """Latents as the VAE sees them."""
+        """Latents as the VAE sees them. z is [B, C, F, h, w]."""
         return z / self.config.scaling
 
     def _fit(self, what: str, x: Tensor, channels: int) -> Tensor:
