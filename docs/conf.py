@@ -66,7 +66,7 @@ def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
                 else parts[index]
             )
             parts[index] = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", parts[index])
-        text = "`".join(parts)
+        text = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", "`".join(parts))  # `Error`s
         starts_list = LIST_ITEM.match(line) and out and out[-1].strip() and not LIST_ITEM.match(out[-1])
         if starts_list and not out[-1].startswith(" "):
             out.append("")

@@ -97,7 +97,7 @@ def test_shapes_that_do_not_fit_are_refused(dit: AudioDiT) -> None:
         silent.prepare(**rows, length=13)
     with pytest.raises(UsageError, match="heads"):
         AudioDiTConfig(width=30, heads=4)
-    with pytest.raises(UsageError, match="unknown audio DiT setting"):
+    with pytest.raises(UsageError, match="audio DiT config: unknown key"):
         AudioDiTConfig.from_dict({"depth": 3})
 
 
@@ -108,9 +108,9 @@ def test_guidance_and_steps_are_the_cores(dit: AudioDiT) -> None:
     nothing = dit.prepare([torch.zeros(0, 6)], [torch.zeros(0, 7)], 13)
     time = torch.ones(1)
     with_, without = dit(noise, time, wanted), dit(noise, time, nothing)
-    one = sample_audio(dit, noise, wanted, nothing, steps=1, scale=3.0)
+    one = sample_audio(dit, noise, wanted, nothing, steps=1, cfg=3.0)
     assert torch.allclose(one, noise - (without + 3 * (with_ - without)), atol=1e-5)
-    plain = sample_audio(dit, noise, wanted, nothing, steps=4, scale=1.0)
+    plain = sample_audio(dit, noise, wanted, nothing, steps=4, cfg=1.0)
     assert torch.equal(plain, sample_audio(dit, noise, wanted, steps=4))
     heun = sample_audio(dit, noise, wanted, steps=1, sampler="heun")
     assert torch.equal(heun, sample_audio(dit, noise, wanted, steps=1))  # its last step is Euler's
@@ -163,10 +163,10 @@ def test_recomputed_blocks_give_the_same_gradients(dit: AudioDiT) -> None:
     assert torch.allclose(*grads, atol=1e-6) and grads[0].abs().sum() > 0
 
 
-def test_representation_alignment_taps_a_block(dit: AudioDiT) -> None:
+def test_representation_alignment_returns_a_block_s_tokens(dit: AudioDiT) -> None:
     rows, latents, time = conditions([(4, 3, 8)]), torch.randn(1, 5, 13), torch.tensor([0.4])
     prepared = dit.prepare(**rows, length=13)
-    velocity, tokens = dit(latents, time, prepared, tap=3)
+    velocity, tokens = dit(latents, time, prepared, repa_block=3)
     assert torch.equal(velocity, dit(latents, time, prepared)) and tokens.shape == (1, 13, 32)
     alignment = Alignment(32, 9, hidden=16)
     loss = alignment(tokens, torch.randn(1, 40, 9))
@@ -174,7 +174,7 @@ def test_representation_alignment_taps_a_block(dit: AudioDiT) -> None:
     same = alignment.map(tokens)
     assert alignment(tokens, same).item() == pytest.approx(0, abs=1e-5)
     with pytest.raises(ValueError, match="no block 9"):
-        dit(latents, time, prepared, tap=9)
+        dit(latents, time, prepared, repa_block=9)
 
 
 def test_it_is_written_and_read_whole(dit: AudioDiT, tmp_path) -> None:

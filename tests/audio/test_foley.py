@@ -16,7 +16,7 @@ from hy_audio.foley import (
     load_foley,
     load_synchformer,
 )
-from hy_audio.foley.model import nearest
+from hy_audio.foley.model import nearest_indices
 from hy_audio.foley.solvers import released_solver
 from hy_audio.foley.weights import OFFICIAL
 from hy_core.errors import HyError, UsageError
@@ -126,7 +126,7 @@ def test_the_last_modulation_acts_only_when_asked() -> None:
 
 def test_visual_tokens_fall_on_the_audio_tokens_of_the_facts() -> None:
     """64 pictures on 400 latents: positions 7, 19, 31, 43, 57, 69 of the interleaved sequence."""
-    assert (2 * nearest(400, 64)[:6] + 1).tolist() == [7, 19, 31, 43, 57, 69]
+    assert (2 * nearest_indices(400, 64)[:6] + 1).tolist() == [7, 19, 31, 43, 57, 69]
 
 
 def test_dropped_rows_see_the_learned_nothing() -> None:

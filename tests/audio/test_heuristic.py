@@ -69,7 +69,7 @@ def test_what_is_measured():
 
 
 def test_known_mistakes():
-    """Stated in the documentation: whoever mends one has to change that."""
+    """Known limits, also in the documentation."""
     rng = np.random.default_rng(0)
     beat = np.zeros(2 * RATE)
     for at in range(0, 2 * RATE, RATE // 2):
@@ -107,12 +107,12 @@ def test_real_recordings():
     pytest.importorskip("pygame", reason="hy-audio[offline-assets]")
     from importlib.util import find_spec
 
-    from hy_audio import reading
+    from hy_core.media import timeline
 
     folder = Path(find_spec("pygame").origin).parent / "examples/data"
 
     def windows(name: str) -> list[np.ndarray]:
-        wave = np.concatenate(list(reading.sound(folder / name, RATE)), axis=1)[0][: 10 * RATE]
+        wave = np.concatenate(list(timeline.sound(folder / name, RATE)), axis=1)[0][: 10 * RATE]
         wave = np.pad(wave, (0, -len(wave) % (2 * RATE)))
         return list(wave.reshape(-1, 2 * RATE))
 

@@ -12,21 +12,22 @@ import av
 import numpy as np
 import pytest
 from audio.clips import lasts
-from hy_audio.sync import Curve, agreement
+from hy_audio.sync import Curve, score_sync
 
 RUN = """
 import sys
 import numpy as np
-from hy_audio.reading import Sight
-from hy_audio.soundtrack import Settings, add_sound
+from hy_audio.frame_sampler import FrameSampler
+from hy_audio.soundtrack_options import SoundtrackOptions
+from hy_audio.soundtrack import add_soundtrack
 
-class Maker:
-    rate, seconds, sights = int(sys.argv[3]), 8.0, {"seen": Sight(4.0, lambda frame: frame[::4, ::4])}
+class AudioGenerator:
+    rate, seconds, samplers = int(sys.argv[3]), 8.0, {"seen": FrameSampler(4.0, lambda frame: frame[::4, ::4])}
 
-    def make(self, seen, seconds, index):
+    def generate(self, seen, seconds, index):
         return 0.1 * np.random.default_rng(index).standard_normal((1, round(seconds * self.rate)), np.float32)
 
-add_sound(sys.argv[1], sys.argv[2], Maker(), Settings(existing=sys.argv[4]))
+add_soundtrack(sys.argv[1], sys.argv[2], AudioGenerator(), SoundtrackOptions(existing=sys.argv[4]))
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
 """
 
@@ -117,7 +118,7 @@ def test_timing_of_two_hours_is_measured_without_a_table_of_all_moments():
     strength[moves + 16] = 5.0
     tracemalloc.start()
     try:
-        found = agreement(Curve(strength, (moves + 16) * 0.01), Curve(np.zeros(count), moves * 0.01))
+        found = score_sync(Curve(strength, (moves + 16) * 0.01), Curve(np.zeros(count), moves * 0.01))
         assert tracemalloc.get_traced_memory()[1] < 300e6
     finally:
         tracemalloc.stop()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from audio.clips import clip, pictures, tone
-from hy_audio.metrics.distances import cosine, divergence, frechet, inception, softmax
+from hy_audio.metrics.distances import cosine, frechet_distance, inception_score, kl_divergence, softmax
 from hy_audio.metrics.embedders import Clap, Classifier, MelStatistics, embedder
 from hy_audio.metrics.measures import files, measure, summary
-from hy_audio.mux import write_sound
-from hy_audio.sync import agreement, match, motion, onsets
+from hy_audio.sound_files import write_sound
+from hy_audio.sync import count_matches, motion_curve, onset_curve, score_sync
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.request import Sound
@@ -33,14 +33,16 @@ def test_frechet_distance_has_its_closed_form():
     a, b = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
     shift = one.mean(0) - other.mean(0)
     expected = shift @ shift + np.trace(a + b - 2 * sqrtm(a @ b).real)
-    assert frechet(one, other) == pytest.approx(expected, rel=1e-8)
-    assert frechet(one, one) == pytest.approx(0, abs=1e-8)
-    assert frechet(one, one + 2) == pytest.approx(8 * 4)
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-8)
+    assert frechet_distance(one, one + 2) == pytest.approx(8 * 4)
     few = rng.standard_normal((5, 64))  # singular covariances
-    assert math.isfinite(frechet(few, few[:3])) and frechet(few, few) == pytest.approx(0, abs=1e-6)
+    assert math.isfinite(frechet_distance(few, few[:3])) and frechet_distance(few, few) == pytest.approx(
+        0, abs=1e-6
+    )
     for wrong in ((one, other[:, :3]), (one[:1], other), (one[0], other)):
         with pytest.raises(UsageError):
-            frechet(*wrong)
+            frechet_distance(*wrong)
 
 
 def test_divergence_is_from_real_to_made_and_paired():
@@ -49,27 +51,29 @@ def test_divergence_is_from_real_to_made_and_paired():
     rng = np.random.default_rng(0)
     real, made = 3 * rng.standard_normal((20, 10)), 3 * rng.standard_normal((20, 10))
     expected = np.mean([entropy(p, q) for p, q in zip(softmax(real), softmax(made), strict=True)])
-    assert divergence(real, made) == pytest.approx(expected, rel=1e-2)
+    assert kl_divergence(real, made) == pytest.approx(expected, rel=1e-2)
     published = torch.nn.functional.kl_div(
         (torch.tensor(made).softmax(1) + 1e-6).log(), torch.tensor(real).softmax(1), reduction="sum"
     )
-    assert divergence(real, made) == pytest.approx(float(published) / 20, rel=1e-12)
+    assert kl_divergence(real, made) == pytest.approx(float(published) / 20, rel=1e-12)
     sure = 2000 * np.eye(10)  # zeros in fp64
-    assert divergence(sure, sure) == pytest.approx(0, abs=1e-5)
-    assert divergence(sure, sure[::-1]) == pytest.approx(-math.log(1e-6), rel=1e-3)
-    assert divergence(real, made) != pytest.approx(divergence(made, real), rel=1e-3)
-    assert divergence(real, real) == pytest.approx(0, abs=1e-4)
-    assert divergence(real, real[::-1]) > 1
+    assert kl_divergence(sure, sure) == pytest.approx(0, abs=1e-5)
+    assert kl_divergence(sure, sure[::-1]) == pytest.approx(-math.log(1e-6), rel=1e-3)
+    assert kl_divergence(real, made) != pytest.approx(kl_divergence(made, real), rel=1e-3)
+    assert kl_divergence(real, real) == pytest.approx(0, abs=1e-4)
+    assert kl_divergence(real, real[::-1]) > 1
     with pytest.raises(UsageError):
-        divergence(real, made[:3])
+        kl_divergence(real, made[:3])
 
 
 def test_inception_score_counts_sure_and_even_classes():
     sure = 50 * np.eye(10)[np.arange(1000) % 10]
-    assert inception(sure) == pytest.approx(10, rel=0.06) and inception(sure, splits=1) == pytest.approx(10)
-    assert inception(np.zeros((100, 10))) == pytest.approx(1)
-    assert inception(50 * np.eye(10)[np.zeros(100, int)]) == pytest.approx(1)
-    assert inception(sure[:3]) == pytest.approx(1)  # fewer sounds than splits
+    assert inception_score(sure) == pytest.approx(10, rel=0.06) and inception_score(
+        sure, splits=1
+    ) == pytest.approx(10)
+    assert inception_score(np.zeros((100, 10))) == pytest.approx(1)
+    assert inception_score(50 * np.eye(10)[np.zeros(100, int)]) == pytest.approx(1)
+    assert inception_score(sure[:3]) == pytest.approx(1)  # fewer sounds than splits
 
 
 @pytest.mark.parametrize("count", [10, 23, 96, 100, 1007])
@@ -82,12 +86,12 @@ def test_inception_score_has_the_published_parts(count):
         part = shuffled[index * count // 10 : (index + 1) * count // 10]
         p, log_p = part.softmax(1), part.log_softmax(1)
         scores.append((p * (log_p - p.mean(0, keepdim=True).log())).sum(1).mean().exp().item())
-    assert inception(logits) == pytest.approx(np.mean(scores), rel=1e-12)
+    assert inception_score(logits) == pytest.approx(np.mean(scores), rel=1e-12)
 
 
 def test_a_class_that_no_sound_has_adds_nothing_to_the_inception_score():
     sure = 2000 * np.eye(4)[np.arange(40) % 2]  # two of four classes, probabilities of 0 and 1 in fp64
-    assert inception(sure, splits=1) == pytest.approx(2)
+    assert inception_score(sure, splits=1) == pytest.approx(2)
 
 
 def test_cosines():
@@ -112,11 +116,13 @@ def bounces(count: int = 12) -> list:
 def test_true_sound_agrees_with_motion_and_late_sound_is_late(frames, fps):
     scenes, good, late = bounces(), [], []
     for index, scene in enumerate(scenes):
-        picture = motion(((i / fps, frame) for i, frame in enumerate(render(scene, frames))), frames / fps)
+        picture = motion_curve(
+            ((i / fps, frame) for i, frame in enumerate(render(scene, frames))), frames / fps
+        )
         wave = sound(scene, frames, fps, index)
-        good.append(agreement(onsets([wave[None]]), picture, frame=1 / fps))
+        good.append(score_sync(onset_curve([wave[None]]), picture, frame=1 / fps))
         behind = np.roll(wave, 2560)
-        late.append(agreement(onsets([behind[None]]), picture, 0.08, 0.0))
+        late.append(score_sync(onset_curve([behind[None]]), picture, 0.08, 0.0))
     assert np.mean([one.f1 for one in good]) >= 0.9 and np.mean([one.iou for one in good]) >= 0.8
     assert np.mean([abs(one.offset) for one in good]) < 0.03
     assert np.mean([one.f1 for one in late]) < 0.2
@@ -124,19 +130,19 @@ def test_true_sound_agrees_with_motion_and_late_sound_is_late(frames, fps):
 
 
 def test_what_does_not_move_or_sound_has_no_events():
-    still = motion(((i / 8, np.full((8, 8, 3), 9, np.uint8)) for i in range(17)), 17 / 8)
-    assert not len(still.peaks) and not len(onsets([np.zeros((1, 34000))]).peaks)
+    still = motion_curve(((i / 8, np.full((8, 8, 3), 9, np.uint8)) for i in range(17)), 17 / 8)
+    assert not len(still.peaks) and not len(onset_curve([np.zeros((1, 34000))]).peaks)
     rng = np.random.default_rng(0)
-    assert not len(onsets([0.1 * rng.standard_normal((1, 64000)).astype(np.float32)]).peaks)
-    nothing = agreement(onsets([np.zeros((1, 34000))]), still)
+    assert not len(onset_curve([0.1 * rng.standard_normal((1, 64000)).astype(np.float32)]).peaks)
+    nothing = score_sync(onset_curve([np.zeros((1, 34000))]), still)
     assert math.isnan(nothing.f1) and math.isnan(nothing.offset)
-    assert match([1.0, 2.0], [1.05, 3.0], 0.1) == 1 and match([], [1.0], 1) == 0
-    assert match([1.0, 1.01], [1.0], 0.1) == 1
+    assert count_matches([1.0, 2.0], [1.05, 3.0], 0.1) == 1 and count_matches([], [1.0], 1) == 0
+    assert count_matches([1.0, 1.01], [1.0], 0.1) == 1
 
 
 def test_onsets_do_not_depend_on_pieces():
     wave = np.concatenate([sound(scene, seed=index) for index, scene in enumerate(bounces(18))])[None]  # 38 s
-    whole, parts = onsets([wave]), onsets(np.array_split(wave, 23, axis=1))
+    whole, parts = onset_curve([wave]), onset_curve(np.array_split(wave, 23, axis=1))
     assert np.array_equal(whole.peaks, parts.peaks) and len(whole.peaks) >= 34
 
 

@@ -7,22 +7,23 @@ import json
 import numpy as np
 import pytest
 from audio.clips import lasts, not_numbers, tone
-from hy_audio import reading
 from hy_audio.metrics.measures import measure
-from hy_audio.mux import write_sound
-from hy_audio.soundtrack import Settings, add_sound
+from hy_audio.sound_files import write_sound
+from hy_audio.soundtrack import add_soundtrack
+from hy_audio.soundtrack_options import SoundtrackOptions
 from hy_audio.stages import Bandwidth, Consistency, Presence
 from hy_core.errors import HyError
+from hy_core.media import timeline
 
 TOLD = r"the sound of .*a\.mkv has samples that are not numbers"
 
 
-class Maker:
+class AudioGenerator:
     """Noise, and how often it was made."""
 
-    rate, seconds, sights, made = 16000, 8.0, {}, 0
+    rate, seconds, samplers, made = 16000, 8.0, {}, 0
 
-    def make(self, seen, seconds, index):
+    def generate(self, seen, seconds, index):
         self.made += 1
         return 0.1 * np.random.default_rng(0).standard_normal((1, round(seconds * self.rate)))
 
@@ -32,18 +33,20 @@ class Maker:
 def test_reading_ends_at_what_is_no_number(tmp_path, value, rate):
     path = not_numbers(tmp_path / "a.mkv", value)
     with pytest.raises(HyError, match=TOLD):
-        list(reading.sound(path, rate))
-    before = np.concatenate(list(reading.sound(path, rate, 1, (0.0, 1.0))), axis=1)
+        list(timeline.sound(path, rate))
+    before = np.concatenate(list(timeline.sound(path, rate, 1, (0.0, 1.0))), axis=1)
     assert before.shape == (1, rate) and np.isfinite(before).all() and before.max() > 0.2
 
 
 def test_it_is_not_mixed_and_that_is_told_before_sound_is_made(tmp_path):
-    path, maker = not_numbers(tmp_path / "a.mkv"), Maker()
+    path, generator = not_numbers(tmp_path / "a.mkv"), AudioGenerator()
     with pytest.raises(HyError, match=TOLD):
-        add_sound(path, tmp_path / "b.mkv", maker, Settings(existing="mix"))
-    assert maker.made == 0 and not (tmp_path / "b.mkv").exists()
+        add_soundtrack(path, tmp_path / "b.mkv", generator, SoundtrackOptions(existing="mix"))
+    assert generator.made == 0 and not (tmp_path / "b.mkv").exists()
     for existing in ("replace", "keep"):
-        target = add_sound(path, tmp_path / f"{existing}.mkv", maker, Settings(existing=existing))
+        target = add_soundtrack(
+            path, tmp_path / f"{existing}.mkv", generator, SoundtrackOptions(existing=existing)
+        )
         assert lasts(target, "video") == pytest.approx(2, abs=0.1)
 
 

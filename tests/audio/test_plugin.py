@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from audio.clips import clip, lasts, packets, tone
-from hy_audio import reading
 from hy_audio.codec import MelCodec, MelConfig, MelVAE, MelVAEConfig, Vocoder, VocoderConfig
 from hy_audio.dit import AudioDiT, AudioDiTConfig
-from hy_audio.models import kind, open_maker
+from hy_audio.models import kind, load_generator
 from hy_audio.plugin import Audio
 from hy_audio.weights import save_network
 from hy_core import generate
 from hy_core.errors import MissingError, UsageError
+from hy_core.media import timeline
 from hy_core.plugins import Plugins
 
 
@@ -91,9 +91,9 @@ def test_hy_audio_gives_a_clip_its_sound(hy, model, tmp_path):
     assert abs(lasts(tmp_path / "b.mp4", "audio") - 3) < 0.04
     done = hy("audio", str(source), *common, "--json", "--existing", "keep", "--stereo")
     assert json.loads(done.stdout)["path"] == str(tmp_path / "a-sound.mp4")
-    assert reading.measure(tmp_path / "a-sound.mp4").sounds == 2
+    assert timeline.measure(tmp_path / "a-sound.mp4").sounds == 2
     done = hy("audio", str(source), *common, "-o", str(tmp_path / "c.flac"), "--seed", str(2**62))
-    assert done.exit_code == 0 and reading.sound_form(tmp_path / "c.flac") == (8000, 1)
+    assert done.exit_code == 0 and timeline.sound_format(tmp_path / "c.flac") == (8000, 1)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_folders_are_told_apart(tmp_path, model):
     (tmp_path / "hunyuanvideo_foley_xl.pth").write_bytes(b"")
     assert kind(tmp_path) == "foley" and kind(model) == "own"
     with pytest.raises(MissingError, match="vae_128d_48k.pth"):
-        open_maker(tmp_path, "rain", device="cpu")
+        load_generator(tmp_path, "rain", device="cpu")
 
 
 def test_stages_are_registered():

@@ -13,9 +13,11 @@ from audio.clips import clip, lasts
 from hy_audio import models
 from hy_audio.codec import MelCodec, MelConfig, MelVAE, MelVAEConfig, Vocoder, VocoderConfig
 from hy_audio.dit import AudioDiT, AudioDiTConfig
-from hy_audio.dit.senses import STATED, Small, Stated, assemble, language_model
-from hy_audio.models import open_maker
+from hy_audio.dit.model_config import CONFIG_FILE, AudioModelConfig, PixelFeaturesConfig
+from hy_audio.dit.text import language_model
+from hy_audio.models import load_generator
 from hy_audio.plugin import Audio
+from hy_audio.training.model_folder import write_model_folder
 from hy_audio.weights import load_network, save_network
 from hy_core import generate
 from hy_core.errors import HyError, MissingError
@@ -40,8 +42,8 @@ def folder(tmp_path_factory):
     dit = AudioDiT(AudioDiTConfig(channels=4, rate=62.5, width=16, heads=2, **sizes))
     for parameter in [*codec.parameters(), *dit.parameters()]:
         torch.nn.init.normal_(parameter, std=0.2)
-    stated = Stated(1.0, steps=2, scale=2.0, pixels=Small(4, 4, 10.0))
-    assemble(folder, stated_with(stated, "pocket", fingerprint(words)), {})
+    model_config = AudioModelConfig(1.0, steps=2, cfg=2.0, pixels=PixelFeaturesConfig(4, 4, 10.0))
+    write_model_folder(folder, with_text_encoder(model_config, "pocket", fingerprint(words)), {})
     save_network(dit, folder / models.OWN, torch.bfloat16)
     codec.save(folder / "codec", torch.float16)
     return folder
@@ -66,13 +68,13 @@ def core_model(folder):
     return folder
 
 
-def stated_with(stated, words, digest=None):
-    return replace(stated, words=words, words_hash=digest)
+def with_text_encoder(model_config, name, digest=None):
+    return replace(model_config, text_encoder=name, text_encoder_hash=digest)
 
 
 def state(folder, words, digest=None):
     """Let a folder read with another model of the core."""
-    stated_with(Stated.read(folder), words, digest).write(folder)
+    with_text_encoder(AudioModelConfig.read(folder), words, digest).write(folder)
 
 
 def test_hy_audio_takes_it_where_none_is_named(hy, pocket, tmp_path):
@@ -125,56 +127,59 @@ def test_without_it_one_line_says_what_to_do(hy, monkeypatch, tiny, tmp_path):
 
 
 def test_it_is_sampled_as_it_states_unless_asked_otherwise(pocket, copy):
-    own, asked = open_maker(None, "", device="cpu"), open_maker(None, "", steps=7, scale=0.0, device="cpu")
-    assert (own.steps, own.scale, own.seconds) == (2, 2.0, 1.0)
-    assert (asked.steps, asked.scale) == (7, 0.0)
-    table = json.loads((copy / STATED).read_text())
-    (copy / STATED).write_text(json.dumps({k: v for k, v in table.items() if k not in ("steps", "scale")}))
-    plain = open_maker(copy, "", device="cpu")
-    assert (plain.steps, plain.scale) == (50, 4.5)
-    for wrong in ({"steps": 0}, {"steps": 1001}, {"scale": -1.0}):
-        (copy / STATED).write_text(json.dumps({**table, **wrong}))
-        with pytest.raises(HyError, match="steps at a guidance"):
-            open_maker(copy, "", device="cpu")
+    own, asked = (
+        load_generator(None, "", device="cpu"),
+        load_generator(None, "", steps=7, cfg=0.0, device="cpu"),
+    )
+    assert (own.steps, own.cfg, own.seconds) == (2, 2.0, 1.0)
+    assert (asked.steps, asked.cfg) == (7, 0.0)
+    table = json.loads((copy / CONFIG_FILE).read_text())
+    (copy / CONFIG_FILE).write_text(json.dumps({k: v for k, v in table.items() if k not in ("steps", "cfg")}))
+    plain = load_generator(copy, "", device="cpu")
+    assert (plain.steps, plain.cfg) == (50, 4.5)
+    for wrong in ({"steps": 0}, {"steps": 1001}, {"cfg": -1.0}):
+        (copy / CONFIG_FILE).write_text(json.dumps({**table, **wrong}))
+        with pytest.raises(HyError, match="is not between"):
+            load_generator(copy, "", device="cpu")
 
 
 def test_it_runs_in_fp32_on_a_cpu(pocket):
-    made = open_maker(None, "a ball", device="cpu")
+    made = load_generator(None, "a ball", device="cpu")
     parts = [*made.dit.parameters(), *made.codec.parameters(), made.text]
     assert {part.dtype for part in parts} == {torch.float32}
 
 
 def test_a_folder_reads_with_a_model_that_it_names(copy, monkeypatch, tmp_path):
-    ours, words = open_maker(copy, "a ball", device="cpu"), language_model("pocket")
+    ours, words = load_generator(copy, "a ball", device="cpu"), language_model("pocket")
     monkeypatch.setenv(FOLDERS, str(tmp_path))
     core_model(tmp_path / "other")
     state(copy, "other", fingerprint(words))
-    assert torch.equal(open_maker(copy, "a ball", device="cpu").text, ours.text)
+    assert torch.equal(load_generator(copy, "a ball", device="cpu").text, ours.text)
     state(copy, "other", "0")
-    with pytest.raises(HyError, match="another than .* learned with"):
-        open_maker(copy, "a ball", device="cpu")
+    with pytest.raises(HyError, match="isn't the one that .* was trained with"):
+        load_generator(copy, "a ball", device="cpu")
     shutil.rmtree(tmp_path / "other/llm")
     (tmp_path / "other/dit.safetensors").touch()
     for name, said in (("nowhere", "no model 'nowhere'"), ("other", "no llm/")):
         state(copy, name)
-        with pytest.raises(MissingError, match=f"what .*{STATED} reads words with: .*{said}") as caught:
-            open_maker(copy, "a ball", device="cpu")
+        with pytest.raises(MissingError, match=f"{CONFIG_FILE}: text_encoder: .*{said}") as caught:
+            load_generator(copy, "a ball", device="cpu")
         assert "\n" not in str(caught.value) and caught.value.hint
     shutil.copytree(words, copy / "llm")  # its own comes before what it names
-    assert torch.equal(open_maker(copy, "a ball", device="cpu").text, ours.text)
+    assert torch.equal(load_generator(copy, "a ball", device="cpu").text, ours.text)
 
 
 def test_states_of_another_size_are_refused(copy):
     config = load_network(AudioDiT, copy / models.OWN).config
     save_network(AudioDiT(replace(config, text_dim=8)), copy / models.OWN)
-    with pytest.raises(HyError, match=f"reads words as {config.text_dim} numbers, but .* takes 8"):
-        open_maker(copy, "a ball", device="cpu")
+    with pytest.raises(HyError, match=f"states of size {config.text_dim}, the network of .* takes 8"):
+        load_generator(copy, "a ball", device="cpu")
 
 
 def test_a_folder_that_reads_with_nothing_says_so(copy):
     state(copy, None)
     with pytest.raises(MissingError, match="no text encoder"):
-        open_maker(copy, "a ball", device="cpu")
+        load_generator(copy, "a ball", device="cpu")
 
 
 def test_the_shipped_model_is_small_and_opens(tmp_path):
@@ -182,8 +187,11 @@ def test_the_shipped_model_is_small_and_opens(tmp_path):
         pytest.skip("this checkout has no trained sound model: hy_audio/pocket is not there")
     files = [path for path in models.POCKET.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MOST
-    assert {path.name for path in files} == {models.OWN, STATED, MelCodec.VAE, MelCodec.VOCODER}
-    made = open_maker(None, "a ball bounces", steps=1, device="cpu")
-    seen = {name: [sight.prepare(np.zeros((64, 64, 3), np.uint8))] * 4 for name, sight in made.sights.items()}
-    sound = made.make(seen, 0.5, 0)
+    assert {path.name for path in files} == {models.OWN, CONFIG_FILE, MelCodec.VAE, MelCodec.VOCODER}
+    made = load_generator(None, "a ball bounces", steps=1, device="cpu")
+    seen = {
+        name: [sampler.prepare(np.zeros((64, 64, 3), np.uint8))] * 4
+        for name, sampler in made.samplers.items()
+    }
+    sound = made.generate(seen, 0.5, 0)
     assert sound.shape[1] >= 0.5 * made.rate and np.isfinite(sound).all()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio.clips import clip, not_numbers, pictures, tone, uneven
-from hy_audio.mux import write_sound
+from hy_audio.sound_files import write_sound
 from hy_audio.stages import Presence, SoundCaption, run
 from hy_audio.training import clips as source
 from hy_audio.training.clips import SoundClips, caption_of, read_records
@@ -94,7 +94,7 @@ def test_items_depend_on_seed_and_index_and_blocks_last_equally_long(tmp_path):
 
 def test_a_rate_that_varies_is_read_by_its_times_and_large_pictures_are_shrunk(tmp_path):
     path = uneven(tmp_path / "a.mp4", [0, 100, 1500, 1600, 3000])  # frame i has the level 8 i
-    extent = source.reading.measure(path)
+    extent = source.timeline.measure(path)
     known = source.Source(extent, extent.duration, RATE, (32, 32))
     # Nothing begins in the first half of this second.
     seen = source.pictures(path, known, 1.0, 1.0, 10, 256)
@@ -284,8 +284,12 @@ def test_hy_train_makes_a_whole_model_from_own_clips(own, tmp_path):
         done = subprocess.run(command + flags, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["step"] == 2
-    from hy_audio.models import open_maker
-    from hy_audio.soundtrack import Settings, sound_of
+    from hy_audio.models import load_generator
+    from hy_audio.soundtrack import generate_soundtrack
+    from hy_audio.soundtrack_options import SoundtrackOptions
 
-    maker = open_maker(tmp_path / "pocket-audio-dit/export", "a tone", steps=2)
-    assert sound_of(pictures(12), 12.0, maker, Settings(lufs=None)).samples.shape == (1, 16000)
+    generator = load_generator(tmp_path / "pocket-audio-dit/export", "a tone", steps=2)
+    assert generate_soundtrack(pictures(12), 12.0, generator, SoundtrackOptions(lufs=None)).samples.shape == (
+        1,
+        16000,
+    )

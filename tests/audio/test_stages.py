@@ -10,7 +10,7 @@ import pytest
 from audio.clips import clip, pictures, tone
 from hy_audio.stages import Bandwidth, Consistency, Presence, SoundCaption, SoundKind, Stage, run
 from hy_audio.stages.captions import cleaned, merged
-from hy_audio.stages.kinds import CLASSES, AudioSetTagger, Moments, classify, kind_of, overall
+from hy_audio.stages.kinds import CLASSES, AudioSetTagger, SegmentLabels, classify, kind_of, overall
 from hy_audio.stages.presence import bandwidth, silence
 from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
@@ -108,7 +108,7 @@ def test_sound_resampled_from_a_low_rate_is_dropped(tmp_path):
     rng = np.random.default_rng(0)
     full = 0.1 * rng.standard_normal(96000).astype(np.float32)
     dull = soxr.resample(0.1 * rng.standard_normal(32000), 16000, 48000).astype(np.float32)
-    from hy_audio.mux import write_sound
+    from hy_audio.sound_files import write_sound
 
     good, bad = (
         write_sound(tmp_path / "a.wav", [full[None]], 48000),
@@ -191,8 +191,12 @@ def importable(monkeypatch):
 def test_shares_are_of_the_sounding_time():
     silent = np.array([True] * 8 + [False] * 2)
     speech_, nothing = ~silent & (np.arange(10) == 8), np.zeros(10, bool)
-    assert overall(Moments(silent, speech_, nothing, ~silent))[1] == {"speech": 0.5, "music": 0, "sound": 1}
-    assert overall(Moments(np.ones(3, bool), *[np.zeros(3, bool)] * 3))[0] is None
+    assert overall(SegmentLabels(silent, speech_, nothing, ~silent))[1] == {
+        "speech": 0.5,
+        "music": 0,
+        "sound": 1,
+    }
+    assert overall(SegmentLabels(np.ones(3, bool), *[np.zeros(3, bool)] * 3))[0] is None
 
 
 def test_an_audioset_classifier_is_a_tagger(tmp_path):

@@ -12,15 +12,17 @@ import pytest
 import torch
 from audio.test_pocket import core_model
 from hy_audio.codec import LogMel, MelCodec, MelConfig, VocoderConfig, load_vocoder
-from hy_audio.dit.maker import AudioMaker
-from hy_audio.dit.senses import Stated, language_model
-from hy_audio.models import kind, open_maker
-from hy_audio.soundtrack import Settings, sound_of
+from hy_audio.dit.generator import DiTAudioGenerator
+from hy_audio.dit.model_config import AudioModelConfig
+from hy_audio.dit.text import language_model
+from hy_audio.models import kind, load_generator
+from hy_audio.soundtrack import generate_soundtrack
+from hy_audio.soundtrack_options import SoundtrackOptions
 from hy_audio.training.dit import AudioFlowObjective
 from hy_audio.training.mel_vae import MelVAEObjective
 from hy_audio.training.sounds import waveforms
 from hy_audio.training.vocoder import VocoderObjective
-from hy_audio.weights import narrowed
+from hy_audio.weights import to_storage_dtype
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.models import fingerprint
 from hy_core.plugins import installed
@@ -84,15 +86,18 @@ def test_hy_train_knows_the_recipes_and_their_objectives(hy):
     done = hy("train", "pocket-vocoder", "--dry-run", "--json", "--set", "options.width=0.0625")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["parameters"] > 400_000
-    stated = from_table(VocoderConfig, recipe.load("pocket-vocoder").model, "model")
-    assert stated == VocoderConfig.named["pocket"]
+    model_config = from_table(VocoderConfig, recipe.load("pocket-vocoder").model, "model")
+    assert model_config == VocoderConfig.named["pocket"]
 
 
 def test_the_three_exports_are_a_model(trained, monkeypatch):
     model = trained / "dit/export"
-    stated = Stated.read(model)
-    assert kind(model) == "own" and stated.seconds == 4.0
-    assert (stated.words, stated.words_hash) == ("pocket", fingerprint(language_model("pocket")))
+    model_config = AudioModelConfig.read(model)
+    assert kind(model) == "own" and model_config.seconds == 4.0
+    assert (model_config.text_encoder, model_config.text_encoder_hash) == (
+        "pocket",
+        fingerprint(language_model("pocket")),
+    )
     assert sorted(path.name for path in model.iterdir()) == ["audio.json", "codec", "dit.safetensors"]
     formats = {
         path.name: {one.dtype for one in load_state(path).values()} for path in model.rglob("*.safetensors")
@@ -109,9 +114,11 @@ def test_the_three_exports_are_a_model(trained, monkeypatch):
     latents, decode = [], MelCodec.to_waveform
     monkeypatch.setattr(MelCodec, "to_waveform", lambda self, z: (latents.append(z), decode(self, z))[1])
     frames = np.zeros((12, 32, 32, 3), np.uint8)
-    made = sound_of(frames, 12.0, open_maker(model, "a ball", steps=2), Settings(lufs=None))
+    made = generate_soundtrack(
+        frames, 12.0, load_generator(model, "a ball", steps=2), SoundtrackOptions(lufs=None)
+    )
     assert made.samples.shape == (1, 16000) and made.rate == 16000 and np.isfinite(made.samples).all()
-    sound_of(frames, 12.0, open_maker(model, "", steps=2), Settings(lufs=None))
+    generate_soundtrack(frames, 12.0, load_generator(model, "", steps=2), SoundtrackOptions(lufs=None))
     told, untold = latents  # a vocoder of two steps makes the same of either
     assert (told - untold).abs().max() > 1e-3
 
@@ -235,16 +242,16 @@ def test_what_a_vocoder_exports_is_what_was_learned(trained):
 
 
 def test_a_model_of_the_core_that_is_a_folder_is_copied(trained, tmp_path):
-    more = {"data.words": str(core_model(tmp_path / "core")), "data.steps": 3, "data.scale": 1.5}
+    more = {"data.words": str(core_model(tmp_path / "core")), "data.steps": 3, "data.cfg": 1.5}
     settings = small("pocket-audio-dit", **parts(trained), **more)
     objective = AudioFlowObjective(settings, tmp_path)
     objective.prepare()
     objective.export(tmp_path / "export")
-    assert Stated.read(tmp_path / "export").words is None and (tmp_path / "export/llm").is_dir()
+    assert AudioModelConfig.read(tmp_path / "export").words is None and (tmp_path / "export/llm").is_dir()
     moved = (tmp_path / "export").rename(tmp_path / "moved")
-    made = open_maker(moved, "a ball", device="cpu")
-    assert len(made.text) and (made.steps, made.scale) == (3, 1.5)
-    with pytest.raises(HyError, match="but the network of .* takes 8"):
+    made = load_generator(moved, "a ball", device="cpu")
+    assert len(made.text) and (made.steps, made.cfg) == (3, 1.5)
+    with pytest.raises(HyError, match="the network of .* takes 8"):
         AudioFlowObjective(
             small("pocket-audio-dit", **parts(trained), **{**more, "model.text_dim": 8}), tmp_path / "other"
         ).prepare()
@@ -252,9 +259,9 @@ def test_a_model_of_the_core_that_is_a_folder_is_copied(trained, tmp_path):
 
 def test_what_fp16_cannot_hold_is_written_as_it_is(tmp_path):
     state = {"a": torch.tensor([1.0, 7e4]), "b": torch.tensor([0.1])}
-    assert {one.dtype for one in narrowed(state, torch.float16).values()} == {torch.float32}
-    assert {one.dtype for one in narrowed(state, torch.bfloat16).values()} == {torch.bfloat16}
-    assert narrowed(state, None) is state
+    assert {one.dtype for one in to_storage_dtype(state, torch.float16).values()} == {torch.float32}
+    assert {one.dtype for one in to_storage_dtype(state, torch.bfloat16).values()} == {torch.bfloat16}
+    assert to_storage_dtype(state, None) is state
 
 
 def test_log_mels_are_fp32_in_mixed_precision():
@@ -346,7 +353,7 @@ def test_batches_come_from_seed_step_and_rank(trained):
 
 
 def test_a_row_that_loses_its_pictures_loses_their_timing(trained):
-    settings = small("pocket-audio-dit", **parts(trained), **{"options.drop": 1.0})
+    settings = small("pocket-audio-dit", **parts(trained), **{"options.condition_dropout": 1.0})
     objective = AudioFlowObjective(settings, trained / "dit")
     objective.prepare()
     batch = objective.batch(0)
@@ -372,15 +379,17 @@ class Teacher:
 
 
 def test_tokens_are_aligned_with_a_teacher(trained, tmp_path):
-    more = {"options.teacher": f"{__name__}:Teacher", "options.tap": 2}
+    more = {"options.repa_targets": f"{__name__}:Teacher", "options.repa_block": 2}
     settings = small("pocket-audio-dit", **parts(trained), **more)
     train(AudioFlowObjective, settings, tmp_path)
     state = weights(tmp_path)
     assert any(key.startswith("model.align.") for key in state)
-    assert AudioMaker.load(tmp_path / "export", "a ball", steps=1).rate == 16000  # nothing of it is exported
-    with pytest.raises(UsageError, match=r"options.tap = 3"):
+    assert (
+        DiTAudioGenerator.load(tmp_path / "export", "a ball", steps=1).rate == 16000
+    )  # nothing of it is exported
+    with pytest.raises(UsageError, match=r"options.repa_block = 3"):
         AudioFlowObjective(
-            small("pocket-audio-dit", **parts(trained), **{**more, "options.tap": 3}), tmp_path
+            small("pocket-audio-dit", **parts(trained), **{**more, "options.repa_block": 3}), tmp_path
         )
 
 
@@ -400,10 +409,10 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
     with pytest.raises(HyError, match="have no sound"):
         waveforms([{"fps": 8}], 16000, 100, np.random.default_rng(0))
     with pytest.raises(UsageError, match="adversarial"):
-        train(VocoderObjective, small("pocket-vocoder", precision="16-mixed"), tmp_path)
+        train(VocoderObjective, small("pocket-vocoder", precision="16-mix"), tmp_path)
     (tmp_path / "audio.json").write_text('{"seconds": -1}')
-    with pytest.raises(HyError, match="windows of -1"):
-        Stated.read(tmp_path)
+    with pytest.raises(HyError, match="seconds: -1.* is not between"):
+        AudioModelConfig.read(tmp_path)
 
 
 def test_the_worlds_bounces_are_at_no_fixed_moment():

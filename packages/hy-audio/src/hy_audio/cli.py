@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+_MAX_NAME_BYTES = 255
+
 
 @click.command("audio")
 @click.argument("clip", type=click.Path(path_type=Path))
@@ -22,7 +24,7 @@ import click
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 1000), help="Sampling steps; default: the model's own.")
 @click.option(
-    "--scale", type=click.FloatRange(0, 1000),
+    "--cfg", type=click.FloatRange(0, 1000),
     help="Classifier-free guidance; default: the model's own.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the noise.")
@@ -55,7 +57,7 @@ def command(
     negative: str | None,
     out: Path | None,
     steps: int | None,
-    scale: float | None,
+    cfg: float | None,
     seed: int,
     lufs: float,
     as_made: bool,
@@ -76,39 +78,42 @@ def command(
     $ hy audio clip.mp4 --model HunyuanVideo-Foley --prompt "rain on a tin roof" -o with-sound.mp4
     """
     from hy_core.cli import output
+    from hy_core.media import timeline
 
-    from hy_audio import mux, reading
-    from hy_audio.models import POCKET, kind, open_maker
-    from hy_audio.soundtrack import Settings, add_sound
+    from hy_audio.containers import check_target
+    from hy_audio.models import POCKET, kind, load_generator
+    from hy_audio.soundtrack import add_soundtrack
+    from hy_audio.soundtrack_options import SoundtrackOptions
 
-    settings = Settings(
+    settings = SoundtrackOptions(
         None if as_made else lufs, peak, None if channels is None else int(channels), existing, balance, overlap,
         not no_cuts,
     )  # fmt: skip
-    # All that can be wrong with the files is told before a weight is read.
+    # Errors of the files come before the model is loaded.
     kind(model)
-    extent = reading.measure(clip)
+    extent = timeline.measure(clip)
     target = out or default_name(clip)
-    mux.check_target(target, clip)
+    check_target(target, clip)
     output.note(f"loading {model or POCKET.name}")
-    maker = open_maker(model, prompt, negative, steps, scale, seed, device, dtype)
+    generator = load_generator(model, prompt, negative, steps, cfg, seed, device, dtype)
 
-    def advance(done: int, count: int) -> None:
+    def progress(done: int, count: int) -> None:
         if count > 1:
             output.note(f"window {done} of {count}")
 
-    made = add_sound(clip, target, maker, settings, advance)
+    path = add_soundtrack(clip, target, generator, settings, progress, "replace" if out else "number")
     if as_json:
-        click.echo(json.dumps({"path": str(made), "seconds": round(extent.duration, 3), "seed": seed}))
+        click.echo(json.dumps({"path": str(path), "seconds": round(extent.duration, 3), "seed": seed}))
     else:
-        click.echo(str(made))
+        click.echo(str(path))
 
 
 def default_name(clip: Path) -> Path:
-    """A name beside the clip that is free."""
-    from hy_core.cli.batch import free
+    """Return the first free name of CLIP-sound.mp4, CLIP-sound-2.mp4 and so on, cut to what the file system takes."""
+    from hy_core.files import free_name
 
-    from hy_audio.mux import VIDEOS
+    from hy_audio.containers import AUDIO_CODECS
 
-    suffix = clip.suffix.lower() if clip.suffix.lower() in VIDEOS else ".mp4"
-    return free(clip.with_name(f"{clip.stem}-sound{suffix}"))
+    suffix = clip.suffix.lower() if clip.suffix.lower() in AUDIO_CODECS else ".mp4"
+    stem = clip.stem.encode("utf-8", "surrogateescape")[: _MAX_NAME_BYTES - len(f"-sound{suffix}")]
+    return free_name(clip.with_name(f"{stem.decode('utf-8', 'ignore')}-sound{suffix}"))

@@ -1,4 +1,4 @@
-"""Which model a folder holds, and opening it as a maker of sound."""
+"""Detect the audio model of a folder, and load it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from hy_core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from hy_audio.soundtrack import Maker
+    from hy_audio.soundtrack import AudioGenerator
 
 FOLEY = ("hunyuanvideo_foley.pth", "hunyuanvideo_foley_xl.pth")
 OWN = "dit.safetensors"
 POCKET = Path(__file__).with_name("pocket")
-"""The model that comes along: an own one, which is taken where none is named."""
+"""The embedded model, the default."""
 
-_SEEDS = 1 << 40  # makers draw from seeds beyond this one's, which have 64 bits
+_SEEDS = 1 << 40  # generators multiply a seed by 1,000,003 for each window, within 64 bits
 
 
 def kind(model: Path | None) -> str:
-    """Return "foley" for a folder with the released Foley, "own" for a tri-stream DiT; imports no torch.
+    """Return "foley" for a folder with the released Foley, "own" for a tri-stream DiT, without importing torch.
 
-    None is `POCKET`. MissingError if there is no model.
+    None is `POCKET`. `MissingError` if there is no model.
     """
     if model is None and not (POCKET / OWN).is_file():
         raise MissingError(
@@ -38,36 +38,39 @@ def kind(model: Path | None) -> str:
     raise MissingError(f"no audio model in {folder}", f"it holds neither {OWN} nor {FOLEY[0]}")
 
 
-def open_maker(
+def load_generator(
     model: Path | None,
     prompt: str,
     negative: str | None = None,
     steps: int | None = None,
-    scale: float | None = None,
+    cfg: float | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
-) -> Maker:
+) -> AudioGenerator:
     """Load the model of a folder, or `POCKET`, for one prompt.
 
-    `negative`, `steps` and `scale` (guidance) None are the model's own.
+    `negative`, `steps` and `cfg` (guidance) None are the model's own.
     """
     found, folder = kind(model), model or POCKET
     if steps is not None and steps < 1:
         raise UsageError(f"{steps} steps", "at least one")
-    if scale is not None and not 0 <= scale <= 1000:
-        raise UsageError(f"a guidance of {scale:g}", "0 to 1000")
+    if cfg is not None and not 0 <= cfg <= 1000:
+        raise UsageError(f"a guidance of {cfg:g}", "0 to 1000")
     from hy_core.device import pick_device, pick_dtype
 
     where = pick_device(device)
     form = pick_dtype(dtype, where)
-    given = {"steps": steps, "scale": scale, "seed": seed % _SEEDS}
-    settings = {name: value for name, value in given.items() if value is not None}
+    seed %= _SEEDS
     if found == "foley":
-        from hy_audio.foley.maker import NEGATIVE, FoleyMaker
+        from hy_audio.foley.generator import NEGATIVE, FoleyAudioGenerator
 
-        unwanted = NEGATIVE if negative is None else negative
-        return FoleyMaker.load(folder, prompt, unwanted, device=where, dtype=form, **settings)
-    from hy_audio.dit.maker import AudioMaker
+        return FoleyAudioGenerator.load(
+            folder, prompt, NEGATIVE if negative is None else negative, device=where, dtype=form,
+            steps=50 if steps is None else steps, cfg=4.5 if cfg is None else cfg, seed=seed,
+        )  # fmt: skip
+    from hy_audio.dit.generator import DiTAudioGenerator
 
-    return AudioMaker.load(folder, prompt, negative or "", where, form, **settings)
+    return DiTAudioGenerator.load(
+        folder, prompt, negative or "", where, form, steps=steps, cfg=cfg, seed=seed
+    )

@@ -14,7 +14,7 @@ from hy_core.errors import HyError
 if TYPE_CHECKING:
     from hy_core.request import Request, Result
 
-    from hy_audio.soundtrack import Maker
+    from hy_audio.soundtrack import AudioGenerator
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Audio(Conditioner):
         steps: int | None = option(
             None, minimum=1, maximum=1000, help="Sampling steps; default: the model's own."
         )
-        scale: float | None = option(
+        cfg: float | None = option(
             None, minimum=0, maximum=1000,
             help="Classifier-free guidance; default: the model's own.",
         )  # fmt: skip
@@ -42,7 +42,7 @@ class Audio(Conditioner):
         )
 
     def validate(self, request: Request) -> None:
-        """Look whether there is a model, in the folder or the one that comes along."""
+        """Check that the model is there: that of the folder, or pocket."""
         from hy_audio.models import kind
 
         try:
@@ -57,7 +57,8 @@ class Audio(Conditioner):
         import numpy as np
 
         from hy_audio.models import POCKET
-        from hy_audio.soundtrack import Settings, sound_of
+        from hy_audio.soundtrack import generate_soundtrack
+        from hy_audio.soundtrack_options import SoundtrackOptions
 
         options = self.options
         prompt = request.prompt if options.prompt is None else options.prompt
@@ -65,23 +66,23 @@ class Audio(Conditioner):
         if result.sound is not None:
             log.warning("the clip had sound already; it is replaced")
         channels = {"auto": None, "mono": 1, "stereo": 2}[options.channels]
-        settings = Settings(options.lufs, options.peak, channels)
-        result.sound = sound_of(
-            np.asarray(result.frames), result.fps, self.maker(prompt, seed, request, result), settings
+        settings = SoundtrackOptions(options.lufs, options.peak, channels)
+        result.sound = generate_soundtrack(
+            np.asarray(result.frames), result.fps, self.generator(prompt, seed, request, result), settings
         )
         result.provenance["sound"] = {
             "model": str(options.model or POCKET.name), "prompt": prompt, "seed": seed
         }  # fmt: skip
 
-    def maker(self, prompt: str, seed: int, request: Request, result: Result) -> Maker:
+    def generator(self, prompt: str, seed: int, request: Request, result: Result) -> AudioGenerator:
         """The model for a prompt; the session keeps the last one, for clips that share it."""
-        from hy_audio.models import open_maker
+        from hy_audio.models import load_generator
 
         options = self.options
-        rest = (options.negative, options.steps, options.scale, seed, request.device, request.dtype)
+        rest = (options.negative, options.steps, options.cfg, seed, request.device, request.dtype)
         return result.session_cache.get(
             f"{self.name}.model",
-            lambda: open_maker(options.model, prompt, *rest),
+            lambda: load_generator(options.model, prompt, *rest),
             (options.model, prompt, *rest),
         )
 
@@ -94,7 +95,7 @@ def register_conditioners(register: Callable[..., None]) -> None:
 
 @hookimpl
 def register_objectives(register: Callable[..., None]) -> None:
-    """Offer what makes sound models to `hy train`."""
+    """Offer the objectives of sound models to `hy train`."""
     register("mel-vae", "hy_audio.training.mel_vae:MelVAEObjective")
     register("vocoder", "hy_audio.training.vocoder:VocoderObjective")
     register("audio-flow", "hy_audio.training.dit:AudioFlowObjective")
@@ -102,7 +103,7 @@ def register_objectives(register: Callable[..., None]) -> None:
 
 @hookimpl
 def register_datasets(register: Callable[..., None]) -> None:
-    """Offer clips of one's own to `hy train`."""
+    """Offer the user's clips to `hy train`."""
     register("sound-clips", "hy_audio.training.clips:SoundClips")
 
 
@@ -115,7 +116,7 @@ def register_recipes(register: Callable[..., None]) -> None:
 
 @hookimpl
 def register_stages(register: Callable[..., None]) -> None:
-    """Offer the steps of a data pipeline that look after sound."""
+    """Offer the stages of sound to the data pipeline."""
     register("sound-presence", "hy_audio.stages.presence:Presence")
     register("sound-bandwidth", "hy_audio.stages.presence:Bandwidth")
     register("sound-kind", "hy_audio.stages.kinds:SoundKind")

@@ -1,23 +1,28 @@
-"""From a clip to its soundtrack: look at it window by window, make sound, level it, put it into a file."""
+"""Generate the soundtrack of a clip: sample frames by windows, generate sound, normalise its loudness, write it."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hy_core.errors import HyError, UsageError
+from hy_core.errors import HyError
+from hy_core.files import Existing
+from hy_core.media import timeline
 from hy_core.request import Sound
 
-from hy_audio import mux, reading
+from hy_audio.containers import RATE, SOUNDS, check_target
 from hy_audio.cuts import SIZE, find_cuts
-from hy_audio.loudness import LUFS, PEAK, Spool, is_silent, loudness, normalised
-from hy_audio.reading import Sight
-from hy_audio.windows import Window, plan, stitched, views
+from hy_audio.frame_sampler import FrameSampler, sample_windows
+from hy_audio.limiter import normalise_loudness
+from hy_audio.mixing import convert_channels, mix, resample
+from hy_audio.mux import mux
+from hy_audio.sound_files import write_sound
+from hy_audio.soundtrack_options import SoundtrackOptions
+from hy_audio.temporary import TemporarySound
+from hy_audio.windows import join_windows, plan_windows
 
 log = logging.getLogger(__name__)
 
@@ -25,189 +30,134 @@ Frames = Iterable[tuple[float, np.ndarray]]
 """(seconds from the first frame, frame uint8 [H, W, 3]), in order."""
 
 
-class Maker(Protocol):
-    """What makes the sound of one window: a model with its prompt."""
+class AudioGenerator(Protocol):
+    """A model with its prompt, that generates the sound of one window after another."""
 
     rate: int
-    """Samples a second of what it makes."""
+    """Samples a second of its sound, in Hz."""
     seconds: float
-    """The longest window that it makes well."""
-    sights: Mapping[str, Sight]
-    """How it looks at the clip, by name."""
+    """Longest window, in seconds."""
+    samplers: Mapping[str, FrameSampler]
+    """Which frames it takes, by the names of its inputs."""
 
-    def make(self, seen: Mapping[str, Sequence[Any]], seconds: float, index: int) -> np.ndarray:
-        """Return float32 [channels, n] of `seconds` from the prepared frames of each sight; `index` counts windows."""
+    def generate(self, inputs: Mapping[str, Sequence[Any]], seconds: float, index: int) -> np.ndarray:
+        """Return float32 [channels, n] of `seconds` in [-1, 1] from each sampler's frames; `index` counts windows."""
         ...
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a soundtrack is put together.
-
-    `lufs`: integrated loudness, None leaves it; `peak`: most true peak in dBTP; `channels`: 1, 2, or None for what
-    the maker gives; `existing`: "replace" the sound of the clip, "keep" it as the first of two tracks, or "mix"
-    both, the new one `balance` LU over the old; `overlap`: seconds that neighbouring windows share; `cuts`: end
-    windows where scenes change.
-    """
-
-    lufs: float | None = LUFS
-    peak: float = PEAK
-    channels: int | None = None
-    existing: str = "replace"
-    balance: float = 0.0
-    overlap: float = 1.0
-    cuts: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no soundtrack."""
-        if self.existing not in mux.EXISTING:
-            raise UsageError(f"existing sound {self.existing!r}", f"one of {', '.join(mux.EXISTING)}")
-        if self.channels not in (None, 1, 2):
-            raise UsageError(f"{self.channels} channels", "1 is mono, 2 is stereo")
-        if self.lufs is not None and not -60 <= self.lufs <= 0:
-            raise UsageError(f"{self.lufs:g} LUFS is out of range", "from -60 to 0; -16 is usual")
-        if not -20 <= self.peak <= 0:
-            raise UsageError(f"a peak of {self.peak:g} dBTP is out of range", "from -20 to 0; -1 is usual")
+Progress = Callable[[int, int], None]
+"""Called with the number of windows that are done and the number of all."""
 
 
-_MIXED = 48000
-
-Advance = Callable[[int, int], None]
-"""Told how many windows of how many are done."""
-
-
-def made(
+def generate_windows(
     frames: Callable[[tuple[int, int] | None], Frames],
     duration: float,
-    maker: Maker,
-    settings: Settings,
-    advance: Advance = lambda done, count: None,
+    generator: AudioGenerator,
+    settings: SoundtrackOptions,
+    progress: Progress = lambda done, count: None,
 ) -> Iterator[np.ndarray]:
-    """Make the sound of a clip, float32 [channels, n] in pieces at the maker's rate.
+    """Yield the sound of a clip, float32 [channels, n] in pieces at the generator's rate.
 
-    `frames(size)` begins a pass through the clip, shrunk to `size` if one is given; there are two of them, one
-    to find where scenes change, if the clip is longer than one window.
+    `frames(size)` starts a pass through the clip, its frames resized to `size` (height, width) if that isn't None; a
+    first pass finds the scene changes of a clip of over 2 s. `duration`: in seconds.
     """
-    overlap = min(settings.overlap, maker.seconds / 2)
+    overlap = min(settings.overlap, generator.seconds / 2)
     cuts = find_cuts(frames(SIZE)) if settings.cuts and duration > 2 else []
-    windows = plan(duration, maker.seconds, overlap, cuts)
+    windows = plan_windows(duration, generator.seconds, overlap, cuts)
     log.info(
         "%d windows, scene changes at %s", len(windows), ", ".join(f"{cut:.2f} s" for cut in cuts) or "none"
     )
 
     def sounds() -> Iterator[np.ndarray]:
-        for index, (window, seen) in enumerate(views(frames(None), windows, maker.sights)):
-            yield maker.make(seen, window.seconds, index)
-            advance(index + 1, len(windows))
+        for index, (window, inputs) in enumerate(sample_windows(frames(None), windows, generator.samplers)):
+            yield generator.generate(inputs, window.seconds, index)
+            progress(index + 1, len(windows))
 
-    yield from stitched(windows, sounds(), maker.rate, overlap)
+    yield from join_windows(windows, sounds(), generator.rate, overlap)
 
 
-def add_sound(
+def add_soundtrack(
     source: Path | str,
     target: Path | str,
-    maker: Maker,
-    settings: Settings | None = None,
-    advance: Advance = lambda done, count: None,
+    generator: AudioGenerator,
+    settings: SoundtrackOptions | None = None,
+    progress: Progress = lambda done, count: None,
+    existing: Existing = "replace",
 ) -> Path:
-    """Give a clip a soundtrack; a `target` of .wav or .flac gets the sound alone.
+    """Write a clip with a soundtrack and return its path; a `target` of .wav or .flac gets the sound alone.
 
-    The clip is read in passes and the sound waits on disk, so that its length costs no memory. One-line `HyError`
-    for what is no clip; what is damaged gets sound up to there, with a warning.
+    `existing`: for a target that exists, see `hy_core.files`.
+
+    The clip is read in passes and sound is stored on disk, so that memory doesn't grow with its length. A damaged clip
+    gets sound up to the damage, with a warning. `HyError` for a file without pictures, `UsageError` for a target that
+    can't hold them (see `hy_audio.containers.check_target`).
     """
-    source, target, settings = Path(source), Path(target), settings or Settings()
-    mux.check_target(target, source)
-    extent = reading.measure(source)
+    source, target, settings = Path(source), Path(target), settings or SoundtrackOptions()
+    check_target(target, source)
+    extent = timeline.measure(source)
     if not extent.frames:
         raise HyError(f"{source} has no picture stream", "sound is made for pictures: give a video")
     if extent.damage:
         log.warning("%s is damaged (%s): it gets sound up to %.2f s", source, extent.damage, extent.duration)
     if settings.existing == "mix" and extent.sounds:
-        # What can't be mixed is told before the new sound is made, which takes long.
-        for _ in reading.sound(source, _MIXED, 1, (0.0, extent.duration), extent.start):
+        # Sound that can't be read is an error before the new sound is generated, which takes long.
+        for _ in timeline.sound(source, RATE, 1, (0.0, extent.duration), origin=extent.start):
             pass
-    spool = Spool(
-        levelled(
-            made(lambda size: reading.timed(source, size), extent.duration, maker, settings, advance),
-            settings,
+    sound = TemporarySound(
+        convert_channels(
+            generate_windows(
+                lambda size: timeline.frames(source, size=size),
+                extent.duration,
+                generator,
+                settings,
+                progress,
+            ),
+            settings.channels,
         )
     )
-    rate = maker.rate
+    rate = generator.rate
     if settings.existing == "mix" and extent.sounds:
-        rate = max(rate, _MIXED)  # the old sound must not lose its treble
-        new = Spool(resampled(spool, maker.rate, rate))
-        old = Spool(reading.sound(source, rate, new.channels, (0.0, extent.duration), extent.start))
-        spool = Spool(mixed(new, old, rate, settings.balance))
-    pieces = normalised(spool, rate, settings.lufs, settings.peak)
-    if target.suffix.lower() in mux.SOUNDS:
-        return mux.write_sound(target, pieces, rate)
-    return mux.mux(source, target, pieces, rate, extent, keep=settings.existing == "keep")
+        rate = max(rate, RATE)  # the old sound must not lose its treble
+        new = TemporarySound(resample(sound, generator.rate, rate))
+        old = TemporarySound(
+            timeline.sound(source, rate, new.channels, (0.0, extent.duration), origin=extent.start)
+        )
+        sound = TemporarySound(mix(new, old, rate, settings.balance))
+    pieces = normalise_loudness(sound, rate, settings.lufs, settings.peak)
+    if target.suffix.lower() in SOUNDS:
+        return write_sound(target, pieces, rate, existing)
+    keep_sound = settings.existing == "keep"
+    return mux(source, target, pieces, rate, extent, keep_sound, existing)
 
 
-def sound_of(
+def generate_soundtrack(
     frames: np.ndarray,
     fps: float,
-    maker: Maker,
-    settings: Settings | None = None,
-    advance: Advance = lambda done, count: None,
+    generator: AudioGenerator,
+    settings: SoundtrackOptions | None = None,
+    progress: Progress = lambda done, count: None,
 ) -> Sound:
-    """Make the soundtrack of frames in memory, uint8 [F, H, W, 3]: exactly as long as they are."""
-    settings = settings or Settings()
+    """Return the soundtrack of frames in memory, uint8 [F, H, W, 3], exactly as long as they are."""
+    settings = settings or SoundtrackOptions()
 
     def through(size: tuple[int, int] | None) -> Frames:
         for index, frame in enumerate(frames):
-            yield index / fps, frame if size is None else shrunk(frame, size)
+            yield index / fps, frame if size is None else resize(frame, size)
 
     duration = len(frames) / fps
-    spool = Spool(levelled(made(through, duration, maker, settings, advance), settings))
-    samples = np.concatenate(list(normalised(spool, maker.rate, settings.lufs, settings.peak)), axis=1)
-    return Sound(samples[:, : round(duration * maker.rate)], maker.rate)
+    sound = TemporarySound(
+        convert_channels(
+            generate_windows(through, duration, generator, settings, progress), settings.channels
+        )
+    )
+    samples = np.concatenate(
+        list(normalise_loudness(sound, generator.rate, settings.lufs, settings.peak)), axis=1
+    )
+    return Sound(samples[:, : round(duration * generator.rate)], generator.rate)
 
 
-def shrunk(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A frame as a small picture of `size` (height, width)."""
+def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrink a frame, uint8 [H, W, 3], to `size` (height, width) by the mean of each area."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BOX))
-
-
-def levelled(pieces: Iterable[np.ndarray], settings: Settings) -> Iterator[np.ndarray]:
-    """The pieces with the channels that are asked for: mono is their mean, stereo of mono is twice the same."""
-    for piece in pieces:
-        if settings.channels == 1 or (settings.channels is None and piece.shape[0] > 2):
-            piece = piece.mean(0, keepdims=True)
-        elif settings.channels == 2 and piece.shape[0] != 2:
-            piece = np.repeat(piece.mean(0, keepdims=True), 2, axis=0)
-        yield piece
-
-
-def resampled(pieces: Iterable[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
-    """The pieces [channels, n] at another rate."""
-    import soxr
-
-    change = None
-    for piece in pieces:
-        if change is None:
-            change = soxr.ResampleStream(rate, target, piece.shape[0], dtype="float32")
-        yield change.resample_chunk(np.ascontiguousarray(piece.T)).reshape(-1, piece.shape[0]).T
-    if change is not None:
-        last = change.resample_chunk(np.zeros((0, piece.shape[0]), np.float32), last=True)
-        yield last.reshape(-1, piece.shape[0]).T
-
-
-def mixed(new: Spool, old: Spool, rate: int, balance: float = 0.0) -> Iterator[np.ndarray]:
-    """Add two sounds, the new one `balance` LU louder than the old, over the length of the new."""
-    gain = 1.0
-    if not is_silent(new, rate) and not is_silent(old, rate):
-        change = loudness(old, rate) - loudness(new, rate) + balance
-        gain = 10 ** (change / 20) if math.isfinite(change) else 1.0
-    rest, below = iter(old), np.zeros((max(new.channels, 1), 0), np.float32)
-    for piece in new:
-        while below.shape[1] < piece.shape[1] and (more := next(rest, None)) is not None:
-            below = np.concatenate([below, more], axis=1)
-        part, below = below[:, : piece.shape[1]], below[:, piece.shape[1] :]
-        part = np.pad(part, ((0, 0), (0, piece.shape[1] - part.shape[1])))
-        yield piece * np.float32(gain) + part
-
-
-__all__ = ["Maker", "Settings", "Sight", "Window", "add_sound", "made", "mixed", "sound_of"]

@@ -1,25 +1,22 @@
-"""Sound of any length from a maker of short ones: windows that overlap, cross-faded, within scenes."""
+"""Windows that cover a clip of any length, and their sounds joined by cross-fades."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from hy_core.errors import HyError, UsageError
 
-from hy_audio.reading import Sight
-
-_SHORTEST = 1.0  # seconds; a shorter scene joins its neighbour
-_EDGE = 0.01  # seconds in which sound goes and comes at a cut
-_SHORT = 0.1  # seconds that a maker may leave at the end of a window
+_MIN_SCENE = 1.0  # seconds; a shorter scene joins its neighbour
+_CUT_FADE = 0.01  # seconds of the fades at a cut
+_MAX_MISSING = 0.1  # seconds that may lack at the end of a window
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a clip that is made at once, in seconds; `cut` says that a scene begins with it."""
+    """A part of a clip that is generated at once, in seconds; `cut`: a scene begins with it."""
 
     start: float
     stop: float
@@ -27,16 +24,18 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length in seconds."""
         return self.stop - self.start
 
 
-def plan(duration: float, seconds: float, overlap: float = 1.0, cuts: Sequence[float] = ()) -> list[Window]:
-    """Cover `duration` seconds with windows of `seconds` that overlap by `overlap` or more.
+def plan_windows(
+    duration: float, seconds: float, overlap: float = 1.0, cuts: Sequence[float] = ()
+) -> list[Window]:
+    """Cover `duration` seconds with windows of `seconds` that overlap by `overlap` seconds or more.
 
-    All windows of a scene have full length, evenly spread, so that the last is no shorter than what the maker
-    knows; only a scene that is shorter itself has one shorter window. No window reaches over a cut. Scenes of
-    under a second join the next one (the last of them, the one before).
+    The windows of a scene have full length and are evenly spread; a scene that is shorter has one shorter window. No
+    window contains a time of `cuts`. A scene of under a second joins the next one, the last joins the one before.
+    UsageError for an overlap of more than half a window, and for lengths that aren't positive.
     """
     if not (math.isfinite(duration) and duration > 0 and seconds > 0 and 0 <= overlap <= seconds / 2):
         raise UsageError(
@@ -45,7 +44,7 @@ def plan(duration: float, seconds: float, overlap: float = 1.0, cuts: Sequence[f
         )
     edges = [0.0]
     for cut in sorted(cuts):
-        if cut - edges[-1] >= _SHORTEST and duration - cut >= _SHORTEST:
+        if cut - edges[-1] >= _MIN_SCENE and duration - cut >= _MIN_SCENE:
             edges.append(float(cut))
     windows = []
     for begin, end in zip(edges, [*edges[1:], duration], strict=True):
@@ -57,60 +56,20 @@ def plan(duration: float, seconds: float, overlap: float = 1.0, cuts: Sequence[f
     return windows
 
 
-def views(
-    frames: Iterable[tuple[float, np.ndarray]], windows: Sequence[Window], sights: Mapping[str, Sight]
-) -> Iterator[tuple[Window, dict[str, list[Any]]]]:
-    """Yield each window with what is seen in it: for every sight its prepared frames.
-
-    One pass through `frames` (seconds, picture), of which no more are kept than the sights of overlapping windows
-    prepare. At an instant one sees the last frame that began before it, so that rates that vary do no harm.
-    """
-    waiting = list(windows)
-    instants = {w: {name: sight.instants(w.start, w.stop) for name, sight in sights.items()} for w in waiting}
-    seen: dict[Window, dict[str, list[Any]]] = {window: {name: [] for name in sights} for window in waiting}
-
-    def show(image: np.ndarray, until: float) -> Iterator[tuple[Window, dict[str, list[Any]]]]:
-        prepared: dict[str, Any] = {}
-        for window in waiting:
-            if window.start >= until:
-                break
-            for name, sight in sights.items():
-                times, got = instants[window][name], seen[window][name]
-                while len(got) < len(times) and times[len(got)] < until - 1e-6:
-                    if name not in prepared:
-                        prepared[name] = sight.prepare(image)
-                    got.append(prepared[name])
-        while waiting and all(
-            len(seen[waiting[0]][name]) == len(instants[waiting[0]][name]) for name in sights
-        ):
-            window = waiting.pop(0)
-            yield window, seen.pop(window)
-
-    before = None
-    for time, image in frames:
-        if before is not None:
-            yield from show(before, time)
-        before = image
-        if not waiting:
-            return
-    if before is None:
-        raise HyError("no frames to look at")
-    yield from show(before, math.inf)
-
-
-def stitched(
+def join_windows(
     windows: Sequence[Window], sounds: Iterable[np.ndarray], rate: int, overlap: float = 1.0
 ) -> Iterator[np.ndarray]:
-    """Join the sounds of the windows of `plan`, each float32 [channels, n] at `rate` Hz, in pieces.
+    """Join the sounds of the windows of `plan_windows`, each float32 [channels, n] at `rate` Hz, in pieces.
 
-    Neighbours within a scene are cross-faded over the last `overlap` seconds that they share; at a cut one goes
-    and the next comes in 10 ms. What a maker gives too much is cut off; `HyError` if it gives too little.
+    Neighbours within a scene are cross-faded over the last `overlap` seconds that they share; at a cut the sounds are
+    faded out and in over 10 ms. Samples beyond a window are cut off; `HyError` for a sound that is over 0.1 s too short
+    or not finite.
     """
-    fade, edge = round(overlap * rate), round(_EDGE * rate)
-    tail, at = None, 0  # what is not yet given out, and where it begins
+    fade, edge = round(overlap * rate), round(_CUT_FADE * rate)
+    tail, at = None, 0  # what isn't yielded yet, and its first sample
     for window, sound in zip(windows, sounds, strict=True):
         start, stop = round(window.start * rate), round(window.stop * rate)
-        sound = _fitted(np.atleast_2d(np.asarray(sound, np.float32)), stop - start, rate)
+        sound = _exact_length(np.atleast_2d(np.asarray(sound, np.float32)), stop - start, rate)
         if tail is None:
             tail, at = sound, start
             continue
@@ -125,17 +84,17 @@ def stitched(
         length = min(fade, end - start, tail.shape[1])
         cut = end - length - at
         yield tail[:, :cut]
-        yield crossfaded(tail[:, cut:], sound[:, end - length - start : end - start])
+        yield crossfade(tail[:, cut:], sound[:, end - length - start : end - start])
         tail, at = sound[:, end - start :], end
     if tail is not None:
         yield tail
 
 
-def crossfaded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Go from one sound to another of the same length at an even level, however alike they are.
+def crossfade(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Cross-fade two sounds [channels, n] of equal length at a constant level.
 
-    The ramps are divided by the level that they would give for the measured correlation: equal power for unlike
-    sounds, a straight line for equal ones.
+    The ramps are divided by the level that they give for the measured correlation of the sounds: an equal-power fade
+    for uncorrelated sounds, a linear one for equal sounds.
     """
     count = old.shape[1]
     if not count:
@@ -147,15 +106,15 @@ def crossfaded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return (old * (1 - rise) + new * rise) / level
 
 
-def _fitted(sound: np.ndarray, count: int, rate: int) -> np.ndarray:
-    """The sound with exactly `count` samples, a copy."""
-    lacks = count - sound.shape[1]
-    if lacks > _SHORT * rate:
-        raise HyError(f"a window of {count / rate:.2f} s got only {sound.shape[1] / rate:.2f} s of sound")
+def _exact_length(sound: np.ndarray, count: int, rate: int) -> np.ndarray:
+    """Return a copy with exactly `count` samples, faded out where some are missing."""
+    missing = count - sound.shape[1]
+    if missing > _MAX_MISSING * rate:
+        raise HyError(f"a window of {count / rate:.2f} s has only {sound.shape[1] / rate:.2f} s of sound")
     if not np.isfinite(sound).all():
         raise HyError("the sound holds NaN or infinity", "use --dtype fp32")
-    if lacks <= 0:
+    if missing <= 0:
         return sound[:, :count].copy()
     ramp = np.ones(sound.shape[1], np.float32)
     ramp[-round(0.005 * rate) :] = np.linspace(1, 0, len(ramp[-round(0.005 * rate) :]))
-    return np.pad(sound * ramp, ((0, 0), (0, lacks)))
+    return np.pad(sound * ramp, ((0, 0), (0, missing)))

@@ -103,6 +103,7 @@ class Adapters(nn.ModuleDict):
         return self.pop(task)
 
     def forward(self, x: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Add what the adapters of all tasks with inputs make of x [B, F, S, D]. Returns the same shape."""
         given = {task: inputs[task] for task in self if inputs.get(task) is not None}
         if not given:
             return x

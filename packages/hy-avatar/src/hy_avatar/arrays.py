@@ -34,6 +34,8 @@ def read(
 
     MissingError without a file; HyError for one that is damaged, unpacks to more than `max_bytes` and four times its
     size, or lacks one of the `required` names. `hint` is added to these errors.
+
+    Arrays have any shape.
     """
     path = Path(path)
     try:
@@ -80,7 +82,10 @@ def _megabytes(size: int) -> str:
 
 
 def scalar(arrays: Mapping[str, np.ndarray], name: str, path: Path | str) -> float:
-    """Return a number of an NPZ file; HyError for one that isn't a single finite number."""
+    """Return a number of an NPZ file; HyError for one that isn't a single finite number.
+
+    Arrays have any shape; the one named must hold a scalar.
+    """
     try:
         value = float(arrays[name])
     except (TypeError, ValueError, KeyError):

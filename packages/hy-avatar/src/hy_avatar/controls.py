@@ -44,7 +44,10 @@ class Controls(nn.Module):
 
 
 def inputs(head: float, expression: float, fps: float, numbers: int = 4) -> dict[str, Tensor]:
-    """Return the inputs of `Controls` for one clip: buckets 0 to 100 and frames a second."""
+    """Return the inputs of `Controls` for one clip: buckets 0 to 100 and frames a second.
+
+    Returns `motion_head` and `motion_expression` [1, numbers] and `fps` [1].
+    """
     return {
         "motion_head": torch.full((1, numbers), float(head)),
         "motion_expression": torch.full((1, numbers), float(expression)),

@@ -156,7 +156,10 @@ class LandmarkExtractor:
         self.landmarker, self.dimension, self.smoothing = landmarker, dimension, smoothing
 
     def extract(self, frames: np.ndarray) -> Tensor:
-        """See `ExpressionExtractor.extract`."""
+        """See `ExpressionExtractor.extract`.
+
+        Frames are uint8 [F, H, W, 3]; the result is float32 [F, dimension].
+        """
         return latent_of(self.landmarker.landmarks(frames), self.dimension, self.smoothing)
 
 

@@ -24,7 +24,7 @@ class Losses:
     identity: Tensor
 
     def total(self, transfer: float = 1.0, identity: float = 0.1) -> Tensor:
-        """Return the weighted sum that is minimised."""
+        """Return the weighted sum that is minimised. Returns a scalar tensor."""
         return self.rebuilt + transfer * self.transfer + identity * self.identity
 
 
@@ -70,7 +70,10 @@ def train(
     rate: float = 2e-3,
     identify: Identify | None = None,
 ) -> list[Losses]:
-    """Train on batches of pairs (see `losses`), and return each step's losses, detached."""
+    """Train on batches of pairs (see `losses`), and return each step's losses, detached.
+
+    Batches are pairs of pictures [B, 3, H, W] in [-1, 1].
+    """
     optimiser = torch.optim.AdamW(codec.parameters(), lr=rate, weight_decay=0.01)
     codec.train()
     history = []

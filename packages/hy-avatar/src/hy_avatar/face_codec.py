@@ -138,7 +138,10 @@ class TrainedExtractor:
 
     @torch.no_grad()
     def extract(self, frames: np.ndarray) -> Tensor:
-        """See `ExpressionExtractor.extract`."""
+        """See `ExpressionExtractor.extract`.
+
+        Frames are uint8 [F, H, W, 3]; the result is float32 [F, dimension].
+        """
         boxes = None
         if self.detector is not None:
             boxes = one_face(track(frames, self.detector), len(frames), "the expression video").boxes

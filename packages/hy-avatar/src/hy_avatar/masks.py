@@ -97,7 +97,10 @@ def _hull(points: np.ndarray) -> np.ndarray:
 
 
 def soften(masks: np.ndarray, edge: float) -> np.ndarray:
-    """Give masks a soft edge of about `edge` pixels inwards; what was 0 stays 0."""
+    """Give masks a soft edge of about `edge` pixels inwards; what was 0 stays 0.
+
+    Masks are float32 [..., H, W] in [0, 1]; so is the result.
+    """
     if edge < 0:
         raise UsageError(f"a soft edge of {edge} pixels is not possible")
     if edge == 0:

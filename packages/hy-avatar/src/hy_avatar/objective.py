@@ -59,6 +59,8 @@ def drop(inputs: Mapping[str, Any], dropped: Mapping[str, Tensor]) -> dict[str, 
     """Return adapter inputs with the conditions of some rows set to zero; `dropped` is of `Dropout.draw`.
 
     Where an expression is dropped, the pose acts on the face too: nothing else drives it.
+
+    Rows to drop are bool [B].
     """
     inputs = dict(inputs)
 

@@ -119,7 +119,10 @@ class Avatar(Conditioner):
     def attach_from_checkpoint(
         self, dit: DiT, state: Mapping[str, Tensor], folder: Path | None = None
     ) -> None:
-        """Attach the released modules, filled from the checkpoint."""
+        """Attach the released modules, filled from the checkpoint.
+
+        `state` holds tensors of any shape by name.
+        """
         from hy_avatar import released
 
         files = self.files(folder)

@@ -114,6 +114,8 @@ def from_detections(
 
     People keep their place from frame to frame (nearest body centres first) and come from left to right. Someone
     seen in less than `least_share` of the frames is dropped; no one at all is an error of the caller's clip.
+
+    Each detection is (points [people, 133, 2] in pixels, scores [people, 133]).
     """
     count = len(found)
     tracks: list[dict[int, tuple[np.ndarray, np.ndarray]]] = []

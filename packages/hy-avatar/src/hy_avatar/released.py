@@ -138,7 +138,10 @@ def masked(drivers: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 
 def load(dit: DiT, name: str, state: Mapping[str, Tensor]) -> None:
-    """Attach the released modules to a DiT under a plugin's name, filled from a checkpoint's tensors: all of them."""
+    """Attach the released modules to a DiT under a plugin's name, filled from a checkpoint's tensors: all of them.
+
+    `state` holds tensors of any shape by name.
+    """
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     try:
         config = config_of(shapes)

@@ -149,7 +149,10 @@ def states(blocks: Iterable[np.ndarray], encoder: WhisperSpeechEncoder | MelEnco
 
 
 def windowed(states: Tensor, samples: int, span: Span) -> Tensor:
-    """Return the features of `features`, float32, from the hidden states of `states`."""
+    """Return the features of `features`, float32, from the hidden states of `states`.
+
+    `states` are [steps, ...]; the result is [frames, 10, ...].
+    """
     index = torch.from_numpy(span.first_step())[:, None] + torch.arange(WINDOW)  # [count, 10]
     inside = (index >= 0) & (index < len(states))
     found = torch.zeros(span.count, WINDOW, *states.shape[1:])

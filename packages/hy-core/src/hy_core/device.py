@@ -40,7 +40,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
         raise UsageError(f"--dtype {name}: must be auto, {', '.join(DTYPES)}")
-    return getattr(torch, DTYPES[name])
+    found: torch.dtype = getattr(torch, DTYPES[name])
+    return found
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,4 +1,7 @@
-"""The plugins of a process: select, load, isolate and time them; one typed method per hook."""
+"""The plugins of a process: select, load, isolate and time them; one typed method per hook.
+
+One class of over 350 lines: loading, registrations and observers share the tables of what is loaded and registered.
+"""
 
 from __future__ import annotations
 
@@ -318,7 +321,7 @@ class Plugins:
     def _registrations(self, owner: str, hook: str) -> list[tuple[str, Any]]:
         if (owner, hook) not in self._said:
             said: list[tuple[str, Any]] = []
-            reader = READERS.get(hook, read_target)
+            reader: Callable[..., tuple[str, Any]] = READERS.get(hook, read_target)
 
             def register(*arguments: Any, **keywords: Any) -> None:
                 said.append(reader(owner, *arguments, **keywords))

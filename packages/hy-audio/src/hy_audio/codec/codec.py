@@ -64,7 +64,7 @@ class MelCodec(nn.Module):
         return self.vae.config.channels
 
     def to_latents(self, waveform: Tensor) -> Tensor:
-        """Mean latents, normalised, of waveforms; silence is added at the end up to a whole latent."""
+        """Return the normalised mean latents of waveforms; silence is added at the end up to a whole latent."""
         edge = self.mel.config.n_fft  # a clip shorter than a window is silence from there on
         short = max(-waveform.shape[-1] % self.hop, edge - waveform.shape[-1])
         short += -(waveform.shape[-1] + short) % self.hop
@@ -75,7 +75,7 @@ class MelCodec(nn.Module):
         return self.vocoder(self.vae.decode(self.vae.from_model(latents)))
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write both networks with their configurations into a folder; see `narrowed` for `dtype`."""
+        """Write both networks with their configurations into a folder; see `to_storage_dtype` for `dtype`."""
         save_network(self.vae, Path(folder) / self.VAE, dtype)
         save_vocoder(self.vocoder, Path(folder) / self.VOCODER, dtype)
 

@@ -18,7 +18,7 @@ SLOPE = 0.1
 
 
 @dataclass
-class Heard:
+class DiscriminatorOutput:
     """What one part of a discriminator makes of a waveform: scores [B,n], and every layer's output."""
 
     score: Tensor
@@ -38,9 +38,9 @@ class PeriodPart(nn.Module):
         )
         self.conv_post = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, x: Tensor) -> Heard:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         x = F.pad(x, (0, -x.shape[-1] % self.period), mode="reflect").unflatten(-1, (-1, self.period))
-        return _hear(self.convs, self.conv_post, x)
+        return _apply_layers(self.convs, self.conv_post, x)
 
 
 class ScalePart(nn.Module):
@@ -63,8 +63,8 @@ class ScalePart(nn.Module):
         )
         self.conv_post = norm(nn.Conv1d(widths[-1], 1, 3, padding=1))
 
-    def forward(self, x: Tensor) -> Heard:
-        return _hear(self.convs, self.conv_post, x)
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        return _apply_layers(self.convs, self.conv_post, x)
 
 
 class MultiPeriod(nn.Module):
@@ -74,7 +74,7 @@ class MultiPeriod(nn.Module):
         super().__init__()
         self.discriminators = nn.ModuleList(PeriodPart(period, scale) for period in periods)
 
-    def forward(self, waveform: Tensor) -> list[Heard]:
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
         return [part(waveform) for part in self.discriminators]
 
 
@@ -87,19 +87,19 @@ class MultiScale(nn.Module):
             ScalePart(norm, scale) for norm in (spectral_norm, weight_norm, weight_norm)
         )
 
-    def forward(self, waveform: Tensor) -> list[Heard]:
-        heard = []
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        outputs = []
         for number, part in enumerate(self.discriminators):
             if number:
                 waveform = F.avg_pool1d(waveform, 4, 2, padding=2)
-            heard.append(part(waveform))
-        return heard
+            outputs.append(part(waveform))
+        return outputs
 
 
-def _hear(convs: nn.ModuleList, post: nn.Module, x: Tensor) -> Heard:
+def _apply_layers(convs: nn.ModuleList, post: nn.Module, x: Tensor) -> DiscriminatorOutput:
     layers = []
     for conv in convs:
         x = F.leaky_relu(conv(x), SLOPE)
         layers.append(x)
     x = post(x)
-    return Heard(x.flatten(1), [*layers, x])
+    return DiscriminatorOutput(x.flatten(1), [*layers, x])

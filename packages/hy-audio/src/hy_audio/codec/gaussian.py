@@ -28,7 +28,7 @@ class Gaussian:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return mean + torch.exp(0.5 * self.log_variance) * noise
 
-    def divergence(self) -> Tensor:
+    def kl_divergence(self) -> Tensor:
         """Mean over all latents of the divergence from a standard normal: a number."""
         log_variance = self.log_variance
         return 0.5 * (self.mean.square() + log_variance.exp() - 1 - log_variance).mean()

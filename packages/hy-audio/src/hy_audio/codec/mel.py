@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from hy_core.errors import MissingError, UsageError
+from hy_core.tables import bounded, check_fields, from_table
 from torch import Tensor, nn
 
 
@@ -22,18 +23,19 @@ from torch import Tensor, nn
 class MelConfig:
     """Which spectrogram: rate in Hz, sizes in samples, `fmax` None for half the rate."""
 
-    sample_rate: int = 16000
-    bins: int = 80
-    n_fft: int = 1024
-    window: int = 1024
-    hop: int = 256
-    fmin: float = 0.0
-    fmax: float | None = 8000.0
+    sample_rate: int = bounded(16000, 1000, 192000)
+    bins: int = bounded(80, 1, 4096)
+    n_fft: int = bounded(1024, 4, 1 << 16)
+    window: int = bounded(1024, 2, 1 << 16)
+    hop: int = bounded(256, 1, 1 << 16)
+    fmin: float = bounded(0.0, 0, 96000)
+    fmax: float | None = bounded(8000.0, 1, 192000)
 
     #: "16k" and "44k" are those of the field; "22k" is that of the published HiFi-GANs.
     named: ClassVar[Mapping[str, MelConfig]]
 
     def __post_init__(self) -> None:
+        check_fields(self, "mel config")
         if not 0 < self.hop <= self.window <= self.n_fft:
             raise UsageError(
                 f"no spectrogram has hop {self.hop}, window {self.window} and FFT {self.n_fft}",
@@ -60,11 +62,8 @@ class MelConfig:
                 "fmin": "fmin",
                 "fmax": "fmax",
             }
-            return cls(**{ours: data[theirs] for theirs, ours in names.items() if theirs in data})
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise UsageError(f"unknown mel setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}")
-        return cls(**data)
+            data = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
+        return from_table(cls, data, "mel config")
 
 
 MelConfig.named = {
@@ -86,6 +85,8 @@ class LogMel(nn.Module):
                 hint="n_fft - hop is even",
             )
         self.config = config
+        self.filters: Tensor
+        self.window: Tensor
         self.register_buffer("filters", filterbank(config), persistent=False)
         self.register_buffer("window", torch.hann_window(config.window), persistent=False)
 

@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table
 from torch import Tensor, nn
 
 from hy_audio.codec.gaussian import Gaussian
+from hy_audio.weights import ConfiguredNetwork
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,22 @@ class MelVAEConfig:
     Log-mels enter as (mel - mel_mean) / mel_std, which brings them near unit size.
     """
 
-    bins: int = 80
-    channels: int = 20
-    width: int = 256
-    blocks: int = 2
-    shorten: int = 2
-    kernel: int = 3
-    mel_mean: float = -5.0
-    mel_std: float = 3.0
+    bins: int = bounded(80, 1, 4096)
+    channels: int = bounded(20, 1, 4096)
+    width: int = bounded(256, 1, 1 << 14)
+    blocks: int = bounded(2, 0, 256)
+    shorten: int = bounded(2, 1, 256)
+    kernel: int = bounded(3, 1, 255)
+    mel_mean: float = bounded(-5.0, -1000, 1000)
+    mel_std: float = bounded(3.0, 1e-6, 1000)
 
     named: ClassVar[Mapping[str, MelVAEConfig]]
 
     def __post_init__(self) -> None:
-        if self.shorten < 1 or self.shorten & (self.shorten - 1):
+        check_fields(self, "mel VAE config")
+        if self.kernel % 2 == 0:
+            raise UsageError(f"mel VAE config: kernel = {self.kernel}", "use an odd number")
+        if self.shorten & (self.shorten - 1):
             raise UsageError(f"a mel VAE can't shorten by {self.shorten}", hint="use a power of two")
 
     @property
@@ -47,16 +52,13 @@ class MelVAEConfig:
         return self.shorten.bit_length() - 1
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, with plain JSON types only."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MelVAEConfig:
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise UsageError(
-                f"unknown mel VAE setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}"
-            )
-        return cls(**data)
+        """Make a configuration of a table; a one-line `UsageError` for unknown keys, wrong types and ranges."""
+        return from_table(cls, data, "mel VAE config")
 
 
 MelVAEConfig.named = {
@@ -87,20 +89,20 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
         self.conv2 = nn.Conv1d(width, width, kernel, padding=kernel // 2)
         nn.init.zeros_(self.conv2.weight)
+        assert self.conv2.bias is not None
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
-class MelVAE(nn.Module):
+class MelVAE(ConfiguredNetwork):
     """Log-mels [B,M,N] to latents [B,C,N / shorten] and back."""
 
     Config = MelVAEConfig
 
     def __init__(self, config: MelVAEConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width, kernel = config.width, config.kernel
 
         def blocks() -> list[nn.Module]:
@@ -115,6 +117,8 @@ class MelVAE(nn.Module):
         decoder += [FrameNorm(width), nn.SiLU(), nn.Conv1d(width, config.bins, kernel, padding=kernel // 2)]
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
         #: What latents are normalised by for the DiT, measured after training (`measure`).
+        self.latent_mean: Tensor
+        self.latent_std: Tensor
         self.register_buffer("latent_mean", torch.zeros(config.channels))
         self.register_buffer("latent_std", torch.ones(config.channels))
 

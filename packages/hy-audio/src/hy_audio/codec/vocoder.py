@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from hy_core.errors import HyError, UsageError
+from hy_core.tables import bounded, check_fields, from_table, parse_json, read_text
 from hy_core.weights import save_safetensors
 from hy_core.weights.files import find, load_state, metadata
 from hy_core.weights.strict import fill
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from hy_audio.codec.mel import MelConfig
-from hy_audio.codec.weight_norm import folding
-from hy_audio.weights import narrowed
+from hy_audio.codec.weight_norm import weight_norm_source
+from hy_audio.weights import to_storage_dtype
 
 SLOPE = 0.1
 
@@ -39,22 +40,41 @@ class VocoderConfig:
     """
 
     mel: MelConfig = MelConfig(sample_rate=22050)
-    kind: int = 1
-    channels: int = 512
-    rates: tuple[int, ...] = (8, 8, 2, 2)
-    kernels: tuple[int, ...] = (16, 16, 4, 4)
-    block_kernels: tuple[int, ...] = (3, 7, 11)
+    kind: int = bounded(1, 1, 2)
+    channels: int = bounded(512, 1, 1 << 14)
+    rates: tuple[int, ...] = bounded((8, 8, 2, 2), 1, 1024)
+    kernels: tuple[int, ...] = bounded((16, 16, 4, 4), 1, 4096)
+    block_kernels: tuple[int, ...] = bounded((3, 7, 11), 1, 4096)
     dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
     #: V1 to V3 as published, and V1 for other rates.
     named: ClassVar[Mapping[str, VocoderConfig]]
 
     def __post_init__(self) -> None:
-        for name in ("rates", "kernels", "block_kernels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "dilations", tuple(tuple(row) for row in self.dilations))
-        if self.kind not in (1, 2):
-            raise UsageError(f"HiFi-GAN has residual blocks of kind 1 and 2, not {self.kind}")
+        check_fields(self, "vocoder config")
+        stages, blocks = len(self.rates), len(self.block_kernels)
+        if not 0 < stages <= 16 or len(self.kernels) != stages or self.channels >> stages < 1:
+            raise UsageError(
+                f"vocoder config: {stages} rates, {len(self.kernels)} kernels and {self.channels} channels",
+                "as many kernels as rates, at most 16, and channels that can be halved at each",
+            )
+        if any(
+            (kernel - rate) % 2 or kernel < rate
+            for rate, kernel in zip(self.rates, self.kernels, strict=True)
+        ):
+            raise UsageError(
+                f"vocoder config: kernels {list(self.kernels)} don't fit the rates {list(self.rates)}",
+                "each is larger than its rate by an even number",
+            )
+        if not 0 < blocks <= 16 or len(self.dilations) != blocks:
+            raise UsageError(
+                f"vocoder config: {blocks} block_kernels and {len(self.dilations)} dilations",
+                "as many of both, 1 to 16",
+            )
+        if not all(1 <= len(row) <= 16 and all(1 <= d <= 1024 for d in row) for row in self.dilations):
+            raise UsageError(
+                "vocoder config: dilations are out of range", "rows of 1 to 16 numbers from 1 to 1024"
+            )
         if math.prod(self.rates) != self.mel.hop:
             raise UsageError(
                 f"a vocoder with rates {self.rates} makes {math.prod(self.rates)} samples of a frame, "
@@ -69,19 +89,30 @@ class VocoderConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> VocoderConfig:
         """Read a config of ours, or the config.json of jik876/hifi-gan, told apart by its keys."""
         if "upsample_rates" not in data:
-            return cls(**{**data, "mel": MelConfig.from_dict(data["mel"])})
-        mel = (
-            MelConfig.from_dict(data) if "num_mels" in data else _published(math.prod(data["upsample_rates"]))
-        )
-        return cls(
-            mel=mel,
-            kind=int(data.get("resblock", 1)),
-            channels=data["upsample_initial_channel"],
-            rates=data["upsample_rates"],
-            kernels=data["upsample_kernel_sizes"],
-            block_kernels=data["resblock_kernel_sizes"],
-            dilations=data["resblock_dilation_sizes"],
-        )
+            return from_table(cls, data, "vocoder config")
+        names = {
+            "resblock": "kind",
+            "upsample_initial_channel": "channels",
+            "upsample_rates": "rates",
+            "upsample_kernel_sizes": "kernels",
+            "resblock_kernel_sizes": "block_kernels",
+            "resblock_dilation_sizes": "dilations",
+        }
+        table = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
+        if table.get("kind") in ("1", "2"):
+            table["kind"] = int(table["kind"])
+        if "num_mels" in data:
+            table["mel"] = MelConfig.from_dict(data)
+        else:
+            rates = table["rates"]
+            if not isinstance(rates, list) or not all(
+                type(rate) is int and 1 <= rate <= 1024 for rate in rates
+            ):
+                raise UsageError(
+                    f"vocoder config: upsample_rates = {str(rates)[:60]}", "a list of numbers from 1 to 1024"
+                )
+            table["mel"] = _published(math.prod(rates[:16]))
+        return from_table(cls, table, "vocoder config")
 
 
 _V3 = VocoderConfig(
@@ -186,24 +217,25 @@ def fill_vocoder(
         vocoder = Vocoder(config)
     network = vocoder.network
     keys = [key for key in network.state_dict() if key not in _BUFFERS]
-    fill(network, state, what, folding(state, _theirs), device=device, dtype=dtype, keys=keys)
-    network.mean = torch.zeros(config.mel.bins, device=device)
-    network.scale = torch.ones(config.mel.bins, device=device)
+    fill(network, state, what, weight_norm_source(state, _theirs), device=device, dtype=dtype, keys=keys)
+    network.register_buffer("mean", torch.zeros(config.mel.bins, device=device))
+    network.register_buffer("scale", torch.ones(config.mel.bins, device=device))
     return vocoder
 
 
 def save_vocoder(vocoder: Vocoder, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write a generator folded, in jik876/hifi-gan's names, with its configuration; whole or not at all.
 
-    See `hy_audio.weights.narrowed` for `dtype`.
+    See `hy_audio.weights.to_storage_dtype` for `dtype`.
     """
     with torch.no_grad():
         state = {}
         for name, module in vocoder.network.named_modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 state[_theirs(f"{name}.weight")] = module.weight.detach()
-                state[_theirs(f"{name}.bias")] = module.bias.detach()
-    save_safetensors(path, narrowed(state, dtype), {"config": json.dumps(vocoder.config.to_json())})
+                if module.bias is not None:
+                    state[_theirs(f"{name}.bias")] = module.bias.detach()
+    save_safetensors(path, to_storage_dtype(state, dtype), {"config": json.dumps(vocoder.config.to_json())})
 
 
 def vocoder_config(shapes: Mapping[str, tuple[int, ...]]) -> VocoderConfig:
@@ -216,7 +248,7 @@ def vocoder_config(shapes: Mapping[str, tuple[int, ...]]) -> VocoderConfig:
         some = ", ".join(sorted(shapes)[:3]) or "nothing"
         raise HyError(f"these weights aren't those of a HiFi-GAN generator: they have {some}")
     channels, bins, _ = weights["conv_pre.weight"]
-    kernels = []
+    kernels: list[int] = []
     while (key := f"ups.{len(kernels)}.weight") in weights:
         kernels.append(weights[key][2])
     rates = [kernel // 2 for kernel in kernels]
@@ -256,12 +288,9 @@ def _written(path: Path) -> VocoderConfig | None:
     text = metadata(file).get("config")
     beside = file.parent / "config.json"
     if text is None and beside.is_file():
-        text = beside.read_text(encoding="utf-8")
+        text = read_text(beside)
     if text is None:
         return None
-    try:
-        data = json.loads(text)
-    except ValueError:
-        raise HyError(f"the config of {file} is no JSON", hint="copy or fetch it again") from None
-    fits = isinstance(data, dict) and ("upsample_rates" in data or "rates" in data)
+    data = parse_json(text, f"the config of {file}")
+    fits = "upsample_rates" in data or "rates" in data
     return VocoderConfig.from_dict(data) if fits else None

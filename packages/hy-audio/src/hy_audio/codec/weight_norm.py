@@ -26,20 +26,20 @@ class WeightNorm(Source):
 
     def build(self, parts: list[Tensor]) -> Tensor:
         g, v = parts
-        return fold(g, v)
+        return fold_weight_norm(g, v)
 
     def shape(self, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         return shapes[1]
 
 
-def fold(g: Tensor, v: Tensor) -> Tensor:
+def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
     """v * g / |v|, the norm taken over all dimensions but the first, in fp32 at least."""
     kind = torch.promote_types(v.dtype, torch.float32)
     wide = v.to(kind)
     return (wide * (g.to(kind) / wide.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1)))).to(v.dtype)
 
 
-def folding(
+def weight_norm_source(
     keys: Collection[str], rename: Callable[[str], str] = lambda key: key
 ) -> Callable[[str], Source | None]:
     """Where a plain network's parameters are in a file with these `keys`, weight-normed or already folded.

@@ -6,6 +6,7 @@ B rows, N audio tokens of a row, V visual and T text tokens of all rows (packed,
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Streams(NamedTuple):
 
 
 @dataclass
-class Sequence:
+class JointSequence:
     """What attention has to know of positions and lengths; the same in every block and step."""
 
     joint: PackedSequence  # audio, picture, text
@@ -35,7 +36,11 @@ class Sequence:
     visual: Tensor  # [V, head_dim/2]
 
 
-def joint_attention(qkv: Streams, norms: Streams, heads: int, seq: Sequence) -> Streams:
+Norms = Rows[tuple[RMSNorm, RMSNorm]]
+"""Norms of queries and keys of each stream."""
+
+
+def joint_attention(qkv: Streams, norms: Norms, heads: int, seq: JointSequence) -> Streams:
     """Let each row's three streams attend to all of them: [tokens, 3*D] to [tokens, D] each.
 
     Queries and keys are normed; those of audio and picture are turned by their times, those of the text aren't.
@@ -79,7 +84,7 @@ class TripleBlock(nn.Module):
         self.heads = config.heads
         self.audio, self.visual, self.text = (Stream(config) for _ in range(3))
 
-    def forward(self, xs: Streams, acts: Streams, seq: Sequence) -> Streams:
+    def forward(self, xs: Streams, acts: Streams, seq: JointSequence) -> Streams:
         """All streams after the block; `acts` are SiLU of their conditioning vectors."""
         streams = (self.audio, self.visual, self.text)
         mods = [stream.mod(act) for stream, act in zip(streams, acts, strict=True)]
@@ -89,7 +94,7 @@ class TripleBlock(nn.Module):
                 for stream, x, (attention, _) in zip(streams, xs, mods, strict=True)
             )
         )
-        norms = Streams(*((stream.q_norm, stream.k_norm) for stream in streams))
+        norms = [(stream.q_norm, stream.k_norm) for stream in streams]
         seen = joint_attention(qkv, norms, self.heads, seq)
         return Streams(
             *(stream.add(x, part, *mod) for stream, x, part, mod in zip(streams, xs, seen, mods, strict=True))
@@ -111,13 +116,13 @@ class SingleBlock(nn.Module):
         self.act = GELU()
         self.linear2 = Linear(width + hidden, width)
 
-    def forward(self, xs: Streams, acts: Streams, seq: Sequence) -> Streams:
+    def forward(self, xs: Streams, acts: Streams, seq: JointSequence) -> Streams:
         mods = [self.modulation(act)[0] for act in acts]
         made = [
             self.linear1(norm(x, mod.shift, mod.scale)).split(self.parts, dim=-1)
             for x, mod in zip(xs, mods, strict=True)
         ]
-        norms = Streams(*[(self.q_norm, self.k_norm)] * 3)
+        norms = [(self.q_norm, self.k_norm)] * 3
         seen = joint_attention(Streams(*(qkv for qkv, _ in made)), norms, self.heads, seq)
         return Streams(
             *(

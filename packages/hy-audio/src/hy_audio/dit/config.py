@@ -1,4 +1,4 @@
-"""The numbers that say which audio DiT it is, and its named sizes."""
+"""Configuration of the tri-stream audio DiT, and its named sizes."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table
+
+MAX_BLOCKS, MAX_WIDTH = 1024, 1 << 16
+"""Limits of what a configuration file may ask for."""
 
 
 @dataclass(frozen=True)
 class AudioDiTConfig:
     """Shape of a tri-stream audio DiT. The paper publishes no sizes; the defaults are "base", ours.
 
-    `rate` is the number of audio latents of a second: with it, times of frames become positions. `visual_rate` is
-    the frame rate of visual features where none is said (the paper's CLIP: 4 fps). `sync_dim` is the size of
-    timing features that are added to the audio tokens' modulation, 0 for none.
+    `rate`: audio latents a second, which place frames among them; `visual_rate`: default frame rate of visual features
+    (the paper's CLIP: 4 fps); `sync_dim`: size of the timing features that are added to the modulation of audio
+    tokens, 0 for none.
     """
 
-    channels: int = 20
-    rate: float = 31.25
-    width: int = 768
-    heads: int = 12
-    depth_triple: int = 8
-    depth_single: int = 12
-    mlp_ratio: float = 4.0
-    visual_dim: int = 1024
-    visual_rate: float = 4.0
-    text_dim: int = 1024
-    sync_dim: int = 0
-    rope_theta: float = 10000.0
+    channels: int = bounded(20, 1, MAX_WIDTH)
+    rate: float = bounded(31.25, 0.1, 1000)
+    width: int = bounded(768, 2, MAX_WIDTH)
+    heads: int = bounded(12, 1, 1024)
+    depth_triple: int = bounded(8, 0, MAX_BLOCKS)
+    depth_single: int = bounded(12, 0, MAX_BLOCKS)
+    mlp_ratio: float = bounded(4.0, 0.01, 64)
+    visual_dim: int = bounded(1024, 1, MAX_WIDTH)
+    visual_rate: float = bounded(4.0, 0.1, 240)
+    text_dim: int = bounded(1024, 1, MAX_WIDTH)
+    sync_dim: int = bounded(0, 0, MAX_WIDTH)
+    rope_theta: float = bounded(10000.0, 1, 1e9)
 
     named: ClassVar[Mapping[str, AudioDiTConfig]]
 
     def __post_init__(self) -> None:
+        check_fields(self, "audio DiT config")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UsageError(
                 f"audio DiT width {self.width} can't be divided among {self.heads} heads of even size",
@@ -51,16 +56,12 @@ class AudioDiTConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AudioDiTConfig:
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise UsageError(
-                f"unknown audio DiT setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}"
-            )
-        return cls(**data)
+        """Make a configuration of a table; a one-line `UsageError` for unknown keys, wrong types and ranges."""
+        return from_table(cls, data, "audio DiT config")
 
 
 AudioDiTConfig.named = {
-    # Small pictures and their changes (`encoders.pixels`) in place of CLIP; the core's pocket text states.
+    # `encoders.pixels` in place of CLIP, and the states of the core's pocket language model.
     "pocket": AudioDiTConfig(
         width=128, heads=4, depth_triple=2, depth_single=4, visual_dim=448, text_dim=128, sync_dim=448
     ),

@@ -33,7 +33,10 @@ def drop_conditions(
     as many rows.
     """
     chance = torch.rand(
-        len(conditions) + 1, len(conditions[0]), generator=generator, device=generator and generator.device
+        len(conditions) + 1,
+        len(conditions[0]),
+        generator=generator,
+        device=None if generator is None else generator.device,
     )
     lost = (chance[:-1] < rate) | (chance[-1] < together)
     return tuple(
@@ -47,8 +50,9 @@ class Alignment(nn.Module):
 
     def __init__(self, width: int, teacher: int, hidden: int = 2048) -> None:
         super().__init__()
+        enter = nn.Linear(width, hidden)
         self.map = nn.Sequential(
-            nn.Linear(width, hidden),
+            enter,
             nn.SiLU(),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
@@ -58,5 +62,5 @@ class Alignment(nn.Module):
     def forward(self, tokens: Tensor, teacher: Tensor) -> Tensor:
         """1 minus the mean cosine of tokens [B,N,D] with features [B,S,teacher], stretched to N: a number."""
         theirs = F.interpolate(teacher.float().transpose(1, 2), size=tokens.shape[1], mode="linear")
-        ours = self.map(tokens.to(self.map[0].weight.dtype)).float()
+        ours = self.map(tokens.to(next(self.map.parameters()).dtype)).float()
         return 1 - F.cosine_similarity(ours, theirs.transpose(1, 2), dim=-1).mean()

@@ -16,8 +16,9 @@ from hy_core.dit.rope import table
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hy_audio.dit.blocks import Sequence, SingleBlock, Streams, TripleBlock
+from hy_audio.dit.blocks import JointSequence, SingleBlock, Streams, TripleBlock
 from hy_audio.dit.config import AudioDiTConfig
+from hy_audio.weights import ConfiguredNetwork
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Prepared:
     pooled: Tensor  # [B, D] means of both, embedded
     sync: Tensor | None  # [B*N, D] timing features, one for each audio token
     owners: Streams  # the row of each token
-    seq: Sequence
+    seq: JointSequence
 
 
 class Projection(nn.Module):
@@ -58,7 +59,7 @@ class FinalLayer(nn.Module):
         return self.linear(norm(x, *self.adaLN_modulation(vec).chunk(2, dim=-1)))
 
 
-class AudioDiT(nn.Module):
+class AudioDiT(ConfiguredNetwork):
     """A tri-stream audio DiT. Sample it with `hy_audio.dit.sampling.sample_audio`.
 
     A condition that is left out is one learned token instead of its own, so that a row without pictures, without
@@ -68,8 +69,7 @@ class AudioDiT(nn.Module):
     Config = AudioDiTConfig
 
     def __init__(self, config: AudioDiTConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = config.width
         self.audio_in = Linear(config.channels, width)
         self.visual_in = Projection(config.visual_dim, width)
@@ -135,19 +135,19 @@ class AudioDiT(nn.Module):
             pooled=self.pooled_in(torch.cat(means, dim=-1)),
             sync=None if self.sync_in is None else self._timing(sync, rows, length),
             owners=owners,
-            seq=Sequence(
+            seq=JointSequence(
                 joint=PackedSequence(*lengths, device=self.device),
-                audio=self._turns(torch.arange(length, device=self.device)).repeat(rows, 1),
-                visual=self._turns(self._visual_positions(visual, visual_at)),
+                audio=self._rotary_table(torch.arange(length, device=self.device)).repeat(rows, 1),
+                visual=self._rotary_table(self._visual_positions(visual, visual_at)),
             ),
         )
 
     def forward(
-        self, latents: Tensor, time: Tensor, prepared: Prepared, tap: int | None = None
+        self, latents: Tensor, time: Tensor, prepared: Prepared, repa_block: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Velocity [B,C,N] of latents [B,C,N] at `time` [B] (0 clean, 1 noise).
 
-        With `tap`, also the audio tokens [B,N,D] after that many blocks, for representation alignment.
+        With `repa_block`, also the audio tokens [B,N,D] after that many blocks, for representation alignment.
         """
         rows, _, length = latents.shape
         vec = self.time_in(time * 1000) + prepared.pooled  # [B,D]
@@ -160,19 +160,19 @@ class AudioDiT(nn.Module):
             visual=prepared.visual,
             text=prepared.text,
         )
-        tapped = None
+        block_tokens = None
         for number, block in enumerate((*self.triple_blocks, *self.single_blocks), 1):
             xs = self.run(block, xs, acts, prepared.seq)
-            if number == tap:
-                tapped = xs.audio.unflatten(0, (rows, length))
+            if number == repa_block:
+                block_tokens = xs.audio.unflatten(0, (rows, length))
         velocity = self.final_layer(xs.audio, own.audio).unflatten(0, (rows, length)).transpose(1, 2)
-        if tap is None:
+        if repa_block is None:
             return velocity
-        if tapped is None:
-            raise ValueError(f"there is no block {tap} to tap")
-        return velocity, tapped
+        if block_tokens is None:
+            raise ValueError(f"there is no block {repa_block} to repa_block")
+        return velocity, block_tokens
 
-    def run(self, block: nn.Module, xs: Streams, acts: Streams, seq: Sequence) -> Streams:
+    def run(self, block: nn.Module, xs: Streams, acts: Streams, seq: JointSequence) -> Streams:
         """Call a block, keeping its activations or not."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, xs, acts, seq, use_reentrant=False)
@@ -191,7 +191,8 @@ class AudioDiT(nn.Module):
 
     def _timing(self, sync: Rows[Tensor] | None, rows: int, length: int) -> Tensor:
         """One embedded timing feature for each audio token [B*N, D]."""
-        stretched = []
+        assert self.sync_in is not None and self.empty_sync is not None
+        stretched: list[Tensor] = []
         for row in sync if sync is not None else [torch.empty(0)] * rows:
             if len(row) == 0:
                 stretched.append(self.empty_sync.expand(length, -1))
@@ -211,7 +212,7 @@ class AudioDiT(nn.Module):
             at.append(times.float() * config.rate - 0.5 if count else torch.zeros(1))
         return torch.cat([part.to(self.device) for part in at])
 
-    def _turns(self, positions: Tensor) -> Tensor:
+    def _rotary_table(self, positions: Tensor) -> Tensor:
         return table([positions], [self.config.head_dim], self.config.rope_theta)
 
     def reset_parameters(self) -> None:
@@ -221,14 +222,14 @@ class AudioDiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for layer in (self.time_in.mlp[0], self.time_in.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.normal_(layer.get_parameter("weight"), std=0.02)
         for empty in (self.empty_visual, self.empty_text, self.empty_sync):
             if empty is not None:
                 nn.init.normal_(empty, std=0.02)
         zero = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
         for block in self.triple_blocks:
-            zero += [stream.mod.linear for stream in (block.audio, block.visual, block.text)]
-        zero += [block.modulation.linear for block in self.single_blocks]
+            zero += [block.get_submodule(f"{stream}.mod.linear") for stream in ("audio", "visual", "text")]
+        zero += [block.get_submodule("modulation.linear") for block in self.single_blocks]
         for layer in zero:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("weight"))
+            nn.init.zeros_(layer.get_parameter("bias"))

@@ -24,17 +24,17 @@ def sample_audio(
     *,
     steps: int = 50,
     shift: float = 1.0,
-    scale: float = 4.5,
+    cfg: float = 4.5,
     sampler: str = "euler",
     callback: Callback | None = None,
 ) -> Tensor:
     """Latents, float32, of the shape of `noise` [B,...].
 
     `positive` and `negative` are what the network's own `prepare` returned for the conditions asked for and for
-    none; without `negative`, or at scale 1 or less, guidance is off and a step costs one pass. The defaults are
-    those of the released Foley (50 steps, shift 1, scale 4.5).
+    none; without `negative`, or at cfg 1 or less, guidance is off and a step costs one pass. The defaults are
+    those of the released Foley (50 steps, shift 1, cfg 4.5).
     """
-    guided = negative is not None and scale > 1
+    guided = negative is not None and cfg > 1
     rows = noise.shape[0]
 
     def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:
@@ -42,6 +42,6 @@ def sample_audio(
         wanted = network(x, time, positive).float()
         if not guided:
             return wanted
-        return combine(network(x, time, negative).float(), [(scale, wanted)])
+        return combine(network(x, time, negative).float(), [(cfg, wanted)])
 
     return SAMPLERS[sampler](velocity, noise, shifted_sigmas(steps, shift), callback)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Self
+from typing import Any, Self
 
 import torch
 from hy_core.errors import HyError
@@ -22,6 +22,11 @@ class Loaded:
         if self._network is None:
             raise HyError(f"the {type(self).__name__} was freed", "load it again to encode more")
         return self._network
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the network of transformers."""
+        return self.network.config
 
     @property
     def device(self) -> torch.device:

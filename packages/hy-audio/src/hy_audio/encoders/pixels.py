@@ -14,7 +14,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelFeatures:
     """Each frame as a picture of `colours` x `colours` pixels, and the change of one of `motion` x `motion`.
 
     The features of a frame are its colours in [-1, 1], then its brightness less the frame's before it (0 in the

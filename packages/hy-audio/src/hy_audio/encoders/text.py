@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from hy_core.errors import HyError
 from hy_core.text.llm import Llm, same_length
 from hy_core.text.pretrained import load_strictly, load_tokenizer, read_config
 from hy_core.text.template import OFFICIAL, Templates
@@ -45,7 +46,7 @@ class T5Encoder(Loaded):
     @property
     def width(self) -> int:
         """Numbers of a state."""
-        return self.network.config.d_model
+        return int(self.config.d_model)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -70,7 +71,7 @@ class LlmEncoder(Loaded):
 
     def __init__(self, llm: Llm) -> None:
         super().__init__(llm.model)
-        self.llm = llm
+        self.llm: Llm | None = llm
 
     @classmethod
     def load(
@@ -85,10 +86,12 @@ class LlmEncoder(Loaded):
     @property
     def width(self) -> int:
         """Numbers of a state."""
-        return self.network.config.hidden_size
+        return int(self.config.hidden_size)
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """States [L_i,D] of each prompt; an empty prompt has none, [0,D], which leaves the condition out."""
+        if self.llm is None:
+            raise HyError("the LlmEncoder was freed", "load it again to encode more")
         rows = [self.llm.tokens(prompt)[0] for prompt in prompts if prompt]
         found = iter(self.llm.encode(rows))
         none = torch.zeros(0, self.width, device=self.device, dtype=self.dtype)
@@ -128,7 +131,7 @@ class ClapEncoder(Loaded):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """States [B,L,D] of prompts padded to the longest of them, of at most 77 tokens."""
-        most = self.network.config.max_position_embeddings - 2  # RoBERTa counts positions from 2 on
+        most = self.config.max_position_embeddings - 2  # RoBERTa counts positions from 2 on
         read = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=most, return_tensors="pt"
         ).to(self.device)

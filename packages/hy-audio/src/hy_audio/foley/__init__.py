@@ -1,4 +1,4 @@
-"""The released Foley model: its network, its audio VAE and its eye for timing, from the official checkpoints."""
+"""The released Foley model: its network, its audio VAE and its extractor for timing, from the official checkpoints."""
 
 from __future__ import annotations
 

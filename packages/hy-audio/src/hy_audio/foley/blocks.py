@@ -26,7 +26,7 @@ from hy_audio.foley.layers import (
 
 
 @dataclass
-class Positions:
+class RotaryPositions:
     """Rotary turns of each stream, [tokens, d/2]; the same in every block and step."""
 
     joint_audio: Tensor  # of the audio in attention with the picture
@@ -79,7 +79,7 @@ class TripleBlock(nn.Module):
         self.text_k_norm = head_norm(config.head_norm, config.head_dim)
 
     def forward(
-        self, audio: Tensor, visual: Tensor, text: Tensor, act: Tensor, at: Positions
+        self, audio: Tensor, visual: Tensor, text: Tensor, act: Tensor, at: RotaryPositions
     ) -> tuple[Tensor, Tensor]:
         """Audio [B,N,D] and visual [B,V,D] tokens after the block; text [B,L,D], act = SiLU(time) [B,D]."""
         act = act[:, None]

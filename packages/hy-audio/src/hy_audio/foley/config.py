@@ -1,4 +1,4 @@
-"""The numbers that say which Foley network it is, and the released sizes."""
+"""Configuration of the Foley network, and the released sizes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table
+
+from hy_audio.dit.config import MAX_BLOCKS, MAX_WIDTH
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "silu")
 HEAD_NORMS = ("rms", "layer", "none")
@@ -23,26 +26,27 @@ class FoleyConfig:
     without (a three-dimensional condition disables them in the official code), so it is off.
     """
 
-    width: int = 1536
-    heads: int = 12
-    depth_triple: int = 18
-    depth_single: int = 36
-    mlp_ratio: float = 4.0
+    width: int = bounded(1536, 2, MAX_WIDTH)
+    heads: int = bounded(12, 1, 1024)
+    depth_triple: int = bounded(18, 0, MAX_BLOCKS)
+    depth_single: int = bounded(36, 0, MAX_BLOCKS)
+    mlp_ratio: float = bounded(4.0, 0.01, 64)
     activation: str = "gelu_tanh"
     qkv_bias: bool = True
     head_norm: str = "rms"
     interleaved: bool = True
     sync_kernel: int = 1
-    latent_channels: int = 128
-    text_dim: int = 768
-    visual_dim: int = 768
-    sync_dim: int = 768
+    latent_channels: int = bounded(128, 1, MAX_WIDTH)
+    text_dim: int = bounded(768, 1, MAX_WIDTH)
+    visual_dim: int = bounded(768, 1, MAX_WIDTH)
+    sync_dim: int = bounded(768, 1, MAX_WIDTH)
     final_modulation: bool = False
 
     #: The released sizes.
     named: ClassVar[Mapping[str, FoleyConfig]]
 
     def __post_init__(self) -> None:
+        check_fields(self, "Foley config")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UsageError(
                 f"Foley width {self.width} can't be divided among {self.heads} heads of even size",
@@ -71,12 +75,7 @@ class FoleyConfig:
         """Read a config of ours or of the official project, told apart by its keys."""
         if "model_config" in data or "hidden_size" in data:
             return cls.from_official(data)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise UsageError(
-                f"unknown Foley setting {unknown[0]!r}", hint=f"known: {', '.join(sorted(known))}"
-            )
-        return cls(**data)
+        return from_table(cls, data, "Foley config")
 
     @classmethod
     def from_official(cls, data: Mapping[str, Any]) -> FoleyConfig:
@@ -86,7 +85,11 @@ class FoleyConfig:
         (timing features as modulation, attention masks) are refused with UsageError.
         """
         if "model_config" in data:
-            data = data["model_config"]["model_kwargs"]
+            outer = data["model_config"]
+            arguments = outer.get("model_kwargs") if isinstance(outer, Mapping) else None
+            if not isinstance(arguments, Mapping):
+                raise UsageError("Foley config: model_config.model_kwargs is missing")
+            data = arguments
         unsupported = {
             "sync_modulation": data.get("sync_modulation", False),
             "use_attention_mask": data.get("use_attention_mask", False),
@@ -108,7 +111,7 @@ class FoleyConfig:
             interleaved=data.get("interleaved_audio_visual_rope", False),
             sync_kernel=data.get("sync_in_ksz", 1),
             latent_channels=data.get("audio_vae_latent_dim", 128),
-            text_dim=data["condition_dim"],
+            text_dim=data.get("condition_dim", 768),
             visual_dim=data.get("clip_dim", 768),
             sync_dim=data.get("sync_feat_dim", 768),
         )

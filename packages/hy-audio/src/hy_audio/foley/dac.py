@@ -16,25 +16,40 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields, from_table
 from torch import Tensor, nn
 
 from hy_audio.codec.gaussian import Gaussian
+from hy_audio.dit.config import MAX_WIDTH
 
 
 @dataclass(frozen=True)
 class DACConfig:
     """Shape of a continuous DAC; the defaults are the released `vae_128d_48k`."""
 
-    encoder_dim: int = 128
-    encoder_rates: tuple[int, ...] = (2, 3, 4, 5, 8)
-    latent_dim: int = 128
-    decoder_dim: int = 2048
-    decoder_rates: tuple[int, ...] = (8, 5, 4, 3, 2)
-    sample_rate: int = 48000
+    encoder_dim: int = bounded(128, 1, MAX_WIDTH)
+    encoder_rates: tuple[int, ...] = bounded((2, 3, 4, 5, 8), 1, 1024)
+    latent_dim: int = bounded(128, 1, MAX_WIDTH)
+    decoder_dim: int = bounded(2048, 1, MAX_WIDTH)
+    decoder_rates: tuple[int, ...] = bounded((8, 5, 4, 3, 2), 1, 1024)
+    sample_rate: int = bounded(48000, 1000, 192000)
 
     def __post_init__(self) -> None:
+        check_fields(self, "DAC config")
         for name in ("encoder_rates", "decoder_rates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            rates = getattr(self, name)
+            if not 0 < len(rates) <= 16 or math.prod(rates) > 1 << 16:
+                raise UsageError(
+                    f"DAC config: {name} = {list(rates)[:20]}", "1 to 16 rates of at most 65536 in all"
+                )
+        if (
+            self.encoder_dim << len(self.encoder_rates) > MAX_WIDTH
+            or self.decoder_dim >> len(self.decoder_rates) < 1
+        ):
+            raise UsageError(
+                f"DAC config: encoder_dim = {self.encoder_dim} and decoder_dim = {self.decoder_dim} don't fit",
+                "widths double at each rate of the encoder and are halved at each of the decoder",
+            )
 
     @property
     def hop(self) -> int:
@@ -48,10 +63,12 @@ class DACConfig:
             raise UsageError("this is a DAC with codebooks", hint="Foley needs the continuous one")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {name: value for name, value in data.items() if name in known and value is not None}
-        width = found.get("encoder_dim", 64) * 2 ** len(found.get("encoder_rates", (2, 4, 8, 8)))
-        official = {"encoder_dim": 64, "encoder_rates": (2, 4, 8, 8), "latent_dim": width}
+        official = {"encoder_dim": 64, "encoder_rates": (2, 4, 8, 8), "latent_dim": 1}
         official |= {"decoder_dim": 1536, "decoder_rates": (8, 8, 4, 2), "sample_rate": 44100}
-        return cls(**official | found)
+        config = from_table(cls, official | found, "DAC config")
+        if "latent_dim" in found:
+            return config
+        return dataclasses.replace(config, latent_dim=config.encoder_dim << len(config.encoder_rates))
 
 
 class Snake(nn.Module):

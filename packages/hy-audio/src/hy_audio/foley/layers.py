@@ -83,8 +83,8 @@ def activation(kind: str) -> nn.Module:
 def self_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Each row's tokens attend to all of them: [B,N,H,d] to [B,N,D]. Queries and keys take the values' dtype."""
     rows, tokens = v.shape[:2]
-    packed = (part.to(v.dtype).flatten(0, 1) for part in (q, k, v))
-    return attend(*packed, [tokens] * rows).unflatten(0, (rows, tokens)).flatten(2)
+    q, k, v = (part.to(v.dtype).flatten(0, 1) for part in (q, k, v))
+    return attend(q, k, v, [tokens] * rows).unflatten(0, (rows, tokens)).flatten(2)
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def turns(at: Tensor, dim: int, scale: float = 1.0, theta: float = 10000.0) -> Tensor:
+def rotary_table(at: Tensor, dim: int, scale: float = 1.0, theta: float = 10000.0) -> Tensor:
     """Rotary turns [N, dim / 2] of positions `at` [N], at `scale` times the frequency."""
     angle = torch.outer(at.float(), frequencies(dim, theta, at.device) * scale)
     return torch.complex(angle.cos(), angle.sin())

@@ -14,9 +14,9 @@ from hy_core.dit.layers import ContextEmbedding, Linear, NumberEmbedding, norm
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hy_audio.foley.blocks import Positions, SingleBlock, TripleBlock
+from hy_audio.foley.blocks import RotaryPositions, SingleBlock, TripleBlock
 from hy_audio.foley.config import FoleyConfig
-from hy_audio.foley.layers import ConvMLP, SwiGLU, TokenEmbedding, turns
+from hy_audio.foley.layers import ConvMLP, SwiGLU, TokenEmbedding, rotary_table
 
 #: Timing tokens of a segment of 16 frames.
 SEGMENT = 8
@@ -29,7 +29,7 @@ class Prepared:
     visual: Tensor  # [B,V,D]
     text: Tensor  # [B,L,D]
     sync: Tensor  # [B,N,D] timing features, one for each audio token
-    at: Positions
+    at: RotaryPositions
 
 
 class FinalLayer(nn.Module):
@@ -118,7 +118,7 @@ class Foley(nn.Module):
         return Prepared(
             visual=self.visual_proj(visual),
             text=self.cond_in(text),
-            sync=timing[:, nearest(timing.shape[1], length, self.device)],
+            sync=timing[:, nearest_indices(timing.shape[1], length, self.device)],
             at=self._positions(length, visual.shape[1], text.shape[1]),
         )
 
@@ -141,27 +141,27 @@ class Foley(nn.Module):
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
-    def _positions(self, audio: int, visual: int, text: int) -> Positions:
+    def _positions(self, audio: int, visual: int, text: int) -> RotaryPositions:
         dim, device = self.config.head_dim, self.device
-        ones, source = turns(torch.arange(audio, device=device), dim), None
+        ones, source = rotary_table(torch.arange(audio, device=device), dim), None
         if self.config.interleaved:
             # As if audio and resized visual tokens stood in turns: audio i at 2i, and visual j after the audio
             # token it falls on. Queries and keys go through that resizing, values don't.
-            slots = nearest(audio, visual, device)
-            source = nearest(visual, audio, device)[slots]
-            joint_audio = turns(2 * torch.arange(audio, device=device), dim)
-            joint_visual = turns(2 * slots + 1, dim)
+            slots = nearest_indices(audio, visual, device)
+            source = nearest_indices(visual, audio, device)[slots]
+            joint_audio = rotary_table(2 * torch.arange(audio, device=device), dim)
+            joint_visual = rotary_table(2 * slots + 1, dim)
             if torch.equal(source, torch.arange(visual, device=device)):
                 source = None
         else:
             joint_audio = ones
-            joint_visual = turns(torch.arange(visual, device=device), dim, audio / visual)
-        return Positions(
+            joint_visual = rotary_table(torch.arange(visual, device=device), dim, audio / visual)
+        return RotaryPositions(
             joint_audio=joint_audio,
             joint_visual=joint_visual,
             audio=ones,
-            visual=turns(torch.arange(visual, device=device), dim),
-            text=turns(torch.arange(text, device=device), dim),
+            visual=rotary_table(torch.arange(visual, device=device), dim),
+            text=rotary_table(torch.arange(text, device=device), dim),
             source=source,
         )
 
@@ -173,19 +173,20 @@ class Foley(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for layer in (self.time_in.mlp[0], self.time_in.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.normal_(layer.get_parameter("weight"), std=0.02)
         # Without a bias behind it, a SwiGLU gives 0 and no gradient for 0: such a feature would never be learned.
         nn.init.normal_(self.empty_clip_feat, std=0.02)
         nn.init.normal_(self.empty_sync_feat, std=0.02)
         zero = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
-        zero += [stream.mod.linear for block in self.triple_blocks for stream in (block.audio, block.visual)]
-        zero += [block.modulation.linear for block in self.single_blocks]
+        for block in self.triple_blocks:
+            zero += [block.get_submodule(f"{stream}.mod.linear") for stream in ("audio", "visual")]
+        zero += [block.get_submodule("modulation.linear") for block in self.single_blocks]
         for layer in zero:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("weight"))
+            nn.init.zeros_(layer.get_parameter("bias"))
 
 
-def nearest(length: int, target: int, device: torch.device | str | None = None) -> Tensor:
+def nearest_indices(length: int, target: int, device: torch.device | str | None = None) -> Tensor:
     """Which of `length` tokens stands nearest to the middle of each of `target` ones: indices [target]."""
     at = torch.arange(length, dtype=torch.float32, device=device)
     return F.interpolate(at[None, None], size=target, mode="nearest-exact")[0, 0].long()

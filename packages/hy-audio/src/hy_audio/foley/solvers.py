@@ -11,6 +11,8 @@ from hy_core.errors import UsageError
 from hy_core.flow.sampler import Velocity
 from torch import Tensor
 
+from hy_audio.codec.losses import total
+
 #: For each solver: what each later stage stands on, as shares of the earlier velocities; and the mean's weights.
 TABLEAUS: dict[str, tuple[list[list[float]], list[float]]] = {
     "euler": ([], [1.0]),
@@ -30,8 +32,8 @@ def released_solver(name: str, velocity: Velocity, sigmas: Tensor) -> Velocity:
         dt = (sigmas[step + 1] - sigmas[step]).to(x)
         found = [velocity(x, sigma, step)]
         for shares in stages:
-            moved = sum(share * v for share, v in zip(shares, found, strict=True))
+            moved = total(share * v for share, v in zip(shares, found, strict=True))
             found.append(velocity(x + dt * moved, sigma, step))
-        return sum(weight * v for weight, v in zip(weights, found, strict=True))
+        return total(weight * v for weight, v in zip(weights, found, strict=True))
 
     return mean

@@ -12,21 +12,33 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from hy_core.dit.layers import MLP
+from hy_core.errors import UsageError
+from hy_core.tables import bounded, check_fields
 from torch import Tensor, nn
+
+from hy_audio.dit.config import MAX_BLOCKS, MAX_WIDTH
 
 
 @dataclass(frozen=True)
 class SynchformerConfig:
     """Shape of the network; the defaults are those of the released weights (ViT-B, divided 224 16x4)."""
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
-    size: int = 224
-    patch: int = 16
-    frames: int = 16
-    tube: int = 2
+    width: int = bounded(768, 2, MAX_WIDTH)
+    depth: int = bounded(12, 0, MAX_BLOCKS)
+    heads: int = bounded(12, 1, 1024)
+    mlp_width: int = bounded(3072, 1, MAX_WIDTH)
+    size: int = bounded(224, 1, 4096)
+    patch: int = bounded(16, 1, 4096)
+    frames: int = bounded(16, 1, 4096)
+    tube: int = bounded(2, 1, 4096)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Synchformer config")
+        if self.width % self.heads or self.size % self.patch or self.frames % self.tube:
+            raise UsageError(
+                f"Synchformer config: width {self.width}, size {self.size}, {self.frames} frames can't be divided by "
+                f"{self.heads} heads, patches of {self.patch} and tubes of {self.tube}"
+            )
 
 
 class DividedAttention(nn.Module):
@@ -91,7 +103,7 @@ class FrameSummary(nn.TransformerEncoderLayer):
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # masks don't occur
         return super().forward(torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1))[:, 0]
 
 

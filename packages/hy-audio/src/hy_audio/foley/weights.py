@@ -12,7 +12,7 @@ from hy_core.weights.keys import Rule, Table
 from hy_core.weights.strict import fill
 from torch import Tensor
 
-from hy_audio.codec.weight_norm import folding
+from hy_audio.codec.weight_norm import weight_norm_source
 from hy_audio.foley.config import FoleyConfig
 from hy_audio.foley.dac import DACVAE, DACConfig
 from hy_audio.foley.model import Foley
@@ -136,7 +136,7 @@ def fill_dac(
     """Build the VAE and give it a state dict in the official names, which is emptied."""
     with torch.device("meta"):
         vae = DACVAE(config)
-    fill(vae, state, what, folding(state), device=device, dtype=dtype)
+    fill(vae, state, what, weight_norm_source(state), device=device, dtype=dtype)
     return vae
 
 
@@ -149,7 +149,7 @@ def dac_config(shapes: Mapping[str, tuple[int, ...]]) -> DACConfig:
     latent = _shape(weights, "quant_conv.weight", "a continuous DAC")[1]
 
     def rates(pattern: str) -> tuple[int, ...]:
-        found = []
+        found: list[int] = []
         while (key := pattern.format(len(found) + 1)) in weights:
             found.append(weights[key][2] // 2)
         return tuple(found)

@@ -1,3 +1,3 @@
-"""How good made sound is: distances between sets, agreement with words and pictures, levels."""
+"""Quality of generated sound: distances between sets, agreement with captions and pictures, levels."""
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ SPLITS, SEED = 10, 2020
 _TINY = 1e-6
 
 
-def frechet(real: np.ndarray, made: np.ndarray) -> float:
+def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^0.5) of features [N, D] and [M, D]; at least two rows each."""
     one, other = np.asarray(real, np.float64), np.asarray(made, np.float64)
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
@@ -27,11 +27,11 @@ def frechet(real: np.ndarray, made: np.ndarray) -> float:
     # The trace of (S1 S2)^0.5 from the symmetric R S2 R with R = S1^0.5: real and stable, also if S1 is singular.
     values, vectors = np.linalg.eigh(spread[0])
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    mixed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ spread[1] @ root), 0)).sum()
-    return max(float(shift @ shift + np.trace(spread[0]) + np.trace(spread[1]) - 2 * mixed), 0.0)
+    mix = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ spread[1] @ root), 0)).sum()
+    return max(float(shift @ shift + np.trace(spread[0]) + np.trace(spread[1]) - 2 * mix), 0.0)
 
 
-def divergence(real: np.ndarray, made: np.ndarray) -> float:
+def kl_divergence(real: np.ndarray, made: np.ndarray) -> float:
     """Mean KL(real || made) of the classifier's distributions, from logits [N, K] of pairs in the same order.
 
     sum p (log p - log(q + 1e-6)), as in the published code: made distributions alone are kept from zero, so that equal
@@ -44,14 +44,14 @@ def divergence(real: np.ndarray, made: np.ndarray) -> float:
     return float((p * (log_p - np.log(q + _TINY))).sum(1).mean())
 
 
-def inception(made: np.ndarray, splits: int = SPLITS, seed: int = SEED) -> float:
+def inception_score(made: np.ndarray, splits: int = SPLITS, seed: int = SEED) -> float:
     """Inception score of logits [N, K]: mean over `splits` parts of a shuffle of exp(mean KL(p(y|x) || p(y))).
 
     Part i goes from i N // splits to (i + 1) N // splits, as in the published code. Fewer sounds than parts, for which
     that has no number, are one part each.
     """
     if np.ndim(made) != 2 or not len(made):
-        raise UsageError("no logits for an inception score")
+        raise UsageError("no logits for an inception_score score")
     p = softmax(made)[np.random.RandomState(seed).permutation(len(made))]
     splits = min(splits, len(p))
     edges = [index * len(p) // splits for index in range(splits + 1)]

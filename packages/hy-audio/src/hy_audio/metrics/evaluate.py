@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from hy_core.errors import HyError, UsageError
 
-from hy_audio.metrics.embedders import embedder
-from hy_audio.metrics.measures import Measured, files, measure, summary
+from hy_audio.metrics.embedders import Embedder, embedder
+from hy_audio.metrics.measures import FileMetrics, files, measure, summary
 from hy_audio.sync import TOLERANCE
 
 ABOUT = {
@@ -25,7 +27,7 @@ ABOUT = {
     "offset": "mean offset to the motion, seconds",
     "fd": "Frechet distance to the real ones",
     "kl": "KL divergence from the real ones",
-    "is": "inception score",
+    "is": "inception_score score",
     "clap": "cosine of sound and caption",
 }
 
@@ -73,7 +75,7 @@ def command(
     show(found)
 
 
-def all_of(folder: Path, towers: dict, tolerance: float, timing: bool) -> list[Measured]:
+def all_of(folder: Path, towers: Mapping[str, Embedder], tolerance: float, timing: bool) -> list[FileMetrics]:
     """Measure every file of a folder; one without sound or that can't be read is told and left out."""
     found = []
     for path in files(folder):
@@ -99,7 +101,7 @@ def read_captions(path: Path) -> dict[str, str]:
     return found
 
 
-def show(found: dict) -> None:
+def show(found: Mapping[str, Any]) -> None:
     """Print a table."""
     from rich.console import Console
     from rich.table import Table

@@ -10,23 +10,24 @@ from typing import Any
 
 import numpy as np
 from hy_core.errors import HyError, UsageError
+from hy_core.media import timeline
 
-from hy_audio import reading
-from hy_audio.loudness import Meter, levels, true_peak
-from hy_audio.metrics.distances import cosine, divergence, frechet, inception
+from hy_audio.containers import AUDIO_CODECS, SOUNDS
+from hy_audio.limiter import true_peak
+from hy_audio.loudness import LoudnessMeter, rms_levels
+from hy_audio.metrics.distances import cosine, frechet_distance, inception_score, kl_divergence
 from hy_audio.metrics.embedders import Embedder, Embedding
-from hy_audio.mux import SOUNDS, VIDEOS
 from hy_audio.stages.presence import silence
-from hy_audio.sync import TOLERANCE, Agreement, compare
+from hy_audio.sync import TOLERANCE, SyncScore, score_clip
 
-SUFFIXES = (*VIDEOS, *SOUNDS, ".mp3", ".ogg", ".m4a", ".avi")
+SUFFIXES = (*AUDIO_CODECS, *SOUNDS, ".mp3", ".ogg", ".m4a", ".avi")
 _TAIL = 1.0  # seconds at the end that should not be silent while the rest isn't
 _QUIET = -50.0
 _LONGEST = 30.0  # seconds that an embedder hears
 
 
 @dataclass
-class Measured:
+class FileMetrics:
     """One file: loudness in LUFS, peak in dBTP, share of silence, whether it ends in silence, and its timing."""
 
     path: Path
@@ -35,24 +36,25 @@ class Measured:
     peak: float
     silent: float
     tail: bool
-    timing: Agreement | None
+    timing: SyncScore | None
     embeddings: dict[str, Embedding] = field(default_factory=dict)
 
 
 def measure(
     path: Path, embedders: Mapping[str, Embedder], tolerance: float = TOLERANCE, timing: bool = True
-) -> Measured:
+) -> FileMetrics:
     """Measure a clip or a sound; `HyError` if there is no sound. Passes through the file, never holds it."""
-    extent = reading.measure(path)
-    if not extent.sounds:
+    extent = timeline.measure(path)
+    form = timeline.sound_format(path)
+    if form is None:
         raise HyError(f"{path} has no sound")
+    rate, channels = form
 
     def pieces(rate: int, channels: int, longest: float = math.inf) -> Iterable[np.ndarray]:
         span = None if longest == math.inf else (0.0, longest)
-        return reading.sound(path, rate, channels, span, extent.start)
+        return timeline.sound(path, rate, channels, span, origin=extent.start)
 
-    rate, channels = reading.sound_form(path)
-    meter, count = Meter(rate, channels), 0
+    meter, count = LoudnessMeter(rate, channels), 0
 
     def metered() -> Iterable[np.ndarray]:
         nonlocal count
@@ -61,17 +63,17 @@ def measure(
             count += piece.shape[1]
             yield piece
 
-    level = levels(metered(), rate)
+    level = rms_levels(metered(), rate)
     last = level[-round(_TAIL / 0.02) :]
     quiet = bool(len(last)) and not (last > _QUIET).any() and bool((level > _QUIET).any())
-    found = Measured(
+    found = FileMetrics(
         path,
         count / rate,
         meter.loudness(),
         true_peak(pieces(rate, channels)),
         silence(level),
         quiet and len(level) > len(last),
-        compare(path, tolerance=tolerance) if timing and extent.frames > 2 else None,
+        score_clip(path, tolerance=tolerance) if timing and extent.frames > 2 else None,
     )
     for name, one in embedders.items():
         heard = list(pieces(one.rate, 1, _LONGEST))
@@ -91,12 +93,12 @@ def files(folder: Path) -> list[Path]:
 
 
 def summary(
-    made: Sequence[Measured],
-    real: Sequence[Measured] = (),
+    made: Sequence[FileMetrics],
+    real: Sequence[FileMetrics] = (),
     captions: Mapping[str, str] | None = None,
     texts: Mapping[str, Callable[[Sequence[str]], np.ndarray]] | None = None,
 ) -> dict[str, Any]:
-    """Return all measures of a set by name; those that can't be told are left out.
+    """Return all measures of a set by name, without those that are undefined for it.
 
     `captions` are by the files' stems, `texts` the text towers of the embedders that have one. KL is of pairs
     with one stem.
@@ -123,21 +125,25 @@ def summary(
         ours = [one.embeddings[name] for one in made]
         scores: dict[str, float] = {}
         if len(real) > 1 and len(made) > 1:
-            scores["fd"] = frechet(
+            scores["fd"] = frechet_distance(
                 *(np.stack([one.embeddings[name].features for one in side]) for side in (real, made))
             )
-        if all(one.logits is not None for one in ours):
-            scores["is"] = inception(np.stack([one.logits for one in ours]))
+        logits = [one.logits for one in ours if one.logits is not None]
+        if len(logits) == len(ours):
+            scores["is"] = inception_score(np.stack(logits))
             pairs = [
-                (by_stem[one.path.stem].embeddings[name].logits, one.embeddings[name].logits)
-                for one in made
+                (theirs, own)
+                for one, own in zip(made, logits, strict=True)
                 if one.path.stem in by_stem
+                and (theirs := by_stem[one.path.stem].embeddings[name].logits) is not None
             ]
             if pairs:
-                scores["kl"] = divergence(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]))
-        told = [one for one in made if captions and one.path.stem in captions]
-        if told and texts and name in texts:
-            words = texts[name]([captions[one.path.stem] for one in told])
-            scores["clap"] = cosine(np.stack([one.embeddings[name].features for one in told]), words)
+                scores["kl"] = kl_divergence(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]))
+        if captions and texts and name in texts:
+            captioned = [one for one in made if one.path.stem in captions]
+            if captioned:
+                states = texts[name]([captions[one.path.stem] for one in captioned])
+                features = np.stack([one.embeddings[name].features for one in captioned])
+                scores["clap"] = cosine(features, states)
         found[name] = scores
     return found

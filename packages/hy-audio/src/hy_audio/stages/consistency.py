@@ -12,7 +12,7 @@ from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
-from hy_audio.sync import TOLERANCE, compare
+from hy_audio.sync import TOLERANCE, score_clip
 
 Scorer = Callable[[Path, tuple[float, float] | None], float]
 """From a file and a span to a score: CLAP, ImageBind or Synchformer, wrapped by whoever has their weights."""
@@ -44,7 +44,7 @@ class Consistency(Stage):
             score = float(import_target(self.options.scorer, "scorer")(path, span))
             fields = {"av_score": round(score, 4)}
         else:
-            seen = compare(path, span, self.options.tolerance)
+            seen = score_clip(path, span, self.options.tolerance)
             if seen is None:
                 return {}, "no sound stream"
             score = seen.f1 if seen.motions and seen.onsets else math.nan

@@ -15,7 +15,7 @@ _OVER = 20.0  # times the floor: of a million points of noise one reaches it
 _FAINT = 1e-3  # of the strongest partial at the moment: below it is a window's leakage
 _APART = 3  # spectra from one to another without common samples, in both of which a steady partial is
 _LASTS = 3  # spectra in which a note must be heard
-# What music has at least: notes, share of power in partials, agreement with a scale; or, under drums, notes and a beat.
+# Minimum of music: notes, share of power in partials, agreement with a scale; with drums, notes and a beat.
 _NOTES, _TONAL, _SCALE = 3, 0.35, 0.6
 _MANY, _STRONG = 5, 0.6
 _REST, _BEAT = 0.3, 0.4  # another sound: share of power outside partials, and how little it repeats

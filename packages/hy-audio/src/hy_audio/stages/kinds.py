@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from hy_core.errors import MissingError, UsageError
 from hy_core.imports import import_target
-from hy_core.media import vad
+from hy_core.media import timeline, vad
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
-from hy_audio import reading
-from hy_audio.loudness import levels
+from hy_audio.loudness import rms_levels
 from hy_audio.stages.heuristic import heuristic
 from hy_audio.stages.presence import BELOW, QUIET
 
@@ -33,7 +32,7 @@ that is neither), each present on its own."""
 
 
 @dataclass(frozen=True)
-class Moments:
+class SegmentLabels:
     """What sounds in every half second of a clip, bool [T] each."""
 
     silent: np.ndarray
@@ -70,10 +69,10 @@ class SoundKind(Stage):
         if unknown:
             raise UsageError(f"no class {min(unknown)!r}", f"one of {', '.join(CLASSES)}")
         path, span = place(clip)
-        extent = reading.measure(path)
+        extent = timeline.measure(path)
         if not extent.sounds:
             return {}, "no sound stream"
-        sound = reading.sound(path, RATE, 1, span, extent.start)
+        sound = timeline.sound(path, RATE, 1, span, origin=extent.start)
         moments = classify(sound, tagger_of(self.options.tagger))
         kind, shares = overall(moments, self.options.least)
         fields = {"audio_class": kind, **{f"{one}_ratio": round(share, 4) for one, share in shares.items()}}
@@ -94,7 +93,7 @@ def tagger_of(name: str) -> Tagger:
 
 def classify(
     pieces: Iterator[np.ndarray], tagger: Tagger, voice: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Moments:
+) -> SegmentLabels:
     """Tell for every half second of mono pieces at 16 kHz what sounds in it.
 
     The tagger hears the 2 s that end with a moment; in the beginning, the first 2 s. `voice` gives the probability of
@@ -102,12 +101,14 @@ def classify(
     """
     voice = voice or vad.Silero.load()
     hop, window = round(HOP * RATE), round(_WINDOW * RATE)
-    level, speech, tags = [], [], []
+    level: list[float] = []
+    speech: list[float] = []
+    tags: list[dict[str, np.ndarray]] = []
     before = np.zeros(window - hop, np.float32)
     for part in _parts(pieces, 60 * hop):
         count = -(-len(part) // hop)
         padded = np.pad(part, (0, count * hop - len(part)))
-        level += [float(levels([row[None]], RATE).max()) for row in padded.reshape(count, hop)]
+        level += [float(rms_levels([row[None]], RATE).max()) for row in padded.reshape(count, hop)]
         chance = voice(padded)
         centres = (np.arange(len(chance)) + 0.5) * vad.CHUNK // hop
         speech += [float(chance[centres == index].max(initial=0)) for index in range(count)]
@@ -125,10 +126,12 @@ def classify(
     loud = np.asarray(level)
     quiet = loud < max(QUIET, float(np.quantile(loud, 0.95)) - BELOW) if len(loud) else np.zeros(0, bool)
     spoken = (np.asarray(speech) >= _SPEECH) & ~quiet
-    return Moments(quiet, spoken, (joined["music"] >= _MUSIC) & ~quiet, (joined["sound"] >= _MUSIC) & ~quiet)
+    return SegmentLabels(
+        quiet, spoken, (joined["music"] >= _MUSIC) & ~quiet, (joined["sound"] >= _MUSIC) & ~quiet
+    )
 
 
-def overall(moments: Moments, least: float = 0.1) -> tuple[str | None, dict[str, float]]:
+def overall(moments: SegmentLabels, least: float = 0.1) -> tuple[str | None, dict[str, float]]:
     """The class of a clip and the shares of its sounding time; None if nothing sounds.
 
     The paper's classes don't say what speech over music is: speech goes first, for it is the rarer wish. Pure

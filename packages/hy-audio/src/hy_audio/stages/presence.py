@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hy_core.media import timeline
 from hy_core.options import option
 from hy_core.stage import Clip, Stage, place
 
-from hy_audio import reading
-from hy_audio.loudness import levels
+from hy_audio.loudness import rms_levels
 
 _RATE = 16000
 QUIET, BELOW = -50.0, 40.0  # dBFS, and dB below the clip's 95th percentile
@@ -33,11 +33,11 @@ class Presence(Stage):
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `audio_present` and `silence_ratio`."""
         path, span = place(clip)
-        extent = reading.measure(path)
+        extent = timeline.measure(path)
         if not extent.sounds:
             return {"audio_present": False}, "no sound stream"
         span = span or ((0.0, extent.duration) if extent.frames else None)
-        level = levels(reading.sound(path, _RATE, 1, span, extent.start), _RATE)
+        level = rms_levels(timeline.sound(path, _RATE, 1, span, origin=extent.start), _RATE)
         # Time that the stream doesn't fill is silent too.
         count = max(len(level), round((span[1] - span[0]) / 0.02) if span else 0)
         share = 1 - (1 - silence(level)) * len(level) / count if count else 1.0
@@ -47,7 +47,7 @@ class Presence(Stage):
 
 
 def silence(level: np.ndarray) -> float:
-    """The share of silent moments from levels in dBFS [T]: below -50, or 40 dB below the 95th percentile."""
+    """Return the share of silent 20 ms of levels in dBFS [T]: below -50, or 40 dB below the 95th percentile."""
     if not len(level):
         return 1.0
     return float((level < max(QUIET, float(np.quantile(level, 0.95)) - BELOW)).mean())
@@ -70,11 +70,12 @@ class Bandwidth(Stage):
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `bandwidth` in Hz."""
         path, span = place(clip)
-        extent = reading.measure(path)
-        if not extent.sounds:
+        extent = timeline.measure(path)
+        form = timeline.sound_format(path)
+        if form is None:
             return {}, "no sound stream"
-        rate, _ = reading.sound_form(path)
-        reach = bandwidth(reading.sound(path, rate, 1, span, extent.start), rate)
+        rate = form[0]
+        reach = bandwidth(timeline.sound(path, rate, 1, span, origin=extent.start), rate)
         least = self.options.least
         return {
             "bandwidth": round(reach)

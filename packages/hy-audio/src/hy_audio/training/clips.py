@@ -15,13 +15,14 @@ from typing import Any
 import av
 import numpy as np
 from hy_core.errors import HyError, MissingError, UsageError
-from hy_core.media.container import open_media
+from hy_core.media import timeline
+from hy_core.media.container import open_media, video_stream
+from hy_core.media.timeline import Extent
 from hy_core.stage import place
 
-from hy_audio import reading
-from hy_audio.reading import Extent, Sight
+from hy_audio.frame_sampler import FrameSampler, sample_windows
 from hy_audio.stages.captions import cleaned, merged
-from hy_audio.windows import Window, views
+from hy_audio.windows import Window
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class SoundClips:
     `records` is a JSONL of records (`hy_audio.stages`); a relative path in it is looked for beside it, then where the
     program runs. Rejected records are skipped. Each record is drawn as often, and a window of `seconds` (from, to) lies
     anywhere in its span; `block` neighbours last equally long. Pictures are given at `fps`, whatever the file's rate,
-    and shrunk to `side` pixels on the shorter side. The share `heldout` of the files, told by their names, is never
+    and resized to `side` pixels on the shorter side. The share `heldout` of the files, told by their names, is never
     learned from; with 0 the same clips are measured that are learned from.
 
     The item at an index depends on the seed, the records and their files alone. A file that can't be read, has no sound
@@ -134,7 +135,8 @@ class SoundClips:
         try:
             span = (start, start + seconds)
             pieces = [
-                piece[0] for piece in reading.sound(record.path, source.rate, 1, span, source.extent.start)
+                piece[0]
+                for piece in timeline.sound(record.path, source.rate, 1, span, origin=source.extent.start)
             ]
         except HyError as error:
             self._leave_out(record.path, error.message)
@@ -201,18 +203,18 @@ def caption_of(row: Mapping[str, Any]) -> str:
 
 def examine(path: Path) -> Source:
     """Look whether a file can be used: its pictures, if any, and its sound can be decoded. HyError if not."""
-    extent = reading.measure(path)
+    extent = timeline.measure(path)
     if not extent.sounds:
         raise HyError(f"{path} has no sound stream")
     if extent.damage:
         log.warning("%s is damaged (%s): it is used up to %.2f s", path, extent.damage, extent.duration)
     with open_media(path) as box:
-        stream, whole = reading.picture_stream(box), (box.duration or 0) / av.time_base
+        stream, whole = video_stream(box, path), (box.duration or 0) / av.time_base
         size = (stream.height, stream.width) if stream is not None else (0, 0)
     if extent.frames:
-        next(reading.timed(path, (16, 16)))
-    rate, _ = reading.sound_form(path)
-    if next(reading.sound(path, rate, 1, None, extent.start), None) is None:
+        next(timeline.frames(path, size=(16, 16)))
+    rate = (timeline.sound_format(path) or (0, 0))[0]
+    if next(timeline.sound(path, rate, 1, None, origin=extent.start), None) is None:
         raise HyError(f"the sound of {path} cannot be read")
     return Source(extent, extent.duration or whole, rate, size)
 
@@ -223,7 +225,7 @@ def pictures(path: Path, source: Source, start: float, seconds: float, fps: floa
     size = (max(round(source.size[0] * shrink), 1), max(round(source.size[1] * shrink), 1))
     window = Window(start, start + seconds)
     frames = _shown(path, size, window, source.extent)
-    ((_, seen),) = views(frames, [window], {"frames": Sight(fps, np.asarray)})
+    ((_, seen),) = sample_windows(frames, [window], {"frames": FrameSampler(fps, np.asarray)})
     return np.stack(seen["frames"])
 
 
@@ -233,7 +235,7 @@ def _shown(
     """Frames of a window, and first the one that stands when it begins, which may have begun long before."""
     for before in (2 * extent.frame, _LONG_FRAME, window.start):
         span = (max(window.start - before, 0.0), window.stop)
-        frames = reading.timed(path, size, span, extent.start)
+        frames = timeline.frames(path, span, size=size, origin=extent.start)
         first = next(frames, None)
         if first is not None and first[0] <= window.start + 1e-6:
             return chain([first], frames)

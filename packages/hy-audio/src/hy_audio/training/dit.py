@@ -22,14 +22,17 @@ from hy_audio.codec.codec import MelCodec
 from hy_audio.codec.vae import MelVAE
 from hy_audio.codec.vocoder import load_vocoder
 from hy_audio.dit.config import AudioDiTConfig
+from hy_audio.dit.features import feature_extractors
 from hy_audio.dit.losses import Alignment, drop_conditions, flow_loss
 from hy_audio.dit.model import AudioDiT
-from hy_audio.dit.senses import Small, Stated, assemble, eyes, language_model, reader
+from hy_audio.dit.model_config import AudioModelConfig, PixelFeaturesConfig
+from hy_audio.dit.text import language_model, load_text_encoder
+from hy_audio.frame_sampler import FrameSampler, sample_windows
 from hy_audio.models import OWN, POCKET, kind
-from hy_audio.reading import Sight
+from hy_audio.training.model_folder import write_model_folder
 from hy_audio.training.sounds import ENDLESS, ClipData, ClipObjective, open_clips, resampled
 from hy_audio.weights import load_network, save_network
-from hy_audio.windows import Window, views
+from hy_audio.windows import Window
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class AudioFlowData(ClipData):
     `vae` and `vocoder` are the exports of their trainings, or folders with such files. `clip` and `t5` are folders of
     encoders; without them pictures are small ones (`pixels`), and words are read by the language model of `words`, a
     model of the core by its name, which the model's folder then names too, or by its folder, of which it gets a copy.
-    `seconds` is the longest window that the trained model makes at once; `steps` and `scale` are what it is sampled
+    `seconds` is the longest window that the trained model makes at once; `steps` and `cfg` are what it is sampled
     with. `start` is the folder of a model, or "pocket", whose network training begins with, in place of random weights:
     its latents are those of its own codec, so that is used unless another is given.
     """
@@ -49,11 +52,11 @@ class AudioFlowData(ClipData):
     vocoder: str = ""
     clip: str = ""
     t5: str = ""
-    words: str = "pocket"
-    pixels: Small = field(default_factory=Small)
+    text_encoder: str = "pocket"
+    pixels: PixelFeaturesConfig = field(default_factory=PixelFeaturesConfig)
     seconds: float = 4.0
-    steps: int = Stated.steps
-    scale: float = Stated.scale
+    steps: int = AudioModelConfig.steps
+    cfg: float = AudioModelConfig.cfg
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,19 @@ class AudioFlowLoss:
     where the teacher's features do.
     """
 
-    times: str = "logit-normal"
+    timestep_sampling: str = "logit-normal"
     shift: float = 1.0
-    drop: float = 0.1
-    drop_all: float = 0.1
-    teacher: str = ""
-    align: float = 0.5
-    tap: int = 2
+    condition_dropout: float = 0.1
+    joint_dropout: float = 0.1
+    repa_targets: str = ""
+    repa_weight: float = 0.5
+    repa_block: int = 2
 
 
 class AudioFlowObjective(ClipObjective):
     """Velocity of noisy audio latents; `[model]` holds what differs from the size "pocket"."""
+
+    data: AudioFlowData
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
@@ -88,7 +93,7 @@ class AudioFlowObjective(ClipObjective):
         self.config = self.model.config
         self.teacher = self._teacher()
         if self.teacher:
-            width = len(np.atleast_2d(self._taught(np.zeros(self.teacher.rate, np.float32)))[0])
+            width = len(np.atleast_2d(self._repa_target(np.zeros(self.teacher.rate, np.float32)))[0])
             self.model = nn.ModuleDict({"dit": self.model, "align": Alignment(self.config.width, width)})
         self.clips = open_clips(recipe, self.data, block=recipe.batch)
         self.heldout = open_clips(recipe, self.data, heldout=True, block=recipe.batch)
@@ -96,25 +101,29 @@ class AudioFlowObjective(ClipObjective):
     @property
     def dit(self) -> AudioDiT:
         """The network itself, with or without what is trained beside it."""
-        return self.model["dit"] if self.teacher else self.model
+        found = self.model["dit"] if isinstance(self.model, nn.ModuleDict) else self.model
+        assert isinstance(found, AudioDiT)
+        return found
 
     def prepare(self) -> None:
         """Put the parts of the model's folder together, and load them from there, as `hy audio` will."""
         parts, data = self.folder / "parts", self.data
-        stated = Stated(
+        model_config = AudioModelConfig(
             data.seconds,
             self.options.shift,
             data.steps,
-            data.scale,
+            data.cfg,
             pixels=None if data.clip else data.pixels,
         )
         copied = {name: Path(source) for name, source in (("clip", data.clip), ("t5", data.t5)) if source}
         if not data.t5:
-            words = language_model(data.words)
-            if words.parent == Path(data.words).expanduser():
+            words = language_model(data.text_encoder)
+            if words.parent == Path(data.text_encoder).expanduser():
                 copied["llm"] = words
             else:
-                stated = replace(stated, words=data.words, words_hash=models.fingerprint(words))
+                model_config = replace(
+                    model_config, text_encoder=data.text_encoder, text_encoder_hash=models.fingerprint(words)
+                )
         codec = self._codec()
         if (codec.channels, codec.sample_rate / codec.hop) != (self.config.channels, self.config.rate):
             raise UsageError(
@@ -122,11 +131,17 @@ class AudioFlowObjective(ClipObjective):
                 f"network {self.config.channels} and {self.config.rate:g}",
                 "set model.channels and model.rate to the codec's",
             )
-        assemble(parts, stated, copied)
+        write_model_folder(parts, model_config, copied)
         codec.save(parts / "codec", torch.float16)
         self.codec = MelCodec.load(parts / "codec", dtype=torch.float32).requires_grad_(False)
-        self.eyes, self.reader = eyes(parts, self.config), reader(parts, self.config, dtype=torch.float32)
-        self.sights = {name: Sight(eye.fps, eye.prepare) for name, eye in self.eyes.items()}
+        self.feature_extractors, self.reader = (
+            feature_extractors(parts, self.config),
+            load_text_encoder(parts, self.config, dtype=torch.float32),
+        )
+        self.samplers = {
+            name: FrameSampler(extractor.fps, extractor.prepare)
+            for name, extractor in self.feature_extractors.items()
+        }
 
     def _start(self) -> Path | None:
         if not self.data.start:
@@ -171,29 +186,37 @@ class AudioFlowObjective(ClipObjective):
         batch = {
             "latents": self.codec.to_latents(torch.from_numpy(np.stack(waves))),
             "visual": [row["visual"] for row in seen],
-            "at": [torch.arange(len(row["visual"])) / self.eyes["visual"].fps for row in seen],
-            "sync": [row["sync"] for row in seen] if "sync" in self.eyes else None,
+            "at": [torch.arange(len(row["visual"])) / self.feature_extractors["visual"].fps for row in seen],
+            "sync": [row["sync"] for row in seen] if "sync" in self.feature_extractors else None,
             "text": self.reader.encode([item["caption"] for item in items]),
         }
         if self.teacher:
             heard = [resampled(item, self.teacher.rate) for item in items]
             count = round(shortest / self.codec.sample_rate * self.teacher.rate)
-            batch["taught"] = torch.stack([torch.as_tensor(self._taught(one[:count])) for one in heard])
+            batch["repa_targets"] = torch.stack(
+                [torch.as_tensor(self._repa_target(one[:count])) for one in heard]
+            )
         return batch
 
     def _seen(self, item: Mapping[str, Any], seconds: float) -> dict[str, Tensor]:
         """Features of a clip, looked at as `hy audio` looks at one."""
         frames, window = item["pixels"](), Window(0.0, seconds)
         timed = ((index / item["fps"], frame) for index, frame in enumerate(frames))
-        ((_, prepared),) = views(timed, [window], self.sights)
-        return {name: eye.encode(prepared[name]) for name, eye in self.eyes.items()}
+        ((_, prepared),) = sample_windows(timed, [window], self.samplers)
+        return {name: extractor.encode(prepared[name]) for name, extractor in self.feature_extractors.items()}
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         data, options, where = batch["latents"], self.options, batch["latents"].device
-        time = sample_times(len(data), options.times, options.shift, generator=generator).to(where)
+        time = sample_times(len(data), options.timestep_sampling, options.shift, generator=generator).to(
+            where
+        )
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(where)
         visual, text = drop_conditions(
-            batch["visual"], batch["text"], rate=options.drop, together=options.drop_all, generator=generator
+            batch["visual"],
+            batch["text"],
+            rate=options.condition_dropout,
+            together=options.joint_dropout,
+            generator=generator,
         )
         # Times and timing go with the pictures.
         at = [row[: len(seen)] for row, seen in zip(batch["at"], visual, strict=True)]
@@ -203,16 +226,16 @@ class AudioFlowObjective(ClipObjective):
         prepared = self.dit.prepare(visual, text, data.shape[2], at, sync)
         if not self.teacher:
             return flow_loss(self.dit, data, noise, time, prepared), {}
-        tapped: list[Tensor] = []
+        tokens_seen: list[Tensor] = []
 
         def network(latents: Tensor, time: Tensor, prepared: Any) -> Tensor:
-            found, tokens = self.dit(latents, time, prepared, tap=options.tap)
-            tapped.append(tokens)
+            found, tokens = self.dit(latents, time, prepared, repa_block=options.repa_block)
+            tokens_seen.append(tokens)
             return found
 
         flow = flow_loss(network, data, noise, time, prepared)
-        align = self.model["align"](tapped[0], batch["taught"])
-        return flow + options.align * align, {"flow": flow.item(), "align": align.item()}
+        align = self.model.get_submodule("align")(tokens_seen[0], batch["repa_targets"])
+        return flow + options.repa_weight * align, {"flow": flow.item(), "align": align.item()}
 
     def evaluate(self, batches: int = 2) -> dict[str, float]:
         """Loss at fixed times on held-out clips, with their conditions and without."""
@@ -242,16 +265,20 @@ class AudioFlowObjective(ClipObjective):
         save_network(self.dit, folder / "dit.safetensors", torch.bfloat16)
 
     def _teacher(self) -> Any:
-        if not self.options.teacher:
+        if not self.options.repa_targets:
             return None
         depth = self.config.depth_triple + self.config.depth_single
-        if not 0 < self.options.tap <= depth:
-            raise UsageError(f"options.tap = {self.options.tap}: the network has {depth} blocks")
-        found = import_target(self.options.teacher, "options.teacher")
+        if not 0 < self.options.repa_block <= depth:
+            raise UsageError(
+                f"options.repa_block = {self.options.repa_block}: the network has {depth} blocks"
+            )
+        found = import_target(self.options.repa_targets, "options.repa_targets")
         found = found() if isinstance(found, type) else found
         if not callable(found) or not isinstance(getattr(found, "rate", None), int):
-            raise UsageError(f"{self.options.teacher} is no teacher", "it needs a rate and takes samples")
+            raise UsageError(
+                f"{self.options.repa_targets} is no teacher", "it needs a rate and takes samples"
+            )
         return found
 
-    def _taught(self, samples: np.ndarray) -> np.ndarray:
+    def _repa_target(self, samples: np.ndarray) -> np.ndarray:
         return np.asarray(self.teacher(samples), np.float32)

@@ -33,16 +33,19 @@ class MelVAEData(ClipData):
 class MelVAELoss:
     """Weight of the divergence beside the L1 of log-mels."""
 
-    divergence: float = 1e-3
+    kl_weight: float = 1e-3
 
 
 class MelVAEObjective(SoundObjective):
     """Reconstruction of log-mels."""
 
+    model: MelVAE
+    data: MelVAEData
+
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
         self.data = from_table(MelVAEData, recipe.data, "data")
-        self.weights = from_table(MelVAELoss, recipe.options, "options")
+        self.options = from_table(MelVAELoss, recipe.options, "options")
         config = from_table(MelVAEConfig, recipe.model, "model")
         if config.bins != self.data.mel.bins:
             raise UsageError(
@@ -52,18 +55,18 @@ class MelVAEObjective(SoundObjective):
         torch.manual_seed(recipe.seed)
         self.model = MelVAE(config)
         self.mel = LogMel(self.data.mel)
-        self.listen(self.data, self.data.mel.sample_rate, self.data.seconds)
+        self.open_datasets(self.data, self.data.mel.sample_rate, self.data.seconds)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         mel = self._mel(batch)
         posterior = self.model.encode(mel)
         made = self.model.decode(posterior.sample(generator))[..., : mel.shape[-1]]
-        parts = mel_vae_loss(mel, made, posterior, self.weights.divergence)
-        return parts["total"], {name: parts[name].item() for name in ("mel", "divergence")}
+        parts = mel_vae_loss(mel, made, posterior, self.options.kl_weight)
+        return parts["total"], {name: parts[name].item() for name in ("mel", "kl")}
 
     def evaluate(self, clips: int = 16) -> dict[str, float]:
         """L1 of held-out log-mels, from the mean."""
-        mel = self._mel(self.unheard(clips))
+        mel = self._mel(self.heldout_waveforms(clips))
         return {"mel": log_mel_distance(mel, self.model.decode(self.model.encode(mel).mean))}
 
     def export(self, folder: Path) -> None:

@@ -111,7 +111,7 @@ class ClipObjective(Objective):
 class SoundObjective(ClipObjective):
     """An objective that learns from waveforms alone: batches [B,T], and held-out ones."""
 
-    def listen(self, data: ClipData, rate: int, seconds: float) -> None:
+    def open_datasets(self, data: ClipData, rate: int, seconds: float) -> None:
         """Open the clips of a recipe's `data`, of which `seconds` are heard at `rate`."""
         self.clips, self.heldout = (open_clips(self.recipe, data, heldout) for heldout in (False, True))
         self.rate, self.count = rate, round(seconds * rate)
@@ -122,7 +122,7 @@ class SoundObjective(ClipObjective):
         items = (self.clips[int(i)] for i in rng.integers(ENDLESS, size=self.recipe.batch))
         return waveforms(items, self.rate, self.count, rng)
 
-    def unheard(self, clips: int) -> Tensor:
+    def heldout_waveforms(self, clips: int) -> Tensor:
         """Waveforms [clips,T] that training never hears, the same each time."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 2))
         return waveforms((self.heldout[i] for i in range(clips)), self.rate, self.count, rng)

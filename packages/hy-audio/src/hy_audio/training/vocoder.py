@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hy_audio.codec.codec import MelCodec
 from hy_audio.codec.discriminators import MultiPeriod, MultiScale
-from hy_audio.codec.losses import discriminator_loss, log_mel_distance, vocoder_loss
+from hy_audio.codec.losses import discriminator_loss, log_mel_distance, total, vocoder_loss
 from hy_audio.codec.mel import LogMel
 from hy_audio.codec.vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder
 from hy_audio.training.sounds import ClipData, SoundObjective
@@ -23,7 +23,7 @@ from hy_audio.training.sounds import ClipData, SoundObjective
 
 @dataclass(frozen=True)
 class VocoderData(ClipData):
-    """`seconds` of each clip are heard; 8192 samples at 16 kHz as published.
+    """`seconds`: of each clip; 8192 samples at 16 kHz as published.
 
     `start` is the export of an earlier run to begin with, in place of random weights.
     """
@@ -34,11 +34,11 @@ class VocoderData(ClipData):
 
 @dataclass(frozen=True)
 class VocoderLoss:
-    """What the generator is told by: the published losses, if nothing is said.
+    """Losses of the generator; the defaults are the published ones.
 
-    `width` multiplies the discriminators' channels; 1 is the published size, 71 M parameters, and 0 is none at all.
-    `windows`, in samples, are those of more log-mels to compare, beside the one that the generator reads: short ones
-    hear when, long ones what. Magnitudes below `floor` are not told apart.
+    `width`: factor of the discriminators' channels; 1 is the published size, 71 M parameters, 0 trains without them.
+    `windows`: FFT sizes in samples of further log-mels to compare: short ones resolve time, long ones frequency.
+    `floor`: smallest magnitude; smaller ones are set to it.
     """
 
     width: float = 1.0
@@ -49,9 +49,15 @@ class VocoderLoss:
 class VocoderObjective(SoundObjective):
     """Waveforms from their log-mels.
 
-    The weights are normed while they learn and written folded. `[model]` holds fields of `VocoderConfig`, `[model.mel]`
+    Weights are weight-normed in training and folded in the export.
+
+    `[model]` holds fields of `VocoderConfig`, `[model.mel]`
     of `MelConfig`.
     """
+
+    model: Vocoder
+    data: VocoderData
+    critic: nn.ModuleList | None = None
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
@@ -73,7 +79,7 @@ class VocoderObjective(SoundObjective):
             for size in options.windows
         ]
         self.compared = nn.ModuleList(LogMel(one) for one in (whole, *others))
-        self.listen(self.data, config.mel.sample_rate, self.data.seconds)
+        self.open_datasets(self.data, config.mel.sample_rate, self.data.seconds)
 
     def _started(self, config: VocoderConfig) -> Vocoder:
         file = Path(self.data.start) / MelCodec.VOCODER
@@ -92,21 +98,25 @@ class VocoderObjective(SoundObjective):
         self, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         real = batch["real"]
-        batch["made"] = self._made(real)
-        made = batch["made"].detach()[:, None]
-        return sum(discriminator_loss(part(real[:, None]), part(made)) for part in self.critic), {}
+        batch["generated"] = self._generate(real)
+        generated = batch["generated"].detach()[:, None]
+        critic = self.critic or ()
+        return total(discriminator_loss(part(real[:, None]), part(generated)) for part in critic), {}
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        real, critic = batch["real"], self.critic or []
-        made = batch.pop("made") if critic else self._made(real)
+        real, critic = batch["real"], self.critic or nn.ModuleList()
+        generated = batch.pop("generated") if critic else self._generate(real)
         with torch.no_grad():
-            heard = [part(real[:, None]) for part in critic]
+            outputs = [part(real[:, None]) for part in critic]
         parts = vocoder_loss(
-            self._compared(real), self._compared(made), heard, [part(made[:, None]) for part in critic]
+            self._compared(real),
+            self._compared(generated),
+            outputs,
+            [part(generated[:, None]) for part in critic],
         )
         return parts["total"], {name: value.item() for name, value in parts.items() if name != "total"}
 
-    def _made(self, real: Tensor) -> Tensor:
+    def _generate(self, real: Tensor) -> Tensor:
         return self.model(self.mel.to(real.device)(real))
 
     def _compared(self, wave: Tensor) -> list[Tensor]:
@@ -114,10 +124,10 @@ class VocoderObjective(SoundObjective):
         return [mel(wave).clamp(min=lowest) for mel in self.compared.to(wave.device)]
 
     def evaluate(self, clips: int = 16) -> dict[str, float]:
-        """L1 of the log-mels of held-out sounds and of what is made of them."""
-        real = self.unheard(clips).to(next(self.model.parameters()).device)
+        """L1 of the log-mels of held-out sounds and of what is generated of them."""
+        real = self.heldout_waveforms(clips).to(next(self.model.parameters()).device)
         mel = self.mel.to(real.device)
-        return {"mel": log_mel_distance(mel(real), mel(self._made(real)))}
+        return {"mel": log_mel_distance(mel(real), mel(self._generate(real)))}
 
     def export(self, folder: Path) -> None:
         """Write the generator, folded, in fp16."""

@@ -61,7 +61,10 @@ class PackedSequence:
     def unpack(self, x: Tensor) -> tuple[Tensor, ...]:
         """Undo `pack`."""
         if self._put is not None:
-            return x.index_select(0, self._put).split([sum(stream) for stream in self.streams])
+            out: tuple[Tensor, ...] = x.index_select(0, self._put).split(
+                [sum(stream) for stream in self.streams]
+            )
+            return out
         parts = x.unflatten(0, (self.rows, -1)).split([stream[0] for stream in self.streams], dim=1)
         return tuple(part.flatten(0, 1) for part in parts)
 
@@ -179,7 +182,8 @@ def _flash2(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
     starts, longest = _starts(lengths, q.device)
-    return flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
+    result: Tensor = flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
+    return result
 
 
 def _flash3(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -187,7 +191,8 @@ def _flash3(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
 
     starts, longest = _starts(lengths, q.device)
     out = flash_attn_varlen_func(q, k, v, starts, starts, longest, longest)
-    return out[0] if isinstance(out, tuple) else out  # some releases return the log-sum-exp too
+    result: Tensor = out[0] if isinstance(out, tuple) else out  # some releases return the log-sum-exp too
+    return result
 
 
 def _starts(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, int]:

@@ -58,7 +58,8 @@ class DiTConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, with plain JSON types only."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return table
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DiTConfig:

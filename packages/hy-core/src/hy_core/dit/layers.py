@@ -44,10 +44,10 @@ def speeds(count: int, period: float, device: torch.device) -> Tensor:
     return torch.exp(torch.arange(count, dtype=torch.float32, device=device) * (-math.log(period) / count))
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b; bfloat16 is multiplied in fp32 on a processor that has no instructions for it."""
     if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BF16:
-        return F.linear(x.float(), weight.float(), bias.float()).to(x.dtype)
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     return F.linear(x, weight, bias)
 
 
@@ -84,7 +84,8 @@ class NumberEmbedding(nn.Module):
         self.mlp = nn.Sequential(Linear(256, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, value: Tensor) -> Tensor:
-        return self.mlp(sinusoid(value).to(self.mlp[0].weight.dtype))
+        result: Tensor = self.mlp(sinusoid(value).to(next(self.mlp.parameters()).dtype))
+        return result
 
 
 class VectorEmbedding(nn.Module):
@@ -96,7 +97,8 @@ class VectorEmbedding(nn.Module):
         self.out_layer = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
-        return self.out_layer(F.silu(self.in_layer(vector.to(self.in_layer.weight.dtype))))
+        result: Tensor = self.out_layer(F.silu(self.in_layer(vector.to(self.in_layer.weight.dtype))))
+        return result
 
 
 class ContextEmbedding(nn.Module):
@@ -108,7 +110,8 @@ class ContextEmbedding(nn.Module):
         self.linear_2 = Linear(width, width)
 
     def forward(self, vector: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(vector.to(self.linear_1.weight.dtype))))
+        result: Tensor = self.linear_2(F.silu(self.linear_1(vector.to(self.linear_1.weight.dtype))))
+        return result
 
 
 class PatchEmbedding(nn.Module):
@@ -163,7 +166,8 @@ class MLP(nn.Module):
         self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        result: Tensor = self.fc2(self.act(self.fc1(x)))
+        return result
 
 
 class Mod(NamedTuple):
@@ -210,4 +214,5 @@ class FinalLayer(nn.Module):
         t, h, w = self.patch
         out = self.linear(norm(x, shift, scale))  # [B,F,S,C*t*h*w]
         out = out.unflatten(-1, (-1, t, h, w)).unflatten(2, size)  # [B,F,rows,columns,C,t,h,w]
-        return out.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)
+        result: Tensor = out.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6).flatten(4, 5).flatten(2, 3)
+        return result

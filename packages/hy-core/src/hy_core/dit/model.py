@@ -124,7 +124,7 @@ class DiT(nn.Module):
         grid = (size[0] // patch_h, size[1] // patch_w)
         tokens = len(frames_at) * grid[0] * grid[1]
         axes = [frames_at.to(device), *(torch.arange(n, device=device) for n in grid)]
-        embedded, mean = self.txt_in.prepare(text)
+        embedded, mean = self.txt_in.prepare(list(text))
         guided = vector = self.vector_in(pooled)
         if self.guidance_in is not None and guidance is not None:
             guided = vector + self.guidance_in(guidance)
@@ -161,7 +161,8 @@ class DiT(nn.Module):
         vectors = self.vectors(time, prepared, adapter_inputs, is_fixed, text_time)
         video, text = self.embed_tokens(latents, vectors, prepared, adapter_inputs)
         video, text = self.run_blocks(self.blocks, video, text, vectors, prepared, adapter_inputs)
-        return self.final_layer(video, vectors.head, prepared.grid)
+        out: Tensor = self.final_layer(video, vectors.head, prepared.grid)
+        return out
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -219,17 +220,22 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.img_in.proj.weight.flatten(1))
-        nn.init.zeros_(self.img_in.proj.bias)
+        if self.img_in.proj.bias is not None:
+            nn.init.zeros_(self.img_in.proj.bias)
         embedders = [self.time_in, self.guidance_in, self.vector_in]
         for embedder in filter(None, [*embedders, self.txt_in.t_embedder, self.txt_in.c_embedder]):
             for layer in embedder.modules():
                 if isinstance(layer, nn.Linear):
                     nn.init.normal_(layer.weight, std=0.02)
-        zero = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
-        zero += [block.adaLN_modulation[1] for block in self.txt_in.individual_token_refiner.blocks]
-        for block in self.double_blocks:
+        # Modules by their own attributes, which torch types as Tensor | Module.
+        double: Any = self.double_blocks
+        single: Any = self.single_blocks
+        refiner: Any = self.txt_in.individual_token_refiner.blocks
+        zero: list[Any] = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
+        zero += [block.adaLN_modulation[1] for block in refiner]
+        for block in double:
             zero += [block.img_mod.linear, block.txt_mod.linear]
-        zero += [block.modulation.linear for block in self.single_blocks]
+        zero += [block.modulation.linear for block in single]
         for layer in zero:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -50,7 +50,7 @@ class AdapterInputPort(Port):
     Modules are called as `module(inputs)`. Inputs of plugins without a module here are passed on as they are.
     """
 
-    def forward(self, adapter_inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def forward(self, adapter_inputs: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         return {
             name: called(name, self[name], inputs) if name in self else inputs
             for name, inputs in adapter_inputs.items()
@@ -162,7 +162,8 @@ class CrossAttend(nn.Module):
         q = self.q(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # [B,F,heads,S,d]
         k, v = self.kv(feed).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         k, v = (part.transpose(2, 3).expand(q.shape[0], q.shape[1], -1, -1, -1) for part in (k, v))
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3))
+        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3))
+        return out
 
     def forward(self, x: Tensor, feed: Tensor, mask: Tensor | None = None) -> Tensor:
         frames = (feed if mask is None else mask).shape[1]

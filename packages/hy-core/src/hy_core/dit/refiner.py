@@ -31,7 +31,8 @@ class RefinerBlock(nn.Module):
         q, k, v = self.self_attn_qkv(self.norm1(text)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         out = sequence.attend(sequence.pack(q), sequence.pack(k), sequence.pack(v))
         text = text + gate_attn * self.self_attn_proj(sequence.unpack(out)[0].flatten(1))
-        return text + gate_mlp * self.mlp(self.norm2(text))
+        result: Tensor = text + gate_mlp * self.mlp(self.norm2(text))
+        return result
 
 
 class BlockList(nn.Module):

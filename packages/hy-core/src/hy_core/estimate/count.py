@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,15 +62,18 @@ def forward_flops(config: DiTConfig, tokens: int, text: int, frames: int = 1) ->
     dit, both = meta_dit(config), tokens + text
     joint = attention_flops(both, both, config.width)
     total = 0
-    for block in dit.double_blocks:
+    double: Any = dit.double_blocks  # modules by their own attributes, which torch types as Tensor | Module
+    single: Any = dit.single_blocks
+    refiner: Any = dit.txt_in.individual_token_refiner.blocks
+    for block in double:
         video = (block.img_attn_qkv, block.img_attn_proj, block.img_mlp)
         words = (block.txt_attn_qkv, block.txt_attn_proj, block.txt_mlp, block.txt_mod)
         total += tokens * linear_flops(*video) + text * linear_flops(*words) + joint
         total += frames * linear_flops(block.img_mod)
-    for block in dit.single_blocks:
+    for block in single:
         total += both * linear_flops(block.linear1, block.linear2) + joint
         total += (frames + text) * linear_flops(block.modulation)
-    for block in dit.txt_in.individual_token_refiner.blocks:
+    for block in refiner:
         total += text * linear_flops(block.self_attn_qkv, block.self_attn_proj, block.mlp)
         total += linear_flops(block.adaLN_modulation) + attention_flops(text, text, config.width)
     patch = dit.img_in.proj.weight
@@ -93,7 +96,8 @@ def decoder_convolutions(config: VAEConfig, t: int, h: int, w: int) -> list[tupl
     """The decoder's 3x3x3 convolutions on latents [t, h, w]: (channels in, channels out, voxels out) of each."""
     from torch import nn
 
-    decoder, found = meta_vae(config).decoder, []
+    decoder: Any = meta_vae(config).decoder
+    found: list[tuple[int, int, int]] = []
 
     def add(module: nn.Module, voxels: int) -> None:
         for layer in module.modules():

@@ -42,7 +42,10 @@ class BlockCache:
         adapter_inputs: Mapping[str, Any],
         is_fixed: Tensor | None = None,
     ) -> Tensor:
-        """Do as `dit(...)` does, but start at the last blocks if the tokens are there; else store them."""
+        """Do as `dit(...)` does, but start at the last blocks if the tokens are there; else store them.
+
+        Latents and the result are [B, C, F, h, w], `time` is [B, F], `is_fixed` bool [F].
+        """
         vectors = dit.vectors(time, prepared, adapter_inputs, is_fixed)
         first, last = dit.blocks[: -self.blocks], dit.blocks[-self.blocks :]
         if self.video is None or self.text is None:

@@ -83,7 +83,8 @@ class Denoiser:
         if cond.fixed_frames:
             is_fixed = self.is_fixed[self.context_frames :, None, None]
             velocity = velocity.masked_fill(is_fixed.to(latents.device), 0.0)
-        return velocity
+        out: Tensor = velocity
+        return out
 
     def _frame_times(self, time: Tensor, rows: int) -> Tensor:
         """Times of all the network's frames [B, F]; context at the video's time takes its noisiest."""

@@ -85,7 +85,7 @@ def sample(
 
 
 def euler(x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    """Euler's rule: x + (target - sigma) * velocity."""
+    """Euler's rule: x + (target - sigma) * velocity. x and both results are [B, C, F, h, w]."""
     v = step.velocity(x, step.sigma, step.index)
     x = x + (step.target - step.sigma) * v
     return x, x - step.target * v
@@ -95,6 +95,8 @@ def heun(x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """Heun's rule: an Euler step, then again with the mean of the velocities at both its ends.
 
     Two calls of the network a step, one in the last, which ends at clean latents.
+
+    x and both results are [B, C, F, h, w].
     """
     v = step.velocity(x, step.sigma, step.index)
     if not step.is_last:
@@ -114,6 +116,8 @@ def stochastic(x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     The second part is multistep consistency sampling (Song et al. 2023, algorithm 1): new noise covers the errors of
     a step, which Euler's rule would carry on. Above `RENOISE_START` the noise determines the layout of the clip, which
     new noise would change (EDM, Karras et al. 2022, adds noise in a range of times too).
+
+    x and both results are [B, C, F, h, w].
     """
     v = step.velocity(x, step.sigma, step.index)
     clean = x - step.sigma * v

@@ -32,7 +32,8 @@ def adaptive_shift(steps: int) -> float:
     shift by the same factor, so that it falls steadily and meets both ends: 10.9 at 35 steps.
     """
     part = min(max((steps - FEW_STEPS) / (MANY_STEPS - FEW_STEPS), 0.0), 1.0)
-    return FEW_SHIFT * (MANY_SHIFT / FEW_SHIFT) ** part
+    out: float = FEW_SHIFT * (MANY_SHIFT / FEW_SHIFT) ** part
+    return out
 
 
 def linear_quadratic_sigmas(steps: int, emulate: int = 1000) -> Tensor:

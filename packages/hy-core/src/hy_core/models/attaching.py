@@ -120,7 +120,10 @@ def attach(model: Model, conditioner: Conditioner, key: Hashable) -> Attachment:
 
 
 def owned_tensors(model: Model, conditioner: Conditioner) -> dict[str, Tensor]:
-    """The tensors of the DiT's checkpoint that belong to a conditioner."""
+    """The tensors of the DiT's checkpoint that belong to a conditioner.
+
+    Tensors of any shape by their names.
+    """
     from hy_core.conditioner import Conditioner
     from hy_core.weights import load_owned
 

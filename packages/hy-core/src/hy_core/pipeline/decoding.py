@@ -19,7 +19,7 @@ from hy_core.request import Request
 from hy_core.vae import Tiling
 
 if TYPE_CHECKING:
-    from hy_core.media.writing import Writer
+    from hy_core.media import Writer
     from hy_core.models import Model
 
 
@@ -93,7 +93,8 @@ def preview(model: Model, clean: Tensor) -> np.ndarray:
     middle = clean.shape[2] // 2
     with torch.inference_mode():
         (pixels,) = model.vae.stream(vae_latents(model, clean[:1, :, middle : middle + 1]), None)
-        return to_frames(pixels[0])[0]
+        out: np.ndarray = to_frames(pixels[0])[0]
+        return out
 
 
 def to_frames(pixels: Tensor) -> np.ndarray:

@@ -65,6 +65,8 @@ def conditions(
     """The positive condition of a clip's segment, then the negative one if `cfg` isn't 1; and how to sample them.
 
     `start_frame` and `previous_frames` are those of the segment (see `Condition`).
+
+    `previous_frames` is uint8 [overlap, H, W, 3].
     """
     scale = guidance_of(request, model)
     frames, height, width = model.vae.config.latent_size(request.frames, request.height, request.width)

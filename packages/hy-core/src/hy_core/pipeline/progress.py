@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from hy_core.media.writing import Writer
+    from hy_core.media import Writer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class SmallBatch(dict[str, Any]):
             raise AttributeError(name) from None
 
     def video(self) -> Tensor:
-        """The pixels of the clips."""
+        """The pixels of the clips. Returns float32 [B, 3, T, H, W] in [-1, 1]."""
         pixels: Tensor = self["pixels"]()
         return pixels
 

@@ -140,7 +140,7 @@ def prepared(conditioner: Conditioner, tiny: Tiny) -> tuple[DiT, Condition]:
 
 
 def answer(dit: DiT, tiny: Tiny, cond: Condition) -> Tensor:
-    """The network's velocity, with the condition's feeds and nothing else of it. Returns [B, C, F, h, w]."""
+    """The network's velocity [B, C, F, h, w], with the adapter inputs of the condition and nothing else of it."""
     import torch
 
     plain, latents = tiny.condition(), tiny.latents()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hy_core.errors import UsageError
 from hy_core.tables import bounded, check_fields, from_table
@@ -123,7 +123,8 @@ class VAEConfig:
             raise UsageError(
                 f"VAE activation '{config['act_fn']}' is not supported", hint="the VAE uses silu"
             )
-        return cls(**{ours: config[theirs] for theirs, ours in names.items() if theirs in config})
+        known: dict[str, Any] = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+        return cls(**known)
 
 
 VAEConfig.named = {

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hy_core.vae.layers import CausalConv3d, MidBlock, ResnetBlock, Upsample
+from hy_core.vae.layers import CausalConv3d, ResnetBlock, Upsample
 
 #: How much a convolution reads at a time [bytes]. Smaller pieces save memory, larger ones calls.
 PIECE = 8 * 2**20
@@ -33,7 +34,7 @@ EVEN: Taps = ((1, 0), (0, 1), (0, 1))
 DOUBLED: dict[int, tuple[Taps, ...]] = {1: (EACH,), 2: (EVEN, ODD)}
 
 
-def encode(encoder: nn.Module, x: Tensor) -> Tensor:
+def encode(encoder: Any, x: Tensor) -> Tensor:
     """`encoder(x)`: pixels [B, 3, T, H, W] to moments [B, 2C, t, h, w] before `quant_conv`."""
     x = convolve(encoder.conv_in, x)
     for block in encoder.down_blocks:
@@ -44,7 +45,7 @@ def encode(encoder: nn.Module, x: Tensor) -> Tensor:
     return convolve(encoder.conv_out, middle(encoder.mid_block, x), encoder.conv_norm_out)
 
 
-def decode(decoder: nn.Module, z: Tensor) -> Tensor:
+def decode(decoder: Any, z: Tensor) -> Tensor:
     """`decoder(z)`: latents [B, C, t, h, w] after `post_quant_conv` to pixels [B, 3, T, H, W]."""
     x = middle(decoder.mid_block, convolve(decoder.conv_in, z))
     for block in decoder.up_blocks:
@@ -55,7 +56,7 @@ def decode(decoder: nn.Module, z: Tensor) -> Tensor:
     return convolve(decoder.conv_out, x, decoder.conv_norm_out)
 
 
-def middle(block: MidBlock, x: Tensor) -> Tensor:
+def middle(block: Any, x: Tensor) -> Tensor:
     """`block(x)`; x is overwritten."""
     x = resnet(block.resnets[0], x)
     for attention in block.attentions:
@@ -102,13 +103,14 @@ def upsample(layer: Upsample, x: Tensor) -> Tensor:
 
 def convolve(layer: CausalConv3d, x: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
     """`layer(silu(norm(x)))`, or `layer(x)` without a norm."""
-    out = None
+    out: Tensor | None = None
     for start, stop, piece in convolved_spans(layer, x, norm):
         if out is None:
             if start == 0:
                 return piece
             out = piece.new_empty(*piece.shape[:2], stop, *piece.shape[3:])
         out[:, :, start:stop] = piece
+    assert out is not None  # a clip has at least one span
     return out
 
 
@@ -121,18 +123,19 @@ def convolved_spans(
     """
     conv, (stride, *_) = layer.conv, layer.conv.stride
     normal = None if norm is None else Normal.of(norm, x)
-    ready, since = None, x.shape[2]  # input frames from `since` on that are activated and padded
+    ready: Tensor | None = None
+    since = x.shape[2]  # input frames from `since` on that are activated and padded
     for start, stop in reversed(spans(x, (x.shape[2] - 1) // stride + 1, stride)):
         weight = fold(conv.weight, causal(start * stride), EACH, EACH)
         last = (stop - 1) * stride + 1
         first = last - (stop - start - 1) * stride - weight.shape[2]
-        seen = [] if ready is None else [ready[:, :, : last - since]]
+        parts = [] if ready is None else [ready[:, :, : last - since]]
         if first < since:
             fresh = x[:, :, first : min(since, last)]
-            seen.insert(0, padded(fresh, normal))
-        seen = torch.cat(seen, 2) if len(seen) > 1 else seen[0]
-        ready, since = seen[:, :, :2].clone(), first
-        yield start, stop, conv3d(seen, weight, conv.bias, conv.stride)
+            parts.insert(0, padded(fresh, normal))
+        inputs = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+        ready, since = inputs[:, :, :2].clone(), first
+        yield start, stop, conv3d(inputs, weight, conv.bias, conv.stride)
 
 
 def spans(x: Tensor, frames: int, stride: int) -> list[tuple[int, int]]:
@@ -154,7 +157,8 @@ def fold(weight: Tensor, *axes: Taps) -> Tensor:
         return weight
     time, rows, columns = (weight.new_tensor(taps) for taps in axes)
     sums = torch.kron(torch.kron(time, rows), columns)
-    return (weight.flatten(2) @ sums).unflatten(2, [len(taps[0]) for taps in axes])
+    out: Tensor = (weight.flatten(2) @ sums).unflatten(2, [len(taps[0]) for taps in axes])
+    return out
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,8 @@ class Normal:
 
         def per_channel(sums: list[Tensor]) -> Tensor:
             means = torch.stack(sums).double().sum(0).unflatten(1, (groups, each)).sum(2) / count
-            return means.repeat_interleave(each, 1)[..., None]
+            out: Tensor = means.repeat_interleave(each, 1)[..., None]
+            return out
 
         # Twice over the tensor, summing the rows' sums in double: a one-pass variance loses its digits on
         # flat pictures, and `var_mean` takes several times as long.
@@ -203,7 +208,7 @@ def padded(x: Tensor, normal: Normal | None = None) -> Tensor:
     return out
 
 
-def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1)) -> Tensor:
     """A convolution without padding."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         # For one small clip PyTorch's own choice is an implementation six times slower.

@@ -23,7 +23,8 @@ class CausalConv3d(nn.Module):
         if self.kernel > 1:
             side = self.kernel // 2
             x = F.pad(x, (side, side, side, side, self.kernel - 1, 0), mode="replicate")
-        return self.conv(x)
+        result: Tensor = self.conv(x)
+        return result
 
 
 class ResnetBlock(nn.Module):
@@ -42,7 +43,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = self.conv1(F.silu(self.norm1(x)))
         inner = self.conv2(F.silu(self.norm2(inner)))
-        return inner + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        result: Tensor = inner + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return result
 
 
 class FrameCausalAttention(nn.Module):
@@ -67,7 +69,8 @@ class FrameCausalAttention(nn.Module):
             for end in range(size, frames * size + 1, size)
         ]
         out = self.to_out[0](torch.cat(seen, dim=2).squeeze(1))
-        return x + out.transpose(1, 2).reshape(batch, channels, frames, height, width)
+        result: Tensor = x + out.transpose(1, 2).reshape(batch, channels, frames, height, width)
+        return result
 
 
 class Downsample(nn.Module):
@@ -78,7 +81,8 @@ class Downsample(nn.Module):
         self.conv = CausalConv3d(channels, channels, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        result: Tensor = self.conv(x)
+        return result
 
 
 class Upsample(nn.Module):
@@ -90,7 +94,8 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(enlarge(x, self.stride))
+        result: Tensor = self.conv(enlarge(x, self.stride))
+        return result
 
 
 def enlarge(x: Tensor, stride: tuple[int, int, int]) -> Tensor:

@@ -63,7 +63,8 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return out
 
 
 class Decoder(nn.Module):
@@ -86,7 +87,8 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return out
 
 
 class VAE(nn.Module):

@@ -116,7 +116,9 @@ class _Plan:
     @classmethod
     def to_latents(cls, axis: Axis | None, factor: int) -> _Plan | None:
         small = cls.to_pixels(axis, factor)
-        return small and cls(axis.tile, axis.stride, small.stride, small.tile - small.stride)
+        if axis is None or small is None:
+            return None
+        return cls(axis.tile, axis.stride, small.stride, small.tile - small.stride)
 
     @classmethod
     def to_pixels(cls, axis: Axis | None, factor: int) -> _Plan | None:
@@ -157,9 +159,10 @@ def _over_space(
     run: Callable[[Tensor], Tensor], x: Tensor, rows: _Plan | None, columns: _Plan | None
 ) -> Tensor:
     height, width = x.shape[3:]
-    if rows is None or (height <= rows.tile and width <= columns.tile):
+    if rows is None or columns is None or (height <= rows.tile and width <= columns.tile):
         return run(x)
-    out, above = None, []
+    out: Tensor | None = None
+    above: list[Tensor] = []
     for i, top in enumerate(range(0, height, rows.stride)):
         below, left = [], None
         for j, start in enumerate(range(0, width, columns.stride)):
@@ -177,6 +180,7 @@ def _over_space(
             place = place[:, :, :, : min(rows.kept, tile.shape[3]), : min(columns.kept, tile.shape[4])]
             place.copy_(tile[:, :, :, : rows.kept, : columns.kept])
         above = below
+    assert out is not None  # there is at least one tile
     return out
 
 

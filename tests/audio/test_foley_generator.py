@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hy_audio.foley import DACVAE, DACConfig, Foley, FoleyConfig, Synchformer, SynchformerConfig
-from hy_audio.foley.maker import FoleyMaker
+from hy_audio.foley.generator import FoleyAudioGenerator
 from hy_audio.foley.weights import OFFICIAL
 from hy_core.errors import MissingError
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -52,38 +52,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return folder
 
 
-def pictures(maker: FoleyMaker, seconds: float) -> dict[str, list[np.ndarray]]:
+def pictures(generator: FoleyAudioGenerator, seconds: float) -> dict[str, list[np.ndarray]]:
     draw = np.random.default_rng(0)
     return {
         name: [
-            sight.prepare(draw.integers(0, 255, (40, 60, 3), np.uint8)) for _ in sight.instants(0, seconds)
+            sampler.prepare(draw.integers(0, 255, (40, 60, 3), np.uint8)) for _ in sampler.times(0, seconds)
         ]
-        for name, sight in maker.sights.items()
+        for name, sampler in generator.samplers.items()
     }
 
 
 def test_from_files_to_sound(folder) -> None:
-    maker = FoleyMaker.load(folder, "rain", steps=2)
-    assert (maker.rate, maker.seconds) == (48000, 8.0)
-    seen = pictures(maker, 1.0)
+    generator = FoleyAudioGenerator.load(folder, "rain", steps=2)
+    assert (generator.rate, generator.seconds) == (48000, 8.0)
+    seen = pictures(generator, 1.0)
     assert {name: (len(values), values[0].shape) for name, values in seen.items()} == {
         "what": (8, (32, 32, 3)),
         "when": (25, (224, 224, 3)),
     }
-    sound = maker.make(seen, 1.0, 0)
+    sound = generator.generate(seen, 1.0, 0)
     assert sound.shape == (1, 48000) and sound.dtype == np.float32 and np.isfinite(sound).all()
-    np.testing.assert_array_equal(maker.make(seen, 1.0, 0), sound)
-    assert np.abs(maker.make(seen, 1.0, 1) - sound).max() > 0
+    np.testing.assert_array_equal(generator.generate(seen, 1.0, 0), sound)
+    assert np.abs(generator.generate(seen, 1.0, 1) - sound).max() > 0
 
 
 def test_a_clip_of_one_frame(folder) -> None:
     """Shorter than a segment of timing features: its last picture stands still."""
-    maker = FoleyMaker.load(folder, "rain", steps=2)
-    assert maker.make(pictures(maker, 0.04), 0.04, 0).shape == (1, 1920)
+    generator = FoleyAudioGenerator.load(folder, "rain", steps=2)
+    assert generator.generate(pictures(generator, 0.04), 0.04, 0).shape == (1, 1920)
 
 
 def test_what_is_missing_is_named(folder, tmp_path) -> None:
     with pytest.raises(MissingError, match="hunyuanvideo_foley.pth"):
-        FoleyMaker.load(tmp_path, "rain")
+        FoleyAudioGenerator.load(tmp_path, "rain")
     with pytest.raises(MissingError, match="hunyuanvideo_foley.pth"):
-        FoleyMaker.load(folder, "rain", size="XXL")
+        FoleyAudioGenerator.load(folder, "rain", size="XXL")

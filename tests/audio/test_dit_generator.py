@@ -7,15 +7,16 @@ import pytest
 import torch
 from hy_audio.codec import MelCodec, MelConfig, MelVAE, MelVAEConfig, Vocoder, VocoderConfig
 from hy_audio.dit import AudioDiT, AudioDiTConfig
-from hy_audio.dit.maker import AudioMaker, Eye
-from hy_audio.encoders.pixels import Pixels
-from hy_audio.soundtrack import Settings, sound_of
+from hy_audio.dit.generator import DiTAudioGenerator, FeatureExtractor
+from hy_audio.encoders.pixels import PixelFeatures
+from hy_audio.soundtrack import generate_soundtrack
+from hy_audio.soundtrack_options import SoundtrackOptions
 from hy_audio.weights import save_network
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 MEL = MelConfig(sample_rate=8000, bins=20, n_fft=128, window=128, hop=64, fmax=4000)
-PIXELS = Pixels(4, 4)
+PIXELS = PixelFeatures(4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,13 @@ def network(**settings: int) -> AudioDiT:
     return dit.eval().requires_grad_(False)
 
 
-def maker(codec: MelCodec, **settings: int) -> AudioMaker:
-    eye = Eye(8.0, PIXELS.prepare, PIXELS.encode)
-    fast = Eye(25.0, PIXELS.prepare, PIXELS.encode)
+def generator(codec: MelCodec, **settings: int) -> DiTAudioGenerator:
+    extractor = FeatureExtractor(8.0, PIXELS.prepare, PIXELS.encode)
+    fast = FeatureExtractor(25.0, PIXELS.prepare, PIXELS.encode)
     dit = network(visual_dim=PIXELS.size, sync_dim=PIXELS.size)
-    return AudioMaker(dit, codec, torch.ones(3, 6), None, eye, fast, steps=2, seconds=1.0, **settings)
+    return DiTAudioGenerator(
+        dit, codec, torch.ones(3, 6), None, extractor, fast, steps=2, seconds=1.0, **settings
+    )
 
 
 def clip(count: int = 60) -> np.ndarray:
@@ -58,31 +61,31 @@ def clip(count: int = 60) -> np.ndarray:
 
 def test_sound_is_as_long_as_the_clip_and_its_noise_is_the_seeds(codec: MelCodec) -> None:
     """Through the application's windows: 2.5 s of frames in windows of one second."""
-    plain = Settings(lufs=None, cuts=False)
-    first = sound_of(clip(), 24.0, maker(codec), plain)
-    again = sound_of(clip(), 24.0, maker(codec), plain)
-    other = sound_of(clip(), 24.0, maker(codec, seed=1), plain)
+    plain = SoundtrackOptions(lufs=None, cuts=False)
+    first = generate_soundtrack(clip(), 24.0, generator(codec), plain)
+    again = generate_soundtrack(clip(), 24.0, generator(codec), plain)
+    other = generate_soundtrack(clip(), 24.0, generator(codec, seed=1), plain)
     assert first.samples.shape == (1, 20000) and first.rate == 8000
     np.testing.assert_array_equal(first.samples, again.samples)
     assert np.abs(first.samples - other.samples).max() > 1e-4
 
 
 def test_pictures_are_heard(codec: MelCodec) -> None:
-    one = maker(codec)
+    one = generator(codec)
     frames = clip(25)
     seen = {
-        name: [one.eyes[name].prepare(frame) for frame in frames[:count]]
+        name: [one.feature_extractors[name].prepare(frame) for frame in frames[:count]]
         for name, count in (("visual", 8), ("sync", 25))
     }
-    sound = one.make(seen, 1.0, 0)
+    sound = one.generate(seen, 1.0, 0)
     assert sound.shape == (1, 63 * 128) and sound.dtype == np.float32  # 62.5 latents and none missing
     still = {name: values[:1] * len(values) for name, values in seen.items()}
-    assert np.abs(one.make(still, 1.0, 0) - sound).max() > 1e-5
+    assert np.abs(one.generate(still, 1.0, 0) - sound).max() > 1e-5
 
 
 def test_it_makes_sound_for_words_alone(codec: MelCodec) -> None:
-    words = AudioMaker(network(visual_dim=5), codec, torch.ones(3, 6), steps=2)
-    assert words.sights == {} and words.make({}, 0.5, 0).shape == (1, 32 * 128)
+    words = DiTAudioGenerator(network(visual_dim=5), codec, torch.ones(3, 6), steps=2)
+    assert words.samplers == {} and words.generate({}, 0.5, 0).shape == (1, 32 * 128)
 
 
 def test_pixels_are_colours_and_changes() -> None:
@@ -109,8 +112,8 @@ def test_a_model_folder(codec: MelCodec, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path / "t5")
     sounds = []
     for prompt in ("rain", "dog", ""):
-        one = AudioMaker.load(tmp_path, prompt, steps=2, seconds=1.0)
-        assert one.sights["visual"].fps == 4 and one.rate == 8000
-        pictures = [one.sights["visual"].prepare(frame) for frame in clip(4)]
-        sounds.append(one.make({"visual": pictures}, 1.0, 0))
+        one = DiTAudioGenerator.load(tmp_path, prompt, steps=2, seconds=1.0)
+        assert one.samplers["visual"].fps == 4 and one.rate == 8000
+        pictures = [one.samplers["visual"].prepare(frame) for frame in clip(4)]
+        sounds.append(one.generate({"visual": pictures}, 1.0, 0))
     assert np.abs(sounds[0] - sounds[1]).max() > 1e-4 and np.abs(sounds[0] - sounds[2]).max() > 1e-4

@@ -1,4 +1,4 @@
-"""The released Foley as a maker of sound for windows of a clip: from its files to waveforms."""
+"""The released Foley as a generator of sound for windows of a clip: from its files to waveforms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hy_audio.encoders.vision import SIGLIP_RATE, VisionEncoder
 from hy_audio.foley.model import Foley
 from hy_audio.foley.synchformer import Synchformer
 from hy_audio.foley.weights import load_dac, load_foley, load_synchformer
-from hy_audio.reading import Sight
+from hy_audio.frame_sampler import FrameSampler
 
 #: What the release says against unless told otherwise.
 NEGATIVE = "noisy, harsh"
@@ -30,10 +30,10 @@ _DAC, _SYNC = "vae_128d_48k.pth", "synchformer_state_dict.pth"
 _SIGLIP, _CLAP = "siglip2-base-patch16-512", "larger_clap_general"
 
 
-class FoleyMaker:
-    """Sound of one window after another, with one prompt: a `hy_audio.soundtrack.Maker`.
+class FoleyAudioGenerator:
+    """Sound of one window after another, with one prompt: a `hy_audio.soundtrack.AudioGenerator`.
 
-    `text` and `negative` are CLAP states [1,L,text_dim] that were encoded together. `scale` is the guidance.
+    `text` and `negative` are CLAP states [1,L,text_dim] that were encoded together. `cfg` is the guidance.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class FoleyMaker:
         negative: Tensor,
         *,
         steps: int = 50,
-        scale: float = 4.5,
+        cfg: float = 4.5,
         seed: int = 0,
     ) -> None:
         self.foley, self.codec, self.vision, self.timing = foley, codec, vision, timing
         self.text, self.negative = text, negative
-        self.steps, self.scale, self.seed = steps, scale, seed
+        self.steps, self.cfg, self.seed = steps, cfg, seed
         self.rate = codec.sample_rate
         #: The length that the released weights were trained on, and are best at.
         self.seconds = 8.0
-        self.sights: Mapping[str, Sight] = {
-            "what": Sight(SIGLIP_RATE, vision.preparation.fit_picture),
-            "when": Sight(SYNC_RATE, SYNCHFORMER.fit_picture),
+        self.samplers: Mapping[str, FrameSampler] = {
+            "what": FrameSampler(SIGLIP_RATE, vision.preparation.fit_picture),
+            "when": FrameSampler(SYNC_RATE, SYNCHFORMER.fit_picture),
         }
 
     @classmethod
@@ -69,13 +69,15 @@ class FoleyMaker:
         size: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        **settings: int | float,
-    ) -> FoleyMaker:
+        *,
+        steps: int = 50,
+        cfg: float = 4.5,
+        seed: int = 0,
+    ) -> FoleyAudioGenerator:
         """Read the official folder, with folders `siglip2-base-patch16-512` and `larger_clap_general` in it.
 
         `size` is "XXL" or "XL" (default: the first that is there); `dtype` is the network's own (None: its
-        file's), all else runs in fp32. CLAP is let go when it has read the prompts. MissingError names what
-        isn't there.
+        file's), all else runs in fp32. CLAP is freed after the prompts are encoded. MissingError names a missing file.
         """
         folder = Path(folder)
         names = [_FILES[size]] if size in _FILES else list(_FILES.values())
@@ -96,12 +98,14 @@ class FoleyMaker:
             load_synchformer(folder / _SYNC, device, torch.float32),
             states[1:],
             states[:1],
-            **settings,
+            steps=steps,
+            cfg=cfg,
+            seed=seed,
         )
 
     @torch.no_grad()
-    def make(self, seen: Mapping[str, Sequence[np.ndarray]], seconds: float, index: int) -> np.ndarray:
-        """Sound float32 [1,n] of `seconds` for pictures of both sights; window `index` has its own noise."""
+    def generate(self, seen: Mapping[str, Sequence[np.ndarray]], seconds: float, index: int) -> np.ndarray:
+        """Sound float32 [1,n] of `seconds` for pictures of both samplers; window `index` has its own noise."""
         foley = self.foley
         when = list(seen["when"])
         when += when[-1:] * (self.timing.config.frames - len(when))  # one segment at least
@@ -112,5 +116,5 @@ class FoleyMaker:
         nothing = foley.prepare(*foley.empty(1, visual.shape[1], sync.shape[1]), self.negative, length)
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         noise = torch.randn(1, foley.config.latent_channels, length, generator=draw).to(foley.device)
-        latents = sample_audio(foley, noise, wanted, nothing, steps=self.steps, scale=self.scale)
+        latents = sample_audio(foley, noise, wanted, nothing, steps=self.steps, cfg=self.cfg)
         return self.codec.to_waveform(latents).float().cpu().numpy()
