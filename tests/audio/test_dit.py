@@ -163,10 +163,10 @@ def test_recomputed_blocks_give_the_same_gradients(dit: AudioDiT) -> None:
     assert torch.allclose(*grads, atol=1e-6) and grads[0].abs().sum() > 0
 
 
-def test_representation_alignment_taps_a_block(dit: AudioDiT) -> None:
+def test_representation_alignment_returns_a_block_s_tokens(dit: AudioDiT) -> None:
     rows, latents, time = conditions([(4, 3, 8)]), torch.randn(1, 5, 13), torch.tensor([0.4])
     prepared = dit.prepare(**rows, length=13)
-    velocity, tokens = dit(latents, time, prepared, tap=3)
+    velocity, tokens = dit(latents, time, prepared, repa_block=3)
     assert torch.equal(velocity, dit(latents, time, prepared)) and tokens.shape == (1, 13, 32)
     alignment = Alignment(32, 9, hidden=16)
     loss = alignment(tokens, torch.randn(1, 40, 9))
@@ -174,7 +174,7 @@ def test_representation_alignment_taps_a_block(dit: AudioDiT) -> None:
     same = alignment.map(tokens)
     assert alignment(tokens, same).item() == pytest.approx(0, abs=1e-5)
     with pytest.raises(ValueError, match="no block 9"):
-        dit(latents, time, prepared, tap=9)
+        dit(latents, time, prepared, repa_block=9)
 
 
 def test_it_is_written_and_read_whole(dit: AudioDiT, tmp_path) -> None:

@@ -90,7 +90,7 @@ def test_other_clips_are_right_by_chance_only(monkeypatch):
 
 def test_a_pose_file_is_read_as_one():
     pose = pytest.importorskip("hy_avatar.pose")
-    training = pytest.importorskip("hy_avatar.training")
+    clip_features = pytest.importorskip("hy_avatar.clip_features")
     stage, _ = sample_talking(np.random.default_rng(3), "train", 9, "upper")
     real = truth(stage, 48, 64)
     known = {
@@ -99,7 +99,7 @@ def test_a_pose_file_is_read_as_one():
         "landmarks": np.stack([one.landmarks for one in real]),
         "fps": stage.fps,
     }
-    wanted = training.poses(known, 48, 64)
+    wanted = clip_features.pose_track(known, 48, 64)
     import tempfile
     from pathlib import Path
 

@@ -72,7 +72,7 @@ class TalkingClip:
         return words if isinstance(words, str) else str(words[int(rng.integers(len(words)))])
 
     def truth(self) -> dict[str, Any]:
-        """Return what drives it, as far as the record's files tell (see `hy_avatar.training`): one person.
+        """Return what drives it, as far as the record's files tell (see `hy_avatar.clip_features`): one person.
 
         Without `points` the lips are taken to be in the lower middle of the face.
         """

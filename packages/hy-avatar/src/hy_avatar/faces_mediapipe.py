@@ -56,7 +56,7 @@ class MediaPipeFaces:
                 rows.append([*np.clip(corners, 0, 1), float(face.score[0])])
             if rows:
                 break
-        return np.float64(rows).reshape(-1, 5)
+        return np.array(rows, np.float64).reshape(-1, 5)
 
 
 class MediaPipeLandmarks:

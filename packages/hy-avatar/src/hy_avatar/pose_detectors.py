@@ -91,7 +91,7 @@ class MediaPipePose:
         result = self.network.process(np.ascontiguousarray(frame))
         if result.pose_landmarks is None:
             return np.zeros((0, 133, 2)), np.zeros((0, 133))
-        size = np.float64([frame.shape[1], frame.shape[0]])
+        size = np.array([frame.shape[1], frame.shape[0]], np.float64)
         points, scores = np.zeros((1, 133, 2)), np.zeros((1, 133))
         body = result.pose_landmarks.landmark
         for target, source in enumerate((*_BODY, *_FEET)):

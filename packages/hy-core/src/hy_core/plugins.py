@@ -321,7 +321,7 @@ class Plugins:
     def _registrations(self, owner: str, hook: str) -> list[tuple[str, Any]]:
         if (owner, hook) not in self._said:
             said: list[tuple[str, Any]] = []
-            reader = READERS.get(hook, read_target)
+            reader: Callable[..., tuple[str, Any]] = READERS.get(hook, read_target)
 
             def register(*arguments: Any, **keywords: Any) -> None:
                 said.append(reader(owner, *arguments, **keywords))

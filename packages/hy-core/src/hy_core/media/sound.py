@@ -43,7 +43,7 @@ def sound(
             origin = _clock_start(path, container)
         if start > 1:
             seek(container, (origin or 0.0) + start - 1)
-        resampler = _Resampler(rate, channels, path)
+        resampler = _Resampler(rate, channels)
         count, yielded = None, 0  # samples since `start` that were resampled; of these, those yielded
         decoder = Decoder(path, container, voice, whole=start <= 1)
         for frame in decoder:
@@ -65,13 +65,19 @@ def sound(
                 piece = piece[:, : int(min(most - yielded, piece.shape[1]))]
                 yielded += piece.shape[1]
                 if piece.shape[1]:
-                    yield piece
+                    yield _finite(piece, path)
             if yielded >= most:
                 return
         for piece in resampler.take(None) if yielded else ():
             piece = piece[:, : int(min(most - yielded, piece.shape[1]))]
             if piece.shape[1]:
-                yield piece
+                yield _finite(piece, path)
+
+
+def _finite(piece: np.ndarray, path: Path) -> np.ndarray:
+    if not np.isfinite(piece).all():  # one NaN would spread over all that follows in a filter
+        raise HyError(f"the sound of {path} has samples that are not numbers (NaN or infinity)")
+    return piece
 
 
 def sound_format(path: Path | str) -> tuple[int, int] | None:
@@ -84,10 +90,10 @@ def sound_format(path: Path | str) -> tuple[int, int] | None:
 
 
 class _Resampler:
-    """Sound frames to float32 [channels, n] at a rate; `HyError` for samples that are not finite."""
+    """Sound frames to float32 [channels, n] at a rate."""
 
-    def __init__(self, rate: int, channels: int, path: Path) -> None:
-        self.mono, self.path = channels == 1, path
+    def __init__(self, rate: int, channels: int) -> None:
+        self.mono = channels == 1
         # Interleaved for the mean of any number of channels: PyAV 18 crashes on eight planes.
         self.change = (
             av.AudioResampler("flt", None, rate) if self.mono else av.AudioResampler("fltp", "stereo", rate)
@@ -98,8 +104,6 @@ class _Resampler:
             samples = part.to_ndarray()
             if self.mono:
                 samples = samples.reshape(-1, part.layout.nb_channels).mean(1, dtype=np.float32)[None]
-            if not np.isfinite(samples).all():  # one NaN would spread over all that follows in a filter
-                raise HyError(f"the sound of {self.path} has samples that are not numbers (NaN or infinity)")
             yield samples
 
 
