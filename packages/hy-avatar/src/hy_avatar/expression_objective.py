@@ -125,6 +125,7 @@ class FaceCodecObjective(Objective):
     def loss(
         self, batch: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pairs of pictures [B, 3, H, W], a scalar tensor, and its parts as numbers."""
         found = losses(self.model, *batch)
         each = {name: float(value.detach()) for name, value in vars(found).items()}
         return found.total(self.options.transfer, self.options.identity), each

@@ -188,6 +188,8 @@ class Conditioner:
         """In place of `attach`, for a checkpoint with tensors that `owns_key` claims: attach modules filled from them.
 
         `state` holds these tensors by their names in the checkpoint; HyError if any are missing or left over.
+
+        `state` holds tensors of any shape by name.
         """
         raise NotImplementedError
 

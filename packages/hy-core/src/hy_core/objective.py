@@ -57,11 +57,17 @@ class Objective:
         raise NotImplementedError
 
     def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss to minimise and what to log; every random number comes from the generator."""
+        """Return the loss to minimise and what to log; every random number comes from the generator.
+
+        The loss is a scalar tensor.
+        """
         raise NotImplementedError
 
     def critic_loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the critic's loss and what to log. It comes before `loss` and has the same batch."""
+        """Return the critic's loss and what to log. It comes before `loss` and has the same batch.
+
+        The loss is a scalar tensor.
+        """
         raise NotImplementedError
 
     def evaluate(self) -> dict[str, float]:

@@ -110,7 +110,7 @@ class I2V(Conditioner):
         give(batch, cond)
 
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
-        """In stability mode, add a little of the picture to the start noise."""
+        """In stability mode, add a little of the picture to the start noise. Latents [B, C, F, h, w]."""
         inputs = cond.adapter_inputs.get(self.name)
         if not inputs or t < 1:
             return latents

@@ -56,7 +56,7 @@ def attach(dit: DiT, block: int, features: int) -> Align:
 
 @torch.no_grad()
 def taught(teacher: Teacher, batch: Mapping[str, Any], dit: DiT) -> Tensor:
-    """What the teacher says of a batch's latents, for the tokens of a network."""
+    """What the teacher says of a batch's latents, for the tokens of a network. Returns [B, F, S, n]."""
     t, h, w = dit.config.patch
     _, _, frames, height, width = batch["latents"].shape
     return teacher(batch, (frames // t, height // h, width // w))

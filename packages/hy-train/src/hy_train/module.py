@@ -26,6 +26,7 @@ class TrainModule(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
         # Noise, like batches, depends on the step alone, so that a resumed run repeats the killed one exactly.
+        """Train on the batch of a step; returns the loss, a scalar tensor, or None with a critic."""
         seed = seeded(self.recipe.seed, 1, self.global_step, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         if self.critic is None:

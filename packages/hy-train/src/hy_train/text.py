@@ -224,7 +224,10 @@ def _labels(wording: Wording) -> list[int]:
 
 
 def loss(model: nn.ModuleDict, data: Batch) -> Tensor:
-    """Say the next word; tell from the last token, from each token and from CLIP's vector what is said."""
+    """Say the next word; tell from the last token, from each token and from CLIP's vector what is said.
+
+    Returns a scalar tensor.
+    """
     llm, read_out = model["llm"], model["read_out"]
     rows = torch.arange(len(data.ids))
     states = llm(input_ids=data.ids, use_cache=False, output_hidden_states=True)

@@ -64,6 +64,7 @@ class Drivers:
         return path
 
     def speech(self, name: str, sound: np.ndarray) -> Path:
+        """Write mono speech [n] at 16 kHz as a WAV file and return its path."""
         path = self.folder / f"{name}.wav"
         with wave.open(str(path), "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))

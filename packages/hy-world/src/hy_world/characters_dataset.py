@@ -64,9 +64,11 @@ class StageClip:
     plain: float = 0.0
 
     def pixels(self) -> np.ndarray:
+        """Frames, uint8 [T, H, W, 3]."""
         return render_stage(self.stage, self.height, self.width)
 
     def ground(self) -> np.ndarray:
+        """The empty background, uint8 [H, W, 3]."""
         return backdrop(self.stage.background, self.height, self.width)
 
     def caption(self, rng: np.random.Generator) -> str:

@@ -39,9 +39,11 @@ class SceneClip:
     width: int
 
     def pixels(self) -> np.ndarray:
+        """Frames, uint8 [T, H, W, 3]."""
         return render(self.scene, self.frames, self.height, self.width)
 
     def ground(self) -> np.ndarray:
+        """The empty background, uint8 [H, W, 3]."""
         return backdrop(self.scene.background, self.height, self.width)
 
     def caption(self, rng: np.random.Generator) -> str:

@@ -83,7 +83,10 @@ class Bandwidth(Stage):
 
 
 def bandwidth(pieces: Iterable[np.ndarray], rate: int) -> float:
-    """The frequency in Hz up to which a sound reaches: bands of 200 Hz less than 80 dB below the loudest."""
+    """The frequency in Hz up to which a sound reaches: bands of 200 Hz less than 80 dB below the loudest.
+
+    Pieces are float32 [channels, n].
+    """
     window, total = np.hanning(_WINDOW), np.zeros(_WINDOW // 2 + 1)
     held, count = np.zeros(0, np.float32), 0
     for piece in pieces:

@@ -206,6 +206,9 @@ class AudioFlowObjective(ClipObjective):
         return {name: extractor.encode(prepared[name]) for name, extractor in self.feature_extractors.items()}
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """
+        Return the flow-matching loss of a batch's latents [B, C, N], a scalar tensor, and numbers to log.
+        """
         data, options, where = batch["latents"], self.options, batch["latents"].device
         time = sample_times(len(data), options.timestep_sampling, options.shift, generator=generator).to(
             where

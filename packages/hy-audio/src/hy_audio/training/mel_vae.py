@@ -58,6 +58,7 @@ class MelVAEObjective(SoundObjective):
         self.open_datasets(self.data, self.data.mel.sample_rate, self.data.seconds)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of waveforms [B, T], a scalar tensor, and its parts as numbers."""
         mel = self._mel(batch)
         posterior = self.model.encode(mel)
         made = self.model.decode(posterior.sample(generator))[..., : mel.shape[-1]]

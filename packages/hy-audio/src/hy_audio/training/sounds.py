@@ -62,7 +62,10 @@ def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, block: int
 
 
 def waveforms(items: Iterable[Mapping[str, Any]], rate: int, count: int, rng: np.random.Generator) -> Tensor:
-    """`count` samples of each item's sound at `rate`, from a random moment on; shorter ones end in silence."""
+    """`count` samples of each item's sound at `rate`, from a random moment on; shorter ones end in silence.
+
+    Returns float32 [items, count].
+    """
     rows = []
     for item in items:
         wave = resampled(item, rate)

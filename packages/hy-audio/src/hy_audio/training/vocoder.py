@@ -97,6 +97,7 @@ class VocoderObjective(SoundObjective):
     def critic_loss(
         self, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
+        """Return the discriminators' loss of waveforms [B, T], a scalar tensor."""
         real = batch["real"]
         batch["generated"] = self._generate(real)
         generated = batch["generated"].detach()[:, None]
@@ -104,6 +105,7 @@ class VocoderObjective(SoundObjective):
         return total(discriminator_loss(part(real[:, None]), part(generated)) for part in critic), {}
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the generator's loss of waveforms [B, T], a scalar tensor, and its parts as numbers."""
         real, critic = batch["real"], self.critic or nn.ModuleList()
         generated = batch.pop("generated") if critic else self._generate(real)
         with torch.no_grad():

@@ -51,7 +51,10 @@ def write(path: Path, **arrays: Any) -> None:
 
 
 def read(path: Path | str, *names: str) -> dict[str, np.ndarray]:
-    """Read what `write` wrote; `HyError` for a file that isn't there, is damaged, or lacks one of the names."""
+    """Read what `write` wrote; `HyError` for a file that isn't there, is damaged, or lacks one of the names.
+
+    Arrays have any shape.
+    """
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as box:

@@ -215,6 +215,7 @@ class FlowObjective(Objective):
         return batches
 
     def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the flow-matching loss of latents [B, C, F, h, w], a scalar tensor, and numbers to log."""
         data = batch["latents"]
         rows, _, frames, *_ = data.shape
         time = sample_times(rows, self.options.times, self.options.shift, generator=generator).to(data.device)

@@ -33,6 +33,7 @@ class TextObjective(Objective):
         return text.draw(self.tokenizer, rng, self.recipe.batch, self.prose)
 
     def loss(self, batch: text.Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of token batches, a scalar tensor, and numbers to log."""
         return text.loss(self.model, batch), {}
 
     def evaluate(self) -> dict[str, float]:

@@ -131,6 +131,7 @@ class VAEObjective(Objective):
         return self.sources[int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0]
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of pixels [B, 3, T, H, W], a scalar tensor, and its parts as numbers."""
         with torch.set_grad_enabled(not self.weights.decoder_only):
             posterior = self.model.encode(batch)
         latents = posterior.sample(generator)
@@ -245,5 +246,5 @@ def pixels(video: np.ndarray) -> Tensor:
 
 
 def psnr(square: Tensor) -> float:
-    """Mean squared error of pixels in [-1, 1] to decibels."""
+    """Mean squared error of pixels in [-1, 1] to decibels. The mean squared error is a scalar tensor."""
     return (10 * torch.log10(4 / square.clamp(min=1e-12))).item()
