@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from avatar import talking
 from hy_avatar import pose
-from hy_avatar.footage import Footage
 from hy_avatar.stages import (
     FaceMask,
     FacePoints,
@@ -27,6 +26,7 @@ from hy_avatar.stages import (
 from hy_avatar.stages.heads import load_track, square
 from hy_avatar.stages.points import load_points
 from hy_avatar.stages.voices import agreement, load_speech, loudness
+from hy_avatar.video_segment import VideoSegment
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.plugins import Plugins
 
@@ -52,7 +52,7 @@ def points(tmp_path):
     return FacePoints(cache=tmp_path / "c", landmarker="avatar.talking:Points")
 
 
-# -- footage ----------------------------------------------------------------------------------------------
+# -- segment ----------------------------------------------------------------------------------------------
 
 
 def numbered(path: Path, frames: int, fps: float) -> Path:
@@ -68,13 +68,13 @@ def numbers(frames) -> list[int]:
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_frames_at_their_time(tmp_path, suffix):
     path = numbered(tmp_path / f"a{suffix}", 50, 25)
-    assert numbers(Footage(path).frames()) == list(range(50))
-    assert numbers(Footage(path, (0.4, 1.2)).frames()) == list(range(10, 30))
-    assert numbers(Footage(path, (0.4, 1.2)).frames(start=0.2, count=3)) == [15, 16, 17]
-    assert numbers(Footage(path).frames(fps=12.5)) == list(range(0, 50, 2))
-    assert numbers(Footage(path).frames(fps=50, count=6)) == [0, 0, 1, 1, 2, 2]
+    assert numbers(VideoSegment(path).frames()) == list(range(50))
+    assert numbers(VideoSegment(path, (0.4, 1.2)).frames()) == list(range(10, 30))
+    assert numbers(VideoSegment(path, (0.4, 1.2)).frames(start=0.2, count=3)) == [15, 16, 17]
+    assert numbers(VideoSegment(path).frames(fps=12.5)) == list(range(0, 50, 2))
+    assert numbers(VideoSegment(path).frames(fps=50, count=6)) == [0, 0, 1, 1, 2, 2]
     with pytest.raises(HyError, match=r"no frames from 9 s on"):
-        list(Footage(path, (9.0, 10.0)).frames())
+        list(VideoSegment(path, (9.0, 10.0)).frames())
 
 
 def test_sound_is_where_the_picture_is(tmp_path):
@@ -83,9 +83,9 @@ def test_sound_is_where_the_picture_is(tmp_path):
     plain = talking.clip(tmp_path / "a.mp4", np.zeros((50, 32, 32, 3), np.uint8), sound)
     late = talking.shifted(tmp_path / "b.mkv", plain, 0.5)
     for path, begins in ((plain, 1.0), (late, 1.5)):
-        heard = np.concatenate(list(Footage(path).sound()))
+        heard = np.concatenate(list(VideoSegment(path).sound()))
         assert np.flatnonzero(np.abs(heard) > 0.05)[0] / 16000 == pytest.approx(begins, abs=0.03)
-        part = np.concatenate(list(Footage(path, (0.8, 1.9)).sound()))
+        part = np.concatenate(list(VideoSegment(path, (0.8, 1.9)).sound()))
         assert np.flatnonzero(np.abs(part) > 0.05)[0] / 16000 == pytest.approx(begins - 0.8, abs=0.03)
         assert len(part) == pytest.approx(1.1 * 16000, abs=2)
 
@@ -93,7 +93,7 @@ def test_sound_is_where_the_picture_is(tmp_path):
 @pytest.mark.parametrize("record", [{}, {"path": "a", "span": [2, 1]}, {"path": "a", "crop": [0, 0, 0, 4]}])
 def test_what_is_no_record(record):
     with pytest.raises(UsageError):
-        Footage.of(record)
+        VideoSegment.of(record)
 
 
 # -- heads ------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_features_that_are_kept_are_those_of_a_run(tmp_path, released_folder, en
     assert name == encoder and samples == pytest.approx(32000, abs=2000)
     ears = speech_encoder(Speech(encoder=encoder, channels=20), released_folder / "whisper-tiny")
     for span in (Span(25, 25), Span(9, 12.5, 6), Span(20, 25, 45)):
-        wanted = features(Footage(path).sound(), ears, span)
+        wanted = features(VideoSegment(path).sound(), ears, span)
         torch.testing.assert_close(
             windowed(torch.from_numpy(states), samples, span), wanted, atol=2e-2, rtol=2e-3
         )
@@ -301,7 +301,9 @@ def test_stages_are_registered_without_torch():
     }  # fmt: skip
     assert names <= set(plugins.stages())
     assert all(plugins.stages()[name].name == name for name in names)
-    code = "import sys; import hy_avatar.stages, hy_avatar.stages.keeping; print('hy_data' in sys.modules)"
+    code = (
+        "import sys; import hy_avatar.stages, hy_avatar.stages.stage_cache; print('hy_data' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -108,7 +108,7 @@ def test_without_features_the_sound_comes(prepared, tmp_path):
     clip = drawn(path, 9, fps=12.5)
     truth = clip.truth()
     assert truth["speech"].shape == (1, round(9 / 12.5 * 16000)) and "heard" not in truth
-    whole = np.concatenate(list(clip.footage.sound()))
+    whole = np.concatenate(list(clip.segment.sound()))
     begin = round(clip.start / 12.5 * 16000)
     np.testing.assert_allclose(truth["speech"][0, :3000], whole[begin : begin + 3000], atol=1e-6)
 

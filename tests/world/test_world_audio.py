@@ -15,7 +15,7 @@ from hy_core.request import Sound
 from hy_world.audio import measure, timing
 from hy_world.evaluate import command
 from hy_world.sound import RATE, sound
-from hy_world.tasks import Asked, plugin_options
+from hy_world.tasks import EvalRequest, plugin_options
 from hy_world.text_to_video import draw
 
 pytest.importorskip("librosa")
@@ -67,7 +67,7 @@ class Oracle(Conditioner):
 
 
 def report(**options):
-    asked = Asked(None, ["combinations"], COUNT, *SIZE, conditioner=Oracle, options=options)
+    asked = EvalRequest(None, ["combinations"], COUNT, *SIZE, conditioner=Oracle, options=options)
     (found,) = measure(asked)
     json.dumps(found.to_json())
     return {line.attribute: line for line in found.lines}, found
@@ -87,10 +87,10 @@ def test_true_sounds_are_right_and_others_are_not():
 
 
 def test_real_clips_differ_in_length_and_rate():
-    frames, fps = timing(Asked(None, [], 50, *SIZE))
+    frames, fps = timing(EvalRequest(None, [], 50, *SIZE))
     assert min(frames) == 17 and 30 < max(frames) <= 34 and len(set(fps)) > 30
     assert all((count - 1) % 4 == 0 for count in frames)
-    assert (frames, fps) == timing(Asked(None, [], 50, *SIZE))
+    assert (frames, fps) == timing(EvalRequest(None, [], 50, *SIZE))
 
 
 @pytest.fixture

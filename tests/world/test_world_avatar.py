@@ -16,11 +16,11 @@ from hy_world.characters_dataset import sample_talking
 from hy_world.characters_geometry import truth
 from hy_world.characters_render import render_stage
 from hy_world.evaluate import command
-from hy_world.tasks import Asked
+from hy_world.tasks import EvalRequest
 
 
 @dataclass(frozen=True)
-class Played(Asked):
+class Played(EvalRequest):
     """Clips from a function of the stage that should be shown, in place of a network's."""
 
     play: object = None

@@ -15,7 +15,7 @@ from hy_world.codec import coded
 from hy_world.evaluate import command
 from hy_world.image_to_video import measure
 from hy_world.render import render
-from hy_world.tasks import Asked, conditioner
+from hy_world.tasks import EvalRequest, conditioner
 from hy_world.text_to_video import draw
 from PIL import Image
 
@@ -68,7 +68,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Played(Asked):
+class Played(EvalRequest):
     """Clips from a function of the true clip and its number, in place of a network's."""
 
     play: object = None
@@ -179,7 +179,7 @@ def test_clips_that_go_through_together_have_pictures_of_their_own(tiny, tmp_pat
     for name, colour in (("red", (220, 0, 0)), ("blue", (0, 0, 220))):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{name}.png")
     told = []
-    asked = Asked(
+    asked = EvalRequest(
         Session(tiny.model), [], 2, 9, 32, 32, steps=1, conditioner=conditioner("i2v"), advance=told.append
     )
 

@@ -18,10 +18,10 @@ from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 
 from hy_avatar import pose
-from hy_avatar.footage import RATE, Footage
 from hy_avatar.stages.heads import load_track
 from hy_avatar.stages.points import load_mask, load_points
 from hy_avatar.stages.voices import load_speech
+from hy_avatar.video_segment import RATE, VideoSegment
 
 CAPTION = "a person talks"
 """Words for a record without any."""
@@ -44,14 +44,14 @@ class TalkingClip:
     width: int
 
     @cached_property
-    def footage(self) -> Footage:
+    def segment(self) -> VideoSegment:
         """Where it is."""
-        return Footage.of(self.record, self.home)
+        return VideoSegment.of(self.record, self.home)
 
     def pixels(self) -> np.ndarray:
         """Return uint8 [T, H, W, 3]; what a file lacks at its end is its last frame."""
         shown = [
-            self._fit(frame) for frame in self.footage.frames(self.fps, self.start / self.fps, self.frames)
+            self._fit(frame) for frame in self.segment.frames(self.fps, self.start / self.fps, self.frames)
         ]
         return np.stack(shown + shown[-1:] * (self.frames - len(shown)))
 
@@ -78,7 +78,7 @@ class TalkingClip:
         """
         record = self.record
         told: dict[str, Any] = {"fps": self.fps, "rate": RATE}
-        told["portrait"] = self._fit(next(self.footage.frames(self.fps, self.still / self.fps, 1)))
+        told["portrait"] = self._fit(next(self.segment.frames(self.fps, self.still / self.fps, 1)))
         points = None
         if "points" in record:
             from hy_avatar.expression_extract import filled
@@ -119,9 +119,9 @@ class TalkingClip:
             heard = windowed(torch.from_numpy(states), samples, span)
             return {"heard": heard.numpy()[None], "encoder": encoder}
         count = round(self.frames / self.fps * RATE)
-        if not media.probe(self.footage.path).sound:
+        if not media.probe(self.segment.path).sound:
             return {"speech": np.zeros((1, count), np.float32)}
-        blocks = self.footage.sound(RATE, self.start / self.fps, self.frames / self.fps)
+        blocks = self.segment.sound(RATE, self.start / self.fps, self.frames / self.fps)
         sound = np.concatenate([np.zeros(0, np.float32), *blocks])[:count]
         return {"speech": np.pad(sound, (0, count - len(sound)))[None]}
 
@@ -143,10 +143,10 @@ class TalkingClip:
     @cached_property
     def _seen(self) -> tuple[float, float]:
         """Which parts of the record's width and height the clip shows, about the middle."""
-        if crop := self.footage.crop:
+        if crop := self.segment.crop:
             aspect = (crop[2] - crop[0]) / (crop[3] - crop[1])
         else:
-            high, wide = next(self.footage.frames(count=1)).shape[:2]
+            high, wide = next(self.segment.frames(count=1)).shape[:2]
             aspect = wide / high
         wanted = self.width / self.height
         return min(wanted / aspect, 1.0), min(aspect / wanted, 1.0)
@@ -202,9 +202,9 @@ class TalkingClips:
             if name in record:
                 found, fps = load(located(record[name], self.home))
                 return len(getattr(found, "boxes", found)) / fps
-        footage = Footage.of(record, self.home)
-        whole = pose.seconds(footage.path)
-        return whole if footage.span is None else min(footage.span[1], whole) - footage.span[0]
+        segment = VideoSegment.of(record, self.home)
+        whole = pose.seconds(segment.path)
+        return whole if segment.span is None else min(segment.span[1], whole) - segment.span[0]
 
     def clip(
         self,
@@ -264,14 +264,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("no object")
-            footage = Footage.of(record)
+            segment = VideoSegment.of(record)
         except (ValueError, UsageError) as problem:
             raise HyError(f"{path}, line {number}: {str(problem)[:120]}") from None
         if record.get("rejected"):
             rejected += 1
             continue
-        if not (path.resolve().parent / footage.path).exists() and not footage.path.exists():
-            raise MissingError(f"{path}, line {number}: no such file: {footage.path}")
+        if not (path.resolve().parent / segment.path).exists() and not segment.path.exists():
+            raise MissingError(f"{path}, line {number}: no such file: {segment.path}")
         records.append(record)
     if not records:
         raise HyError(f"{path} has no clips" + (f": all {rejected} are rejected" if rejected else ""))

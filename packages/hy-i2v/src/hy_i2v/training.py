@@ -59,7 +59,7 @@ class Shares:
 
 
 def give(batch: Mapping[str, Any], cond: Condition) -> None:
-    """Pin the frames that this batch is given, if any, and let a language model that can read the first of them.
+    """Fix the frames that are drawn for this batch, if any; a multimodal language model reads the first of them.
 
     Pictures, of one frame, have nothing to give, nor have clips of two latent frames both ends. A network that takes a
     picture beside the noise gets the first frame in place of any, as in use: it has no place for others, nor for how

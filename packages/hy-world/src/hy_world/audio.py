@@ -25,13 +25,13 @@ from hy_world.text_to_video import TITLES, draw
 if TYPE_CHECKING:
     from hy_core.request import Result
 
-    from hy_world.tasks import Asked
+    from hy_world.tasks import EvalRequest
 
 _RATES = (6.0, 16.0)  # frames a second of real renders
 _LONGER = 2  # they have up to so many times the frames asked for
 
 
-def measure(asked: Asked) -> Iterator[Report]:
+def measure(asked: EvalRequest) -> Iterator[Report]:
     """Yield a report for each group of prompts."""
     for group in asked.groups:
         shape = asked.frames, asked.height, asked.width
@@ -50,7 +50,7 @@ def measure(asked: Asked) -> Iterator[Report]:
         yield _report(asked, group, scenes, prompts, frames, fps, clips, made)
 
 
-def timing(asked: Asked) -> tuple[list[int], list[float]]:
+def timing(asked: EvalRequest) -> tuple[list[int], list[float]]:
     """Frames and rate of each real render."""
     rng = np.random.default_rng((asked.seed, 11))
     most = (_LONGER - 1) * asked.frames // 4
@@ -59,7 +59,11 @@ def timing(asked: Asked) -> tuple[list[int], list[float]]:
 
 
 def _renders(
-    asked: Asked, scenes: Sequence[Scene], prompts: Sequence[str], frames: Sequence[int], fps: Sequence[float]
+    asked: EvalRequest,
+    scenes: Sequence[Scene],
+    prompts: Sequence[str],
+    frames: Sequence[int],
+    fps: Sequence[float],
 ) -> Iterator[Result]:
     """Give real clips of the scenes to the plugin, as if they had just been made."""
     from hy_core.request import Result
@@ -81,7 +85,7 @@ def _heard(result: Result) -> Heard:
 
 
 def _report(
-    asked: Asked,
+    asked: EvalRequest,
     group: str,
     scenes: Sequence[Scene],
     prompts: list[str],

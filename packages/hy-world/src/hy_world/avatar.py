@@ -38,7 +38,7 @@ from hy_world.score import Line, compare
 from hy_world.text_to_video import GROUPS
 
 if TYPE_CHECKING:
-    from hy_world.tasks import Asked
+    from hy_world.tasks import EvalRequest
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def pose_file(stage: Stage, height: int, width: int) -> dict[str, Any]:
     return {**head, "frames": frames}
 
 
-def measure(asked: Asked) -> Iterator[Report]:
+def measure(asked: EvalRequest) -> Iterator[Report]:
     """Yield reports on speech, expression, pose, and pose with expression, for each group of combinations."""
     parts = (_speech, _expression, _pose, _hybrid)
     for group in asked.groups:
@@ -120,7 +120,7 @@ def measure(asked: Asked) -> Iterator[Report]:
 
 
 def _sample(
-    asked: Asked, group: str, rng: np.random.Generator, framings: Sequence[str]
+    asked: EvalRequest, group: str, rng: np.random.Generator, framings: Sequence[str]
 ) -> list[tuple[Stage, np.ndarray]]:
     """Stages of a group that talk, framed in turn, with what is said; none is silent."""
     found: list[tuple[Stage, np.ndarray]] = []
@@ -143,11 +143,11 @@ def _acted(stage: Stage, actor: Stage | None = None, dancer: Stage | None = None
     return replace(stage, characters=(replace(one, performance=performance),))
 
 
-def _make(asked: Asked, options: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+def _make(asked: EvalRequest, options: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     return list(asked.make([PROMPT] * len(options), options))
 
 
-def _speech(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) -> Report:
+def _speech(asked: EvalRequest, group: str, rng: np.random.Generator, files: Drivers) -> Report:
     """Speech alone: the mouth, and that nothing else moves with it."""
     drawn = _sample(asked, group, rng, ("face", "upper"))
     stages = [stage for stage, _ in drawn]
@@ -193,7 +193,7 @@ def _speech(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) 
     return _report(group, "speech", lines, clips, figures, note)
 
 
-def _expression(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) -> Report:
+def _expression(asked: EvalRequest, group: str, rng: np.random.Generator, files: Drivers) -> Report:
     """An actor's face, on someone else."""
     people = [stage for stage, _ in _sample(asked, group, rng, ("face", "upper"))]
     actors = [stage for stage, _ in _sample(asked, group, rng, ("face", "upper"))]
@@ -212,7 +212,7 @@ def _expression(asked: Asked, group: str, rng: np.random.Generator, files: Drive
     return _report(group, "expression", lines, clips, {}, "expression: the actor's, whoever wears it.")
 
 
-def _pose(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) -> Report:
+def _pose(asked: EvalRequest, group: str, rng: np.random.Generator, files: Drivers) -> Report:
     """A dancer's body, on someone else."""
     people = [stage for stage, _ in _sample(asked, group, rng, ("full",))]
     dancers = [stage for stage, _ in _sample(asked, group, rng, ("full",))]
@@ -231,7 +231,7 @@ def _pose(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) ->
     return _report(group, "pose", lines, clips, {}, _JOINTS)
 
 
-def _hybrid(asked: Asked, group: str, rng: np.random.Generator, files: Drivers) -> Report:
+def _hybrid(asked: EvalRequest, group: str, rng: np.random.Generator, files: Drivers) -> Report:
     """A dancer's body and an actor's face, from two others, on one."""
     people, actors, dancers = (
         [stage for stage, _ in _sample(asked, group, rng, ("full",))] for _ in range(3)
@@ -270,7 +270,7 @@ def _report(
     )
 
 
-def _renders(asked: Asked, stages: Sequence[Stage]) -> list[np.ndarray]:
+def _renders(asked: EvalRequest, stages: Sequence[Stage]) -> list[np.ndarray]:
     return [render_stage(stage, asked.height, asked.width) for stage in stages]
 
 
@@ -316,7 +316,7 @@ def _mood(seen: list[SeenCharacter], real: list[SeenCharacter], stages: Sequence
 
 
 def _joints(
-    seen: list[SeenCharacter], real: list[SeenCharacter], stages: Sequence[Stage], asked: Asked
+    seen: list[SeenCharacter], real: list[SeenCharacter], stages: Sequence[Stage], asked: EvalRequest
 ) -> Line:
     facts = [truth(stage, asked.height, asked.width)[0] for stage in stages]
 

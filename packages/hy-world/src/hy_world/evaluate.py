@@ -13,7 +13,7 @@ import click
 from hy_core.errors import UsageError
 
 from hy_world.scene import FPS, FRAMES
-from hy_world.tasks import TASKS, Advance, Asked, conditioner, plugin_options
+from hy_world.tasks import TASKS, Advance, EvalRequest, conditioner, plugin_options
 from hy_world.text_to_video import GROUPS
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def command(
                 say(f"loading {model}")
                 session = Session.open(model, device, dtype)
             chosen = groups or work.groups
-            asked = Asked(
+            asked = EvalRequest(
                 session,
                 chosen,
                 count,

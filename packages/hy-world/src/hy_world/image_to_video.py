@@ -24,13 +24,13 @@ from hy_world.score import Line, compare, match, score
 from hy_world.text_to_video import TITLES, draw
 
 if TYPE_CHECKING:
-    from hy_world.tasks import Asked
+    from hy_world.tasks import EvalRequest
 
 NEAR = 0.5  # dB that a decoded first frame may be worse than the VAE alone
 CLOSE = 6 / 64  # of the frame's shorter side: as far may a thing be from its place in the middle of a clip
 
 
-def measure(asked: Asked) -> Iterator[Report]:
+def measure(asked: EvalRequest) -> Iterator[Report]:
     """Yield two reports for each group of prompts: the first frame given; the first and the last given."""
     for group in asked.groups:
         shape = asked.frames, asked.height, asked.width
@@ -49,7 +49,7 @@ def measure(asked: Asked) -> Iterator[Report]:
 
 
 def _first(
-    asked: Asked,
+    asked: EvalRequest,
     group: str,
     scenes: Sequence[Scene],
     stated: Sequence[Caption],
@@ -93,7 +93,7 @@ def _first(
 
 
 def _ends(
-    asked: Asked,
+    asked: EvalRequest,
     group: str,
     scenes: Sequence[Scene],
     stated: Sequence[Caption],
@@ -140,13 +140,13 @@ def _ends(
     )
 
 
-def _error(verdict: Verdict, scene: Scene, asked: Asked) -> float:
+def _error(verdict: Verdict, scene: Scene, asked: EvalRequest) -> float:
     """How far the thing, or the worse of two, is from its place in the middle frame; inf if it isn't seen."""
     errors = position_errors(match(verdict, scene), scene, asked.height, asked.width)[:, asked.frames // 2]
     return float(np.nan_to_num(errors, nan=np.inf).max())
 
 
-def _way(scene: Scene, asked: Asked) -> float:
+def _way(scene: Scene, asked: EvalRequest) -> float:
     """How far a thing of the scene, or the one that goes farther, is from its start in the middle frame."""
     middle = asked.frames // 2
     tracks = scene.tracks(asked.frames, asked.height, asked.width)

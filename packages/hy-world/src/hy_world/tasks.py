@@ -36,7 +36,7 @@ Advance = Callable[[int], None]
 class Task:
     """One thing to measure.
 
-    `measure` is "module:function", imported when asked for: it takes `Asked` and yields a `Report` for each group of
+    `measure` is "module:function", imported when needed: it takes an `EvalRequest` and yields a `Report` per group of
     clips. `plugin` is what the clips are made with, unless the command line names another; `clips` is how many are
     made for each scene, `frames` the fewest that make sense. With `renders` clips are real ones, and no model is
     loaded, unless the command line asks for generated ones. `groups` are the prompts if none are asked for (see
@@ -51,7 +51,7 @@ class Task:
     frames: int = 1
     renders: bool = False
 
-    def run(self, asked: Asked) -> Iterator[Report]:
+    def run(self, asked: EvalRequest) -> Iterator[Report]:
         """Measure, a group of clips at a time."""
         module, _, function = self.measure.partition(":")
         return getattr(importlib.import_module(module), function)(asked)
@@ -88,7 +88,7 @@ TASKS: dict[str, Task] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalRequest:
     """What the command line asks for, with a session of the model, if the task needs one.
 
     `conditioner` is the class of the task's plugin, `options` what the command line says to it; `generated` asks for

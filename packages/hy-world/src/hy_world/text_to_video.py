@@ -15,7 +15,7 @@ from hy_world.scene import FRAMES, Scene, sample_scene
 from hy_world.score import score
 
 if TYPE_CHECKING:
-    from hy_world.tasks import Asked
+    from hy_world.tasks import EvalRequest
 
 # What is asked for: (scenes of this split, captions of this wording, captions that leave nothing out).
 GROUPS: dict[str, tuple[str, str, bool]] = {
@@ -32,7 +32,7 @@ TITLES = {
 }
 
 
-def measure(asked: Asked) -> Iterator[Report]:
+def measure(asked: EvalRequest) -> Iterator[Report]:
     """Yield a report for each group of prompts."""
     for group in asked.groups:
         yield evaluate(

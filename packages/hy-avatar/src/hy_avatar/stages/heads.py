@@ -14,15 +14,15 @@ from hy_core.stage import Clip
 
 from hy_avatar import faces
 from hy_avatar.faces import FaceDetector, FaceTrack
-from hy_avatar.footage import Footage
-from hy_avatar.stages import keeping
-from hy_avatar.stages.keeping import Keeping
+from hy_avatar.stages import stage_cache
+from hy_avatar.stages.stage_cache import CachingStage
+from hy_avatar.video_segment import VideoSegment
 
 CUT = ("faces", "points", "mask", "pose")
 """Fields whose files are in parts of the crop."""
 
 
-class TalkingHead(Keeping):
+class TalkingHead(CachingStage):
     """Follow the face through the clip, and find a square crop that holds it all the time.
 
     Dropped are clips with no face, with several (unless the largest is wanted), with one that is too small, that leaves
@@ -64,10 +64,10 @@ class TalkingHead(Keeping):
                 f"{self.name} comes after the stage that found {early[0]!r}, which belongs to the whole picture",
                 f"put {self.name} first",
             )
-        footage, options = Footage.of(clip), self.options
-        fps, size = footage.fps, (1, 1)
+        segment, options = VideoSegment.of(clip), self.options
+        fps, size = segment.fps, (1, 1)
         found: list[np.ndarray] = []
-        for frame in footage.frames():
+        for frame in segment.frames():
             if len(found) > options.most * fps:
                 return {}, f"longer than {options.most:g} s; split it first"
             size = frame.shape[:2]
@@ -124,10 +124,10 @@ def inside(track: FaceTrack, crop: tuple[int, int, int, int], height: int, width
 
 def save_track(path: Path, track: FaceTrack, fps: float) -> None:
     """Write the boxes of a face as NPZ."""
-    keeping.write(path, boxes=track.boxes.astype(np.float32), seen=track.seen, fps=fps)
+    stage_cache.write(path, boxes=track.boxes.astype(np.float32), seen=track.seen, fps=fps)
 
 
 def load_track(path: Path | str) -> tuple[FaceTrack, float]:
     """Read what `save_track` wrote: the track, and frames a second."""
-    held = keeping.read(path, "boxes", "seen", "fps")
+    held = stage_cache.read(path, "boxes", "seen", "fps")
     return FaceTrack(held["boxes"].astype(np.float64), held["seen"].astype(bool)), float(held["fps"])

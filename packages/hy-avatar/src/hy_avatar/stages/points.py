@@ -14,16 +14,16 @@ from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip
 
-from hy_avatar.footage import Footage
-from hy_avatar.stages import keeping
-from hy_avatar.stages.keeping import Keeping
+from hy_avatar.stages import stage_cache
+from hy_avatar.stages.stage_cache import CachingStage
+from hy_avatar.video_segment import VideoSegment
 
 LANDMARKERS = {"mediapipe": "hy_avatar.faces_mediapipe:MediaPipeLandmarks"}
 _TOGETHER = 32  # frames that are held
 _MOST_MASK = 1 << 30  # places of all of a clip's masks
 
 
-class FacePoints(Keeping):
+class FacePoints(CachingStage):
     """Find the 68 points of the face (iBUG's order): expressions, lips and outlined masks come from them."""
 
     name = "face-points"
@@ -40,12 +40,12 @@ class FacePoints(Keeping):
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `points_seen`, a share of frames, and `points`, a file with [F, 68, 2] in parts of the picture."""
-        footage, path = Footage.of(clip), self.place(clip)
+        segment, path = VideoSegment.of(clip), self.place(clip)
         if self.kept(clip, "points", path):
             return {}, None
         # One that follows a face remembers it: each clip has a new one.
         finder = plugged_landmarker(self.options.landmarker)
-        frames, parts = footage.frames(), []
+        frames, parts = segment.frames(), []
         while batch := list(itertools.islice(frames, _TOGETHER)):
             shown = np.stack(batch)
             parts.append(finder.landmarks(shown) / [shown.shape[2], shown.shape[1]])
@@ -58,7 +58,7 @@ class FacePoints(Keeping):
         fields: dict[str, Any] = {"points_seen": round(share, 4)}
         if share == 0 or share < self.options.least:
             return fields, f"points of a face in {share:.0%} of the frames"
-        keeping.write(path, points=points.astype(np.float32), fps=footage.fps)
+        stage_cache.write(path, points=points.astype(np.float32), fps=segment.fps)
         return fields | {"points": str(path)}, None
 
 
@@ -69,11 +69,11 @@ def plugged_landmarker(target: str) -> Any:
 
 def load_points(path: Path | str) -> tuple[np.ndarray, float]:
     """Points [F, 68, 2] in parts of the picture, NaN where there are none, and frames a second."""
-    held = keeping.read(path, "points", "fps")
+    held = stage_cache.read(path, "points", "fps")
     return held["points"].astype(np.float64), float(held["fps"])
 
 
-class FaceMask(Keeping):
+class FaceMask(CachingStage):
     """Draw the mask of the face: where speech and expression may act. The file is one for `--avatar-mask`, too."""
 
     name = "face-mask"
@@ -105,7 +105,7 @@ class FaceMask(Keeping):
         options, path = self.options, self.place(clip)
         if self.kept(clip, "mask", path):
             return {}, None
-        first = next(Footage.of(clip).frames(count=1))
+        first = next(VideoSegment.of(clip).frames(count=1))
         scale = min(options.size / max(first.shape[:2]), 1.0)
         height, width = (max(round(side * scale), 1) for side in first.shape[:2])
         if self.wants == "points":
@@ -120,11 +120,11 @@ class FaceMask(Keeping):
             drawn = masks.from_points(points * [width, height], height, width, options.area)
         else:
             drawn = masks.from_track(track, height, width, options.area, options.shape)
-        keeping.write(path, mask=drawn >= 0.5, fps=fps)
+        stage_cache.write(path, mask=drawn >= 0.5, fps=fps)
         return {"mask": str(path)}, None
 
 
 def load_mask(path: Path | str) -> tuple[np.ndarray, float]:
     """Masks bool [F, h, w], and frames a second."""
-    held = keeping.read(path, "mask", "fps")
+    held = stage_cache.read(path, "mask", "fps")
     return held["mask"].astype(bool), float(held["fps"])

@@ -12,13 +12,13 @@ from hy_core.options import option
 from hy_core.stage import Clip
 
 from hy_avatar import pose, pose_motion
-from hy_avatar.footage import Footage
-from hy_avatar.stages.keeping import Keeping
+from hy_avatar.stages.stage_cache import CachingStage
+from hy_avatar.video_segment import VideoSegment
 
 DETECTORS = {"mediapipe": "hy_avatar.pose_detectors:MediaPipePose"}
 
 
-class PersonPose(Keeping):
+class PersonPose(CachingStage):
     """Find the person's joints in each frame, filled up and calmed as in a run. The file is one for `--avatar-pose`."""
 
     name = "person-pose"
@@ -41,7 +41,7 @@ class PersonPose(Keeping):
         """Find `people`, `pose_seen` (a share of frames) and `pose`, a pose file."""
         import numpy as np
 
-        footage, options, path = Footage.of(clip), self.options, self.place(clip)
+        segment, options, path = VideoSegment.of(clip), self.options, self.place(clip)
         if self.kept(clip, "pose", path):
             return {}, None
         if options.dwpose is not None:
@@ -52,7 +52,7 @@ class PersonPose(Keeping):
             finder = import_target(options.detector, "detector", DETECTORS)()
         if not hasattr(finder, "detect"):
             raise UsageError(f"{options.detector} is no pose detector")
-        track = pose.extract(footage.frames(), finder, footage.fps, str(footage.path))
+        track = pose.extract(segment.frames(), finder, segment.fps, str(segment.path))
         share = float(np.isfinite(track.points).any((1, 2, 3)).mean())
         fields: dict[str, Any] = {"people": track.people, "pose_seen": round(share, 4)}
         if track.people > options.most:

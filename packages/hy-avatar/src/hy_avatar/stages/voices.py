@@ -14,10 +14,10 @@ from hy_core.imports import import_target
 from hy_core.options import option
 from hy_core.stage import Clip, Stage
 
-from hy_avatar.footage import RATE, Footage
-from hy_avatar.stages import keeping
-from hy_avatar.stages.keeping import Keeping
+from hy_avatar.stages import stage_cache
 from hy_avatar.stages.points import load_points
+from hy_avatar.stages.stage_cache import CachingStage
+from hy_avatar.video_segment import RATE, VideoSegment
 
 if TYPE_CHECKING:
     from hy_avatar.speech import MelEncoder, WhisperSpeechEncoder
@@ -47,13 +47,13 @@ class VoicePresence(Stage):
         from hy_core.media import vad
 
         is_used = self.options.detector == "auto" and vad.Silero.is_installed()
-        speech = vad.detect_speech(Footage.of(clip).sound(), vad.Silero.load() if is_used else None)
+        speech = vad.detect_speech(VideoSegment.of(clip).sound(), vad.Silero.load() if is_used else None)
         share = float(speech.mean()) if len(speech) else 0.0
         fields = {"voice_ratio": round(share, 4)}
         return fields, f"speech in {share:.0%} of the time" if share < self.options.least else None
 
 
-class SpeechFeatures(Keeping):
+class SpeechFeatures(CachingStage):
     """Hear a clip's speech once: a Whisper encoder's hidden states, or mel bands, 50 a second.
 
     What is kept is not cut for frames yet, so that it serves every frame rate and every part of the clip.
@@ -86,16 +86,16 @@ class SpeechFeatures(Keeping):
         path = self.place(clip)
         if self.kept(clip, "speech", path):
             return {}, None
-        heard, samples = states(Footage.of(clip).sound(), self.ears)
+        heard, samples = states(VideoSegment.of(clip).sound(), self.ears)
         if not samples:
             return {}, "no sound"
-        keeping.write(path, states=heard.numpy(), samples=samples, encoder=self.options.encoder)
+        stage_cache.write(path, states=heard.numpy(), samples=samples, encoder=self.options.encoder)
         return {"speech": str(path)}, None
 
 
 def load_speech(path: Path | str) -> tuple[np.ndarray, int, str]:
     """States float16 [S, layers, channels], how many samples at 16 kHz they are of, and the encoder's name."""
-    held = keeping.read(path, "states", "samples", "encoder")
+    held = stage_cache.read(path, "states", "samples", "encoder")
     return held["states"], int(held["samples"]), str(held["encoder"])
 
 
@@ -122,14 +122,14 @@ class LipSync(Stage):
 
     def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
         """Find `sync_score`, and without a scorer `sync_offset`, the seconds by which the sound is late."""
-        footage, options = Footage.of(clip), self.options
+        segment, options = VideoSegment.of(clip), self.options
         if options.scorer:
-            score = float(import_target(options.scorer, "scorer")(footage.path, footage.span, footage.crop))
+            score = float(import_target(options.scorer, "scorer")(segment.path, segment.span, segment.crop))
             return {"sync_score": round(score, 4)}, self._low(score)
         if "points" not in clip:
             raise UsageError(f"{self.name} needs the record's 'points'", "run face-points before it")
         points, fps = load_points(clip["points"])
-        sound = np.concatenate([np.zeros(0, np.float32), *footage.sound()])
+        sound = np.concatenate([np.zeros(0, np.float32), *segment.sound()])
         seen = agreement(mouth_opening(points), loudness(sound, len(points), fps), fps, options.reach)
         if seen is None:
             return {"sync_score": None}, None

@@ -30,7 +30,7 @@ _SLACK = 0.25  # of a frame that a clock may be off
 
 
 @dataclass(frozen=True)
-class Footage:
+class VideoSegment:
     """What a clip's record names: `path`; `span`, (start, stop) in seconds, all of the file if None; and `crop`.
 
     The crop is (left, top, right, bottom) in pixels; the whole picture if None. `fps` is the file's mean rate.
@@ -41,7 +41,7 @@ class Footage:
     crop: tuple[int, int, int, int] | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], home: Path | None = None) -> Footage:
+    def of(cls, record: Mapping[str, Any], home: Path | None = None) -> VideoSegment:
         """Read a record; a path that isn't absolute is taken from `home`. `UsageError` for what is no record."""
         (path, span), crop = place(record), record.get("crop")
         try:

@@ -14,12 +14,12 @@ from hy_core.errors import HyError, MissingError
 from hy_core.files import atomic
 from hy_core.stage import Clip, Stage
 
-from hy_avatar.footage import Footage
+from hy_avatar.video_segment import VideoSegment
 
 _MOST_BYTES = 4 << 30
 
 
-class Keeping(Stage):
+class CachingStage(Stage):
     """A stage that keeps what it finds in files, in the folder that its option `cache` names."""
 
     def kept(self, clip: Clip, field: str, path: Path) -> bool:
@@ -31,17 +31,17 @@ class Keeping(Stage):
 
         Its name depends on the file's name, size and time, on span, crop and options.
         """
-        footage = Footage.of(clip)
+        segment = VideoSegment.of(clip)
         try:
-            about = footage.path.stat()
+            about = segment.path.stat()
         except OSError as problem:
-            raise HyError(f"cannot open {footage.path}: {problem.strerror}") from problem
+            raise HyError(f"cannot open {segment.path}: {problem.strerror}") from problem
         options = {name: str(value) for name, value in asdict(self.options).items() if name != "cache"}
-        facts = str(footage.path.resolve()), about.st_size, about.st_mtime_ns, footage.span, footage.crop
+        facts = str(segment.path.resolve()), about.st_size, about.st_mtime_ns, segment.span, segment.crop
         digest = hashlib.sha256(json.dumps([facts, options], sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(self.options.cache).resolve() / self.name
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{footage.path.stem[:60]}-{digest}{suffix}"
+        return folder / f"{segment.path.stem[:60]}-{digest}{suffix}"
 
 
 def write(path: Path, **arrays: Any) -> None:
