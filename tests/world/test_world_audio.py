@@ -99,7 +99,7 @@ def run(tiny, monkeypatch, tmp_path):
     from hy_core.plugins import installed
 
     loaded = []
-    monkeypatch.setattr(models, "load", lambda name, device, dtype: loaded.append(name) or tiny.model)
+    monkeypatch.setattr(models, "load", lambda name, *_: loaded.append(name) or tiny.model)
     path = tmp_path / "tone.py"
     path.write_text(PLUGIN)
 

@@ -18,7 +18,7 @@ def run(tiny, monkeypatch):
     """Run the command with a tiny model in place of the one that `--model` names."""
     from hy_core import models
 
-    monkeypatch.setattr(models, "load", lambda name, device, dtype: tiny.model)
+    monkeypatch.setattr(models, "load", lambda name, *_: tiny.model)
 
     def run(*arguments):
         result = CliRunner().invoke(command, arguments)

@@ -142,7 +142,7 @@ def run(tiny, monkeypatch):
     from hy_core import models
     from hy_core.plugins import installed
 
-    monkeypatch.setattr(models, "load", lambda name, device, dtype: tiny.model)
+    monkeypatch.setattr(models, "load", lambda name, *_: tiny.model)
 
     def run(*arguments):
         installed.cache_clear()
