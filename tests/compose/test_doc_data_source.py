@@ -9,7 +9,6 @@ from compose.test_doc_commands import blocks
 from compose.test_docs import ROOT
 from hy_core import media
 from hy_core.cli import cli
-from hy_core.data import SourceSpec, open_source
 from hy_core.plugins import Plugins
 
 PAGE = ROOT / "docs" / "how-to" / "data.md"
@@ -33,6 +32,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_source_gives_clips(folder):
+    from hy_core.data import SourceSpec, open_source
+
     plugins = Plugins([])
     plugins.load("./folder.py")
     spec = SourceSpec("folder", frames=5, height=32, width=32, options={"folder": "clips"})
