@@ -32,20 +32,17 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_source_gives_clips(folder):
-    from hy_core.data import SourceSpec, open_source
-
     plugins = Plugins([])
     plugins.load("./folder.py")
-    spec = SourceSpec("folder", frames=5, height=32, width=32, options={"folder": "clips"})
-    source = open_source(spec, plugins)
-    assert len(source) == 3
-    assert source.shape(2) == (5, 32, 32)
-    clip = source[2]
-    assert clip.video().shape == (5, 32, 32, 3) and abs(int(clip.video().mean()) - 160) <= 3
-    assert clip.caption(np.random.default_rng(0)) == "grey 2"
-    fingerprint = source.fingerprint
-    (folder / "clips" / "0.mp4").unlink()
-    assert open_source(spec, plugins).fingerprint != fingerprint
+    source = plugins.datasets().pick("folder")(folder="clips")
+    drawn = [source.clip(np.random.default_rng(seed), "train", 5, 32, 32) for seed in range(8)]
+    assert {clip.caption(np.random.default_rng(0)) for clip in drawn} == {"grey 0", "grey 1", "grey 2"}
+    for clip in drawn:
+        level = 40 + 60 * int(clip.caption(None).split()[1])
+        assert clip.pixels().shape == (5, 32, 32, 3) and clip.ground().shape == (32, 32, 3)
+        assert abs(int(clip.pixels().mean()) - level) <= 3
+    again = source.clip(np.random.default_rng(3), "train", 5, 32, 32)
+    assert again.path == drawn[3].path
 
 
 def test_its_recipe_is_right(folder):

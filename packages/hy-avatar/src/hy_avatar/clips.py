@@ -18,6 +18,7 @@ from hy_core import media
 from hy_core.errors import HyError, MissingError, UsageError
 
 from hy_avatar import pose
+from hy_avatar.faces import FaceTrack
 from hy_avatar.stages.heads import load_track
 from hy_avatar.stages.points import load_mask, load_points
 from hy_avatar.stages.voices import load_speech
@@ -201,7 +202,7 @@ class TalkingClips:
         for name, load in (("faces", load_track), ("points", load_points), ("mask", load_mask)):
             if name in record:
                 found, fps = load(located(record[name], self.home))
-                return len(getattr(found, "boxes", found)) / fps
+                return len(found.boxes if isinstance(found, FaceTrack) else found) / fps
         segment = VideoSegment.of(record, self.home)
         whole = pose.seconds(segment.path)
         return whole if segment.span is None else min(segment.span[1], whole) - segment.span[0]

@@ -46,7 +46,7 @@ def official(height: int, width: int, sizes: list[Size]) -> Size:
     shape = height / width
     shapes = [round(h / w, 5) for h, w in sizes]
     fits = [i for i, one in enumerate(shapes) if (one <= shape if shape >= 1 else one > shape)]
-    fits = fits or range(len(sizes))  # a picture that no bucket is narrower or wider than
+    fits = fits or list(range(len(sizes)))  # a picture that no bucket is narrower or wider than
     return sizes[min(fits, key=lambda i: abs(shapes[i] - shape))]
 
 

@@ -90,6 +90,10 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
             return
         from hy_i2v.latents import encode_static_group
 
+        if cond.vae is None:
+            raise UsageError(
+                "[conditioning.i2v]: ends needs a VAE, and this objective has none", "set ends = 0"
+            )
         last = encode_static_group(cond.vae, batch["pixels"]()[:, :, -1:].to(latents.device))
         frames, held = [0, -1], torch.cat([latents[:, :, :1], last], 2)
     else:

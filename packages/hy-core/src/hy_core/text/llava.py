@@ -44,7 +44,9 @@ def find_llava(folder: Path | None, places: Iterable[tuple[str, str, str]]) -> L
 
     `places` names folders inside it, in the order of `LlavaFolders`; the first place with a LLaVA is taken.
     """
-    for names in places if folder is not None else ():
+    if folder is None:
+        return None
+    for names in places:
         found = LlavaFolders(*(folder / name for name in names))
         configs = found.model / "config.json", found.processor / "preprocessor_config.json"
         if all(file.is_file() for file in configs) and read_config(found.model).model_type == "llava":
