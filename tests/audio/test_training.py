@@ -242,12 +242,12 @@ def test_what_a_vocoder_exports_is_what_was_learned(trained):
 
 
 def test_a_model_of_the_core_that_is_a_folder_is_copied(trained, tmp_path):
-    more = {"data.words": str(core_model(tmp_path / "core")), "data.steps": 3, "data.cfg": 1.5}
+    more = {"data.text_encoder": str(core_model(tmp_path / "core")), "data.steps": 3, "data.cfg": 1.5}
     settings = small("pocket-audio-dit", **parts(trained), **more)
     objective = AudioFlowObjective(settings, tmp_path)
     objective.prepare()
     objective.export(tmp_path / "export")
-    assert AudioModelConfig.read(tmp_path / "export").words is None and (tmp_path / "export/llm").is_dir()
+    assert AudioModelConfig.read(tmp_path / "export").text_encoder is None and (tmp_path / "export/llm").is_dir()
     moved = (tmp_path / "export").rename(tmp_path / "moved")
     made = load_generator(moved, "a ball", device="cpu")
     assert len(made.text) and (made.steps, made.cfg) == (3, 1.5)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hy_world.open_datasets import TOLERANCE, match_moments, open_datasets, score_sound
+from hy_world.listen import TOLERANCE, listen, match_moments, score_sound
 from hy_world.scene import BACKGROUNDS, SHAPES, SIZES, Scene, Thing, sample_scene
 from hy_world.sound import AMBIENCES, RATE, impacts, pitch, ring, silent, sound
 
@@ -171,7 +171,7 @@ def test_moments_are_paired_once_and_within_the_tolerance():
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(10), np.full(50, 0.5), np.zeros((2, 0))])
 def test_very_short_sounds_are_heard_as_something(samples):
-    assert open_datasets(samples).impacts == ()
+    assert listen(samples).impacts == ()
 
 
 def test_the_score_of_nothing_is_nothing():

@@ -63,8 +63,8 @@ def test_outside_of_the_face_nothing_changes(tiny, options, sampled, talk, face,
     class Silent(Avatar):
         name = "avatar"
 
-        def drivers(self, request, cond):
-            feed, faces = super().drivers(request, cond)
+        def _drivers(self, request, cond):
+            feed, faces = super()._drivers(request, cond)
             return without(feed, ["speech", "expression"]), faces
 
     def clip(kind=Avatar, **more):

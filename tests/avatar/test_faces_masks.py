@@ -47,7 +47,7 @@ def test_latent_time_takes_the_greatest_of_each_group():
     assert masks.to_latent(values, 2, 2, most=True)[1, 0, 0] == 1
     with pytest.raises(UsageError, match="8 frames"):
         masks.to_latent(values[:8], 4, 4)
-    with pytest.raises(UsageError, match="no numbers"):
+    with pytest.raises(UsageError, match="not finite"):
         masks.to_latent(np.full((1, 4, 4), np.nan), 4, 4)
 
 

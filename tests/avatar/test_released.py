@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from avatar import small
-from hy_avatar import network, plugin, released
+from hy_avatar import model_files, network, released
+from hy_avatar.config import RELEASED
 from hy_avatar.plugin import Avatar
 from hy_core import Request, generate, models
 from hy_core.dit import DiT
@@ -50,7 +51,7 @@ def test_the_released_shapes_are_the_defaults():
 
     with torch.device("meta"):
         dit = DiT(DiTConfig.named["HYVideo-T/2"])
-        network.attach_modules(dit, "avatar", released.CONFIG)
+        network.attach_modules(dit, "avatar", RELEASED)
     found = {
         place.keys[0]: tuple(tensor.shape)
         for key, tensor in dit.state_dict().items()
@@ -65,7 +66,7 @@ def test_the_released_shapes_are_the_defaults():
     assert found["motion_exp.mlp.2.weight"] == (768, 768)
     assert found["fps_proj.mlp.2.weight"] == (3072, 3072)
     assert "audio_adapter_blocks.0.to_q.bias" not in found
-    assert released.config_of(found) == released.CONFIG
+    assert released.config_of(found) == RELEASED
 
 
 def test_a_clip_of_a_released_folder(request_, face, talk):
@@ -128,7 +129,8 @@ def test_nothing_is_missing_and_nothing_left_over(released_folder, face, tmp_pat
         torch.save({"module": state}, tmp_path / "changed.pt")
         avatar = Avatar(image=face)
         made = models.load(str(released_folder), weights=str(tmp_path / "changed.pt"), conditioners=[avatar])
-        made.extend([avatar])
+        with made.attached([avatar]):
+            pass
 
     model(lambda state: None)
     with pytest.raises(HyError, match="1 missing .audio_adapter_blocks.0.to_kv.weight"):
@@ -173,7 +175,7 @@ def test_the_command(hy, released_folder, face, talk, tmp_path):
 
 
 def test_weights_of_another_model_are_one_line(hy, face, tmp_path, monkeypatch):
-    monkeypatch.setattr(plugin, "SHIPPED", tmp_path / "none.safetensors")
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "none.safetensors")
     run = hy("generate", "a person", "-p", "avatar", "--avatar-image", face, "-o", tmp_path / "x.mp4")
     assert run.exit_code == 3
     assert "Error: this model has no avatar in it, and no --avatar-weights are given" in run.stderr

@@ -519,7 +519,10 @@ def test_config_show_names_the_origin_of_every_value(hy: Hy, tmp_path: Path, mon
     Path("run.toml").write_text('cfg = 4\nseed = 12\nplugins = ["dawn.py"]\n[dawn]\nlevel = 0.5\n')
     Path("dawn.py").write_text(DAWN)
     monkeypatch.setenv("HY_FPS", "6")
-    code, out, _ = hy("config", "show", "generate", "-c", "run.toml", "--preset", "draft", "--shift", "3")
+    shown = ("config", "show", "generate", "-c", "run.toml", "--preset", "draft", "--shift", "3")
+    code, out, err = hy(*shown)
+    assert code == 0 and "[dawn]" not in out and "add -p" in err  # looking runs no file that a TOML names
+    code, out, _ = hy(*shown, "-p", "dawn.py")
     assert code == 0
     origins = dict(
         (line.partition("#")[0].strip(), line.rpartition("# ")[2]) for line in out.splitlines() if "=" in line

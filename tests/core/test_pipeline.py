@@ -528,6 +528,10 @@ def test_clips_with_plugins_share_a_forward_if_their_conditions_can(model):
         def encode(self, request, cond):
             cond.set_adapter_inputs("private", object())
 
+        def before_step(self, latents, t, cond):
+            assert cond.adapter_inputs["private"] is not None
+            return latents
+
     rows = []
     hook = model.dit.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
     requests = [request(seed=1, steps=1), request(seed=2, steps=1)]

@@ -31,8 +31,8 @@ def test_network_and_loop(case: Case, run: str) -> None:
         with torch.no_grad():
             wanted = foley.prepare(visual, sync, inputs["text_feat"], length)
             unwanted = foley.prepare(*nothing, inputs["uncond_text_feat"], length)
-        settings = {name: scalars[name] for name in ("steps", "shift", "scale")}
-        latents = sample_audio(foley, noise, wanted, unwanted, **settings)
+        steps, shift, cfg = scalars["steps"], scalars["shift"], scalars["scale"]
+        latents = sample_audio(foley, noise, wanted, unwanted, steps=steps, shift=shift, cfg=cfg)
         close(latents, outputs["latents"], case.tolerance(run, "latents"))
         return
     with torch.no_grad():

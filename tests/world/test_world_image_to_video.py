@@ -54,17 +54,24 @@ class Rounding(torch.nn.Module):
         super().__init__()
         self.step = torch.nn.Parameter(torch.tensor(0.125))
 
-    def encode(self, x):
+    def encode_inference(self, x):
         self.mode = lambda: (x / self.step).round() * self.step
         return self
 
-    def decode(self, z):
+    def decode_inference(self, z):
         return z
 
 
 @dataclass
 class Model:
     vae: torch.nn.Module = field(default_factory=Rounding)
+
+
+@dataclass
+class Session:
+    """What an evaluation needs of a session: its model."""
+
+    model: Model = field(default_factory=Model)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Played(EvalRequest):
 
 
 def reports(play, count=30, group="combinations"):
-    asked = Played(Model(), [group], count, 17, 64, 64, play=play)
+    asked = Played(Session(), [group], count, 17, 64, 64, play=play)
     found = list(measure(asked))
     assert [report.extra["given"] for report in found] == ["first", "first and last"]
     return [{line.attribute: line for line in report.lines} for report in found], found

@@ -19,6 +19,7 @@ import numpy as np
 from hy_core import media
 from hy_core.errors import HyError, UsageError
 from hy_core.media import PICTURES
+from hy_core.media import timeline
 from hy_core.media.container import open_media
 from hy_core.stage import place
 
@@ -127,31 +128,13 @@ class VideoSegment:
         Sound that begins later is preceded by zeros. `HyError` for a file without sound or with samples that are no
         numbers.
         """
+        if timeline.sound_format(self.path) is None:
+            raise HyError(f"{self.path} has no sound stream")
         begin, end = self.span or (0.0, math.inf)
         begin += start
-        length = min(end - begin, math.inf if seconds is None else seconds)
-        skip = round((begin - self._late()) * rate)
-        blocks: Iterable[np.ndarray] = media.stream_sound(self.path, rate)
-        if skip < 0:
-            blocks = itertools.chain([np.zeros(-skip, np.float32)], blocks)
-        left = math.inf if length == math.inf else round(length * rate)
-        for block in blocks:
-            block, skip = block[max(skip, 0) :], skip - len(block) if skip > 0 else 0
-            block = block[: int(min(left, len(block)))]
-            left -= len(block)
-            if len(block):
-                yield block
-            if left <= 0:
-                return
-
-    def _late(self) -> float:
-        """By how many seconds the file's sound begins after its first frame."""
-        with open_media(self.path) as box:
-            if not box.streams.audio:
-                raise HyError(f"{self.path} has no sound stream")
-            first = _origin(box.streams.video[0]) if box.streams.video else None
-            begun = _origin(box.streams.audio[0])
-        return 0.0 if first is None or begun is None else begun - first
+        stop = min(end, math.inf if seconds is None else begin + seconds)
+        for block in timeline.sound(self.path, rate, 1, (begin, stop)):
+            yield block[0]
 
 
 class _Moments:
