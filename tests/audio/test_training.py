@@ -247,7 +247,9 @@ def test_a_model_of_the_core_that_is_a_folder_is_copied(trained, tmp_path):
     objective = AudioFlowObjective(settings, tmp_path)
     objective.prepare()
     objective.export(tmp_path / "export")
-    assert AudioModelConfig.read(tmp_path / "export").text_encoder is None and (tmp_path / "export/llm").is_dir()
+    assert (
+        AudioModelConfig.read(tmp_path / "export").text_encoder is None and (tmp_path / "export/llm").is_dir()
+    )
     moved = (tmp_path / "export").rename(tmp_path / "moved")
     made = load_generator(moved, "a ball", device="cpu")
     assert len(made.text) and (made.steps, made.cfg) == (3, 1.5)

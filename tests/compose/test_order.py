@@ -31,8 +31,10 @@ def test_every_call_of_a_run_in_order(tiny, watched):
         "register_conditioners",
         "validate",
         "on_run_start",
-        "weights",
+        "weights",  # its fingerprint, before the model is used
+        "weights",  # the file to load
         "attach",
+        "weights",  # the provenance record
         "encode positive",
         "encode negative",
         "branches",

@@ -68,7 +68,7 @@ class Model:
 
 
 @dataclass
-class Session:
+class Loaded:
     """What an evaluation needs of a session: its model."""
 
     model: Model = field(default_factory=Model)
@@ -91,7 +91,7 @@ class Played(EvalRequest):
 
 
 def reports(play, count=30, group="combinations"):
-    asked = Played(Session(), [group], count, 17, 64, 64, play=play)
+    asked = Played(Loaded(), [group], count, 17, 64, 64, play=play)
     found = list(measure(asked))
     assert [report.extra["given"] for report in found] == ["first", "first and last"]
     return [{line.attribute: line for line in report.lines} for report in found], found

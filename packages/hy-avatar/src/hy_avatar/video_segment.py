@@ -6,10 +6,9 @@ elsewhere or whose sound begins late.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import av
 import numpy as np
 from hy_core import media
 from hy_core.errors import HyError, UsageError
-from hy_core.media import PICTURES
-from hy_core.media import timeline
+from hy_core.media import PICTURES, timeline
 from hy_core.media.container import open_media
 from hy_core.stage import place
 

@@ -1,6 +1,8 @@
 """The plugins of a process: select, load, isolate and time them; one typed method per hook.
 
 One class of over 350 lines: loading, registrations and observers share the tables of what is loaded and registered.
+
+All of it is one subject: the plugins of a process.
 """
 
 from __future__ import annotations

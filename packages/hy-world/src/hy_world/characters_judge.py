@@ -4,6 +4,8 @@ No learned part. The background is the nearest one in the upper corners; skin, h
 colours found most in their places; the head is the region between the skin's edges; mouth, eyes and brows are
 measured by how much of their colour lies where a face has them; each limb is the pair of angles whose way
 through the picture has the limb's colours.
+
+All of it is one subject: reading one clip of characters back from its pixels.
 """
 
 from __future__ import annotations

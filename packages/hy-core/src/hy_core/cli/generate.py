@@ -1,4 +1,7 @@
-"""hy generate: everything is checked before anything is loaded; results are written whole or not at all."""
+"""hy generate: everything is checked before anything is loaded; results are written whole or not at all.
+
+All of it is one subject: the command `hy generate`, from its options to its files.
+"""
 
 from __future__ import annotations
 

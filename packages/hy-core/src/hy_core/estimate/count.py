@@ -67,12 +67,12 @@ def forward_flops(config: DiTConfig, tokens: int, text: int, frames: int = 1) ->
     refiner: Any = dit.txt_in.individual_token_refiner.blocks
     for block in double:
         video = (block.img_attn_qkv, block.img_attn_proj, block.img_mlp)
-        words = (block.txt_attn_qkv, block.txt_attn_proj, block.txt_mlp, block.txt_mod)
+        words = (block.txt_attn_qkv, block.txt_attn_proj, block.txt_mlp)
         total += tokens * linear_flops(*video) + text * linear_flops(*words) + joint
-        total += frames * linear_flops(block.img_mod)
+        total += frames * linear_flops(block.img_mod) + linear_flops(block.txt_mod)
     for block in single:
         total += both * linear_flops(block.linear1, block.linear2) + joint
-        total += (frames + text) * linear_flops(block.modulation)
+        total += (frames + 1) * linear_flops(block.modulation)  # the text of a row shares one
     for block in refiner:
         total += text * linear_flops(block.self_attn_qkv, block.self_attn_proj, block.mlp)
         total += linear_flops(block.adaLN_modulation) + attention_flops(text, text, config.width)
