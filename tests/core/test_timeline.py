@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import struct
 from fractions import Fraction
@@ -224,3 +225,21 @@ def test_a_crop_is_of_the_frames_as_they_are_shown(tmp_path: Path) -> None:
     assert inside.shape == (8, 16, 3) and inside.mean() > 190
     with pytest.raises(HyError, match="48x32, too small"):
         next(timeline.frames(path, crop=(0, 0, 64, 16)))
+
+
+def test_frames_are_freed_as_they_are_read(tmp_path: Path) -> None:
+    """Without the garbage collector too: frames in reference cycles would hold a large video in memory."""
+    path = media.write(tmp_path / "a.mp4", np.zeros((40, 32, 48, 3), np.uint8), 8)
+
+    def alive() -> int:
+        # Each one and its frame refer to each other.
+        return sum(type(one).__name__ == "SideDataContainer" for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        assert sum(1 for _ in timeline.frames(path)) == 40
+        assert alive() - before <= 1
+    finally:
+        gc.enable()

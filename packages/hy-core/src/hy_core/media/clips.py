@@ -12,7 +12,7 @@ from hy_core.errors import HyError
 from hy_core.media import timeline
 from hy_core.media.container import audio_stream, comment_of, open_media, video_stream
 from hy_core.media.decoding import Decoder
-from hy_core.media.display import shown_size
+from hy_core.media.display import Display
 from hy_core.media.names import PICTURES
 from hy_core.media.pictures import open_picture, picture_comment, to_rgb, upright
 from hy_core.request import Sound
@@ -62,7 +62,7 @@ def probe(path: Path | str) -> Info:
         frame = next(iter(Decoder(path, container, video)), None)
         if frame is None:
             raise HyError(f"{path} has no frames")
-        height, width = shown_size(frame, ratio)
+        height, width = Display.of(frame, ratio).size(frame)
     return Info(width, height, rate, count, has_sound, read_comment(path))
 
 

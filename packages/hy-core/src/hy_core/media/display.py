@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,54 +13,68 @@ from hy_core.media.hdr import is_hdr, to_sdr
 _MAX_RATIO = 8  # a pixel wider or higher than this is a damaged header
 
 
-def shown_size(frame: Any, pixel_ratio: Any) -> tuple[int, int]:
-    """Height and width in pixels in which a PyAV frame is shown; `pixel_ratio` is the width of a pixel by its height.
-
-    Of a pixel that isn't square the shorter side is stretched, so that nothing is lost.
+@dataclass(frozen=True)
+class Display:
+    """How the frames of a stream are shown: `pixel_ratio`, the width of a pixel by its height (None: square), and the
+    part (a, b, c, d) of the display matrix that turns and mirrors, x' = a x + c y, y' = b x + d y.
     """
-    height, width = _square(frame, pixel_ratio)
-    return (width, height) if _is_quarter_turn(_matrix(frame)) else (height, width)
 
+    pixel_ratio: Any
+    matrix: tuple[int, int, int, int]
 
-def to_array(frame: Any, pixel_ratio: Any = None, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Convert a PyAV frame to uint8 [H, W, 3] as it is shown, shrunk to `size` (height, width) if that is given.
+    @classmethod
+    def of(cls, frame: Any, pixel_ratio: Any) -> Display:
+        """Read the display matrix of a PyAV frame.
 
-    HDR colours become those of SDR.
-    """
-    matrix = _matrix(frame)
-    height, width = _square(frame, pixel_ratio) if size is None else size
-    if size is not None and _is_quarter_turn(matrix):
-        height, width = width, height
-    scaling: dict[str, Any] = {}
-    if (height, width) != (frame.height, frame.width):
-        scaling = {"width": width, "height": height, "interpolation": "BICUBIC" if size is None else "AREA"}
-    if is_hdr(frame):
-        image = to_sdr(
-            frame.reformat(format="rgb48le", **scaling).to_ndarray(format="rgb48le"), int(frame.color_trc)
-        )
-    elif scaling:
-        image = frame.reformat(format="rgb24", **scaling).to_ndarray(format="rgb24")
-    else:
-        image = frame.to_ndarray(format="rgb24")
-    return _oriented(image, matrix)
+        `frame.side_data` and the frame refer to each other, so a frame whose side data is read keeps its memory until
+        Python collects cycles: don't call this for every frame of a clip.
+        """
+        data = frame.side_data.get("DISPLAYMATRIX")
+        if data is None or len(bytes(data)) < 36:
+            return cls(pixel_ratio, (1, 0, 0, 1))
+        a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+        return cls(pixel_ratio, (a, b, c, d))
 
+    def size(self, frame: Any) -> tuple[int, int]:
+        """Return the height and width in pixels in which a frame is shown.
 
-def _square(frame: Any, ratio: Any) -> tuple[int, int]:
-    height, width = frame.height, frame.width
-    if ratio and 1 / _MAX_RATIO <= ratio <= _MAX_RATIO and ratio != 1:
-        if ratio > 1:
-            return height, round(width * ratio)
-        return round(height / ratio), width
-    return height, width
+        Of a pixel that isn't square the shorter side is stretched, so that nothing is lost.
+        """
+        height, width = self._square(frame)
+        return (width, height) if _is_quarter_turn(self.matrix) else (height, width)
 
+    def to_array(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Convert a frame to uint8 [H, W, 3] as it is shown, shrunk to `size` (height, width) if that is given.
 
-def _matrix(frame: Any) -> tuple[int, int, int, int]:
-    """The part (a, b, c, d) of the display matrix that turns and mirrors: x' = a x + c y, y' = b x + d y."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None or len(bytes(data)) < 36:
-        return 1, 0, 0, 1
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
-    return a, b, c, d
+        HDR colours become those of SDR.
+        """
+        height, width = self._square(frame) if size is None else size
+        if size is not None and _is_quarter_turn(self.matrix):
+            height, width = width, height
+        scaling: dict[str, Any] = {}
+        if (height, width) != (frame.height, frame.width):
+            scaling = {
+                "width": width,
+                "height": height,
+                "interpolation": "BICUBIC" if size is None else "AREA",
+            }
+        if is_hdr(frame):
+            image = to_sdr(
+                frame.reformat(format="rgb48le", **scaling).to_ndarray(format="rgb48le"), int(frame.color_trc)
+            )
+        elif scaling:
+            image = frame.reformat(format="rgb24", **scaling).to_ndarray(format="rgb24")
+        else:
+            image = frame.to_ndarray(format="rgb24")
+        return _oriented(image, self.matrix)
+
+    def _square(self, frame: Any) -> tuple[int, int]:
+        height, width, ratio = frame.height, frame.width, self.pixel_ratio
+        if ratio and 1 / _MAX_RATIO <= ratio <= _MAX_RATIO and ratio != 1:
+            if ratio > 1:
+                return height, round(width * ratio)
+            return round(height / ratio), width
+        return height, width
 
 
 def _is_quarter_turn(matrix: tuple[int, int, int, int]) -> bool:

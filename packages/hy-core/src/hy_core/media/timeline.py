@@ -31,7 +31,7 @@ import numpy as np
 from hy_core.errors import HyError
 from hy_core.media.container import open_media, seek, start_of, video_stream
 from hy_core.media.decoding import Decoder
-from hy_core.media.display import to_array
+from hy_core.media.display import Display
 from hy_core.media.extent import MIN_RATE, Extent, even_rate, frame_times, measure, nominal_rate
 from hy_core.media.sound import sound, sound_format
 
@@ -72,12 +72,12 @@ def frames(
     path = Path(path)
     start, stop = span or (-math.inf, math.inf)
     found = False
-    for time, _, frame, ratio in _decoded(path, start, origin):
+    for time, _, frame, display in _decoded(path, start, origin):
         found = True
         if time >= stop:
             break
         if time >= start:
-            yield time, _cut(to_array(frame, ratio, size), crop, path)
+            yield time, _cut(display.to_array(frame, size), crop, path)
     if not found:
         raise HyError(f"{path} has no frames")
 
@@ -103,22 +103,22 @@ def frames_at(
     moments: _Moments | None = None
     shown: np.ndarray | None = None
     held: tuple[float, float, Any, Any] | None = None
-    for time, length, frame, ratio in _decoded(path, begin, origin):
+    for time, length, frame, display in _decoded(path, begin, origin):
         if moments is None:
             moments = _Moments(fps or own or 1 / length, count, _SLACK * (1 / own if own else length))
         if time >= stop - moments.slack:
             break
         if held is not None:
             for _ in moments.before(time - begin):
-                shown = _cut(to_array(held[2], held[3], size), crop, path) if shown is None else shown
+                shown = _cut(held[3].to_array(held[2], size), crop, path) if shown is None else shown
                 yield shown
         if moments.is_done:
             return
-        held, shown = (time, length, frame, ratio), None
+        held, shown = (time, length, frame, display), None
     if held is None or moments is None or held[0] + held[1] <= begin:
         raise HyError(f"{path} has no frames" + (f" from {begin:g} s on" if begin > 0 else ""))
     for _ in moments.before(min(held[0] + held[1], stop) - begin):
-        shown = _cut(to_array(held[2], held[3], size), crop, path) if shown is None else shown
+        shown = _cut(held[3].to_array(held[2], size), crop, path) if shown is None else shown
         yield shown
 
 
@@ -139,8 +139,8 @@ class _Moments:
             yield self.next - 1
 
 
-def _decoded(path: Path, start: float, origin: float | None) -> Iterator[tuple[float, float, Any, Any]]:
-    """Yield (seconds, seconds shown by the header, frame, pixel ratio) from the key frame before `start` on."""
+def _decoded(path: Path, start: float, origin: float | None) -> Iterator[tuple[float, float, Any, Display]]:
+    """Yield (seconds, seconds shown by the header, frame, its display) from the key frame before `start` on."""
     with open_media(path) as container:
         video = video_stream(container, path)
         if video is None:
@@ -150,6 +150,7 @@ def _decoded(path: Path, start: float, origin: float | None) -> Iterator[tuple[f
         zero = start_of(video) if origin is None else origin
         sought = start > _SEEK_FROM and zero is not None and seek(container, zero + start)
         last, number, size = None, 0, None
+        display, rotation = None, 0
         for frame in Decoder(path, container, video, whole=not sought):
             time = frame.time if frame.time is not None else (zero or 0.0) + number * usual
             if number == 0:
@@ -165,13 +166,15 @@ def _decoded(path: Path, start: float, origin: float | None) -> Iterator[tuple[f
             length = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
             if max(length, time - last if last is not None else 0.0) > 1 / MIN_RATE:
                 raise HyError(f"{path} is damaged: frame {number} is shown for {length:.0f} s")
+            if display is None or frame.rotation != rotation:
+                display, rotation = Display.of(frame, ratio), frame.rotation
             number, last = number + 1, time
-            yield time - (zero or 0.0), length or usual, frame, ratio
+            yield time - (zero or 0.0), length or usual, frame, display
         else:
             return
-    for time, length, frame, ratio in _decoded(path, -math.inf, zero):
+    for time, length, frame, display in _decoded(path, -math.inf, zero):
         if time >= start - length:
-            yield time, length, frame, ratio
+            yield time, length, frame, display
 
 
 def _cut(image: np.ndarray, crop: Crop | None, path: Path) -> np.ndarray:
