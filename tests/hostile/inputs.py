@@ -424,7 +424,7 @@ def options(folder: Path, random: Random, base: Path) -> Case:
     argv = ["generate", str(random.choice(("x", "", "-x", "é" * 3000)))]
     for flag in random.sample(_FLAGS, random.choice((1, 1, 2, 3))):
         strange = random.choice(STRANGE)
-        text = strange if isinstance(strange, str) else str(strange)
+        text = strange if isinstance(strange, str) else dumped(strange)
         good = random.choice(
             ("32x32", "1", "5", "0.5", "small", "cpu", "out.png", "euler", "999999999999", "1x1", "-5")
         )
