@@ -76,7 +76,7 @@ def fit_to_person(track: PoseTrack, picture: Image.Image, folder: Path | None = 
 
 
 def placed(track: PoseTrack, aspect: float) -> PoseTrack:
-    """Return the poses in a picture of another aspect ratio: unstretched, about its middle."""
+    """Return the poses for a picture of aspect ratio `aspect`: centred, with unchanged proportions."""
     points = track.points.copy()
     points[..., 0] = (points[..., 0] - 0.5) * track.aspect / aspect + 0.5
     return PoseTrack(points, track.scores, track.fps, aspect)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A loaded model on its device, with the plugins that observe it and a cache for their encoders.
+    """A loaded model on its device, its observers, and a cache that plugins keep their encoders in.
 
     with Session.open("pocket") as session:
         result = session.generate(Request("a red circle moves right"))

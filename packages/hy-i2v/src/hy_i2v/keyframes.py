@@ -10,7 +10,7 @@ from hy_core.errors import UsageError
 
 GROUP = 4
 """Frames of the video in one latent frame; the first latent frame is one frame."""
-# FRAME=FILE, after the folder that a settings file may have put before it.
+# FRAME=FILE or TIMEs=FILE. A relative value of a settings file comes with the folder of that file in front.
 KEYFRAME = re.compile(r"(?P<folder>.*/)?(?P<at>\d+(?:\.\d+)?)(?P<unit>s?)=(?P<file>.+)", re.DOTALL)
 
 

@@ -23,7 +23,7 @@ def command() -> None:
     """Show, write and check settings.
 
     \b
-    $ hy config show generate -p i2v --preset draft
+    $ hy config show generate --preset draft
     $ hy config init run.toml && hy generate -c run.toml
     $ hy config check run.toml
     """

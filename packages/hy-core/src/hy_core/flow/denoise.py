@@ -32,7 +32,7 @@ class Denoiser:
         if extra > 0 and cond.channel_condition is None:
             raise UsageError(
                 f"the network has {extra} input channels beside the noisy ones, which no plugin sets",
-                "it continues a picture: use a plugin that takes one, such as i2v",
+                "it starts from a picture: use a plugin that takes one (hy plugins)",
             )
         self.dit, self.cond = dit, cond
         self.device, self.dtype = dit.device, dit.dtype

@@ -53,5 +53,5 @@ def _decoding(transfer: int) -> np.ndarray:
 
 @lru_cache
 def _encoding() -> np.ndarray:
-    """Coded values uint8 of 4096 steps of light, for a display of gamma 2.4 (ITU-R BT.1886)."""
+    """Return the uint8 code of linear light i / 4095, [4096], for a display with gamma 2.4 (ITU-R BT.1886)."""
     return np.asarray(((np.arange(4096) / 4095) ** (1 / 2.4) * 255).round(), np.uint8)

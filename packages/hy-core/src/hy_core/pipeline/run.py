@@ -53,7 +53,7 @@ class Run:
         self.segment, self.segments = 0, 1
 
     def results(self, session: Session, rows: int) -> Iterator[Result]:
-        """Make the clips and yield each when it is done; up to `rows` of one form share a batch."""
+        """Generate the clips and yield each result; up to `rows` requests of equal settings share a batch."""
         model = session.model
         with model.attached(self.conditioners):
             pass  # errors of plugins before prompts are encoded

@@ -85,7 +85,7 @@ def sample(
         return (x if restriction is None else torch.cat([x, x])).to(model.device)
 
     x = draw()
-    draw()  # consume draw 1, which is reserved for i2v's stability mode (`start_noise`)
+    draw()  # consume draw 1, which is reserved for plugins that mix it into the start (`start_noise`)
     sigmas = sigmas_for(policy.schedule, policy.steps, policy.shift)
     x = samplers[policy.sampler](guided, x, sigmas, after, before, draw)
     return (x if restriction is None else restriction.combined(x))[: len(requests)]

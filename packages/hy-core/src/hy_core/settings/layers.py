@@ -1,7 +1,7 @@
 """Layers of settings, merged key by key: flags, environment, files, presets; each value knows its origin.
 
-A key is the same word everywhere: `--steps`, `HY_STEPS`, `steps =` in TOML; for a plugin `--i2v-image`,
-`HY_I2V_IMAGE`, `[i2v] image =`.
+A key is the same word everywhere: `--steps`, `HY_STEPS`, `steps =` in TOML; for the option
+`curve` of a plugin `dawn` `--dawn-curve`, `HY_DAWN_CURVE`, `[dawn] curve =`.
 """
 
 from __future__ import annotations
