@@ -628,3 +628,26 @@ def test_a_deleted_current_folder_is_one_line(small_folder: Path, tmp_path: Path
     line = f"rmdir ../gone && exec {shlex.quote(sys.executable)} -m hy_core generate x --dry-run"
     done = subprocess.run(["sh", "-c", line], cwd=tmp_path / "gone", capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("Error: the current folder doesn't exist")
+
+
+def test_a_signal_in_a_destructor_ends_the_run(tmp_path: Path) -> None:
+    """Python drops exceptions that are raised in `__del__`, interrupts too."""
+    code = """
+import os, signal, time
+import hy_core.cli as cli
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+def work(**_):
+    Late()
+    time.sleep(60)
+
+cli.cli.main = work
+cli.main(["doctor"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr and "interrupted" in done.stderr

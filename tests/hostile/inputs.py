@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from hostile.forks import Case
-from hostile.mutate import STRANGE, bytes_of, dumped, json_text, values_of
+from hostile.mutate import bytes_of, dumped, json_text, strange, values_of
 from hy_core import media
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -423,8 +423,8 @@ _FLAGS = (
 def options(folder: Path, random: Random, base: Path) -> Case:
     argv = ["generate", str(random.choice(("x", "", "-x", "é" * 3000)))]
     for flag in random.sample(_FLAGS, random.choice((1, 1, 2, 3))):
-        strange = random.choice(STRANGE)
-        text = strange if isinstance(strange, str) else dumped(strange)
+        value = strange(random)
+        text = value if isinstance(value, str) else dumped(value)
         good = random.choice(
             ("32x32", "1", "5", "0.5", "small", "cpu", "out.png", "euler", "999999999999", "1x1", "-5")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -63,6 +64,11 @@ STRANGE: tuple[Any, ...] = (
 )
 
 
+def strange(random: Random) -> Any:
+    """One of the strange values, a copy that may be changed."""
+    return deepcopy(random.choice(STRANGE))
+
+
 def nested(depth: int) -> Any:
     """A list in a list and so on."""
     value: Any = 0
@@ -106,18 +112,16 @@ def values_of(data: Any, random: Random) -> Any:
     for _ in range(random.choice((1, 1, 1, 3))):
         place, key = _place(copy, random)
         if place is None:
-            return random.choice(STRANGE)
+            return strange(random)
         kind = random.randrange(8)
         if kind == 0:
             del place[key]
         elif kind == 1 and isinstance(place, dict):
-            place[random.choice(("", "a\nb", "x" * 3000, "__class__", "auto_map", "type"))] = random.choice(
-                STRANGE
-            )
+            place[random.choice(("", "a\nb", "x" * 3000, "__class__", "auto_map", "type"))] = strange(random)
         elif kind == 2:
             place[key] = nested(random.choice((10, 900, 20_000)))
         else:
-            place[key] = random.choice(STRANGE)
+            place[key] = strange(random)
     return copy
 
 

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupted)
+    sys.unraisablehook = unraisable
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
             stream.reconfigure(errors="backslashreplace")  # for characters that the terminal doesn't have
@@ -85,6 +86,19 @@ def interrupted(number: int, frame: Any) -> None:
     """End on SIGTERM and SIGHUP as on Ctrl-C, so that no partial file stays."""
     _signals.append(number)
     raise KeyboardInterrupt
+
+
+def unraisable(caught: Any) -> None:
+    """Interrupt again where Python dropped the interrupt, which it does inside destructors and callbacks of C code."""
+    if isinstance(caught.exc_value, KeyboardInterrupt) and _signals and hasattr(signal, "pthread_kill"):
+        import threading
+
+        # Later, as the signal would interrupt this function if it came at once.
+        again = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident or 0, _signals[-1]))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(caught)
 
 
 _signals: list[int] = []

@@ -1,0 +1,62 @@
+"""A step of a data pipeline: from the record of a clip to records, with a reason for each rejected one.
+
+A stage is usable alone; a plugin registers its own by `register_stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hy_core import options as opts
+from hy_core.data.record import JSON, ClipRecord
+from hy_core.errors import HyError, MissingError, UsageError
+
+
+class Stage:
+    """A step of a data pipeline. Subclasses define `name`, `Options` (fields are `option()`s) and `found`."""
+
+    name: ClassVar[str]
+
+    @dataclass(frozen=True)
+    class Options:
+        """A frozen dataclass of `option()` fields."""
+
+    options: Any
+
+    def __init__(self, options: Any = None, /, **values: Any) -> None:
+        """Take an `Options` instance, or its fields as keywords; `UsageError` names a wrong one."""
+        self.options = opts.parse(self.name, self.Options, values) if options is None else options
+
+    def run(self, record: ClipRecord) -> Iterable[ClipRecord]:
+        """Return the record with the results of this stage, rejected if the stage has a reason.
+
+        A rejected record passes unchanged. A `HyError` while the clip is examined rejects it, with the error as the
+        reason; errors that are no fault of the clip are raised: `UsageError`, and `MissingError` (something isn't
+        installed) where the clip's file exists.
+        """
+        if record.rejected:
+            return [record]
+        try:
+            results, reason = self.found(record)
+        except UsageError:
+            raise
+        except HyError as error:
+            if isinstance(error, MissingError) and record.file.exists():
+                raise
+            results, reason = {}, error.message
+        return [record.with_results(results, f"{self.name}: {reason}" if reason else None)]
+
+    def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON], str | None]:
+        """Return new results by name, and the reason to reject the clip or None."""
+        raise NotImplementedError
+
+
+def run_stages(stages: Sequence[Stage], records: Iterable[ClipRecord]) -> Iterator[ClipRecord]:
+    """Yield every record after all stages, in order."""
+    for record in records:
+        rows: list[ClipRecord] = [record]
+        for stage in stages:
+            rows = [row for before in rows for row in stage.run(before)]
+        yield from rows
