@@ -15,7 +15,7 @@ from hy_core.data.manifest import read_manifest, write_manifest
 from hy_core.data.record import JSON, ClipRecord
 from hy_core.data.source import Clip, ClipShape, DataSource, SourceSpec, fingerprint, open_source
 from hy_core.data.split import Split, check_split, is_heldout, select_split
-from hy_core.data.stage import Stage, run_stages
+from hy_core.data.stage import Resources, Score, Stage, run_stages
 
 __all__ = [
     "JSON",
@@ -23,6 +23,8 @@ __all__ = [
     "ClipRecord",
     "ClipShape",
     "DataSource",
+    "Resources",
+    "Score",
     "SourceSpec",
     "Split",
     "Stage",

@@ -8,9 +8,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hy_core.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
@@ -25,7 +28,8 @@ class ClipRecord:
     the current folder. `span` is (start, stop) in seconds from the first frame, None for the whole file; `crop` is
     (left, top, right, bottom) in pixels of the upright picture, None for all of it. `rejected` is the reason why the
     clip must not be used, None if it may be. `captions` are alternatives. `results` are what stages found, by the name
-    of the field; a result that is a path names a file with arrays.
+    of the field; a result that is a path names a file with arrays. `vectors` are results that are arrays: they aren't
+    part of the JSON, a pipeline stores them beside it.
     """
 
     path: Path
@@ -34,6 +38,7 @@ class ClipRecord:
     rejected: str | None = None
     captions: tuple[str, ...] = ()
     results: Mapping[str, JSON] = field(default_factory=dict)
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     home: Path = field(default=Path(), compare=False)
 
     @classmethod
@@ -54,7 +59,7 @@ class ClipRecord:
             _rejected(value.get("rejected"), path),
             _captions(value, path),
             {str(key): one for key, one in value.items() if key not in _OWN},
-            home,
+            home=home,
         )
 
     def to_json(self) -> dict[str, JSON]:
@@ -82,16 +87,26 @@ class ClipRecord:
             raise UsageError(f"{self.path}: {name} = {_short(value)} is not the name of a file")
         return self._located(Path(value))
 
-    def with_results(self, results: Mapping[str, JSON], rejected: str | None = None) -> ClipRecord:
+    def with_results(
+        self, results: Mapping[str, JSON | np.ndarray], rejected: str | None = None
+    ) -> ClipRecord:
         """Return a copy with more results, and rejected if a reason is given.
 
-        `span`, `crop` and `captions` among the results replace the record's own; `UsageError` if they are malformed.
+        `span`, `crop` and `captions` among the results replace the record's own (`UsageError` if they are malformed);
+        arrays become `vectors`.
         """
-        if not results.keys().isdisjoint(_OWN):
-            changed = ClipRecord.from_json({**self.to_json(), **results}, self.home)
-        else:
-            changed = replace(self, results={**self.results, **results})
-        return replace(changed, rejected=rejected or self.rejected)
+        vectors: dict[str, Any] = {name: one for name, one in results.items() if hasattr(one, "__array__")}
+        plain: dict[str, Any] = {name: one for name, one in results.items() if name not in vectors}
+        changed = self
+        if not plain.keys().isdisjoint(_OWN):
+            changed = ClipRecord.from_json({**self.to_json(), **plain}, self.home)
+            plain = {}
+        return replace(
+            changed,
+            results={**changed.results, **plain},
+            vectors={**self.vectors, **vectors},
+            rejected=rejected or self.rejected,
+        )
 
     def _located(self, path: Path) -> Path:
         beside = self.home / path

@@ -7,17 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hy_core import options as opts
 from hy_core.data.record import JSON, ClipRecord
 from hy_core.errors import HyError, MissingError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Score:
+    """A result of a stage that a clip can be filtered by.
+
+    `better` tells which values are wanted: "high", "low", or "" for a fact without an order. `unit` is for people.
+    """
+
+    name: str
+    description: str
+    better: Literal["high", "low", ""] = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a stage needs: CPU cores, GPUs (parts of one are possible), memory in bytes."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 1 << 30
+
 
 class Stage:
-    """A step of a data pipeline. Subclasses define `name`, `Options` (fields are `option()`s) and `found`."""
+    """A step of a data pipeline. Subclasses define `name`, `Options` (fields are `option()`s) and `found`.
+
+    `version` is part of the fingerprint of the stage's results: raise it when the same options give other results.
+    `scores` are the results that clips can be filtered by; a stage measures and leaves it to the recipe's thresholds
+    to reject, except for clips that can't be used at all.
+    """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    scores: ClassVar[tuple[Score, ...]] = ()
+    resources: ClassVar[Resources] = Resources()
 
     @dataclass(frozen=True)
     class Options:
@@ -48,8 +81,11 @@ class Stage:
             results, reason = {}, error.message
         return [record.with_results(results, f"{self.name}: {reason}" if reason else None)]
 
-    def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON], str | None]:
-        """Return new results by name, and the reason to reject the clip or None."""
+    def setup(self) -> None:
+        """Load models, once in a worker, before its first clip; `MissingError` for what isn't installed."""
+
+    def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
+        """Return new results by name, and the reason to reject the clip or None. Arrays become the record's vectors."""
         raise NotImplementedError
 
 
