@@ -221,3 +221,19 @@ def test_a_model_is_loaded_with_it_and_says_so(tmp_path, hy):
     assert "lora mine.safetensors" in changed.hashes
     run = hy("generate", "a red circle", "--lora", "/nowhere/at.safetensors", "--dry-run")
     assert run.exit_code == MissingError.exit_code and run.stderr.startswith("Error: --lora /nowhere")
+
+
+def test_the_record_tells_lora_files_of_one_name_and_their_settings_apart(tmp_path):
+    from hy_core.models.hashing import fingerprints_of
+
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / folder).mkdir()
+        save_safetensors(tmp_path / folder / "adapter_model.safetensors", {"x": torch.full((1,), value)})
+    spec = models.find("pocket")
+    option = ",".join(str(tmp_path / folder / "adapter_model.safetensors") for folder in "ab")
+    found = fingerprints_of(spec, option)
+    names = ["lora adapter_model.safetensors", "lora adapter_model.safetensors (2)"]
+    assert found[names[0]] != found[names[1]]
+    (tmp_path / "a" / "adapter_config.json").write_text('{"lora_alpha": 8}')
+    changed = fingerprints_of(spec, option)
+    assert changed[names[0]] != found[names[0]] and changed[names[1]] == found[names[1]]

@@ -33,7 +33,21 @@ def fingerprints(request: Request, conditioners: Sequence[Conditioner] = ()) -> 
 def fingerprints_of(spec: ModelSpec, lora: str | None) -> dict[str, str]:
     """The fingerprints of a model's own weights and of the low-rank weights of `--lora`."""
     found = {"dit": fingerprint(spec.dit), "vae": fingerprint(spec.vae)}
-    return found | {f"lora {path.name}": fingerprint(path) for path, _ in (loras(lora) if lora else ())}
+    for path, _ in loras(lora) if lora else ():
+        name, count = f"lora {path.name}", 1
+        while name in found:  # files of PEFT all have one name
+            count += 1
+            name = f"lora {path.name} ({count})"
+        found[name] = _lora_fingerprint(path)
+    return found
+
+
+def _lora_fingerprint(path: Path) -> str:
+    """The fingerprint of a LoRA file, with that of PEFT's settings beside it, which may state its strength."""
+    settings = path.parent / "adapter_config.json"
+    if not path.is_file() or not settings.is_file():
+        return fingerprint(path)
+    return hashlib.sha256(f"{fingerprint(path)}\n{fingerprint(settings)}".encode()).hexdigest()
 
 
 def fingerprint(path: Path) -> str:
