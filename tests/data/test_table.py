@@ -140,7 +140,7 @@ def rows():
     for first in range(0, 1_000_000, 1000):
         scores = rng.random((1000, 30)).tolist()
         for n, one in enumerate(scores, first):
-            number = n * 0x9E3779B97F4A7C15 % 2**64 if sys.argv[2] == "shuffled" else n
+            number = n * 0x9E3779B97F4A7C15 % 2**64
             yield {"id": f"{number:016x}", "path": f"{n}.mp4", "status": "ok", "frames": 65, "embedding": vector,
                    **{f"score_{i}": value for i, value in enumerate(one)}}
 count = write_scores(rows(), sys.argv[1])
@@ -149,14 +149,13 @@ print(count, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_ma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["sorted", "shuffled"])
-def test_a_million_rows_need_no_more_than_two_gigabytes(tmp_path, order):
+def test_a_million_unsorted_rows_need_no_more_than_two_gigabytes(tmp_path):
     out = subprocess.run(
-        [sys.executable, "-c", MILLION, str(tmp_path / "s.parquet"), order],
+        [sys.executable, "-c", MILLION, str(tmp_path / "s.parquet")],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     count, seconds, gigabytes = (float(one) for one in out.split())
-    print(f"a million rows, {order}: {seconds:.0f} CPU s, peak {gigabytes:.2f} GB")
+    print(f"a million unsorted rows: {seconds:.0f} CPU s, peak {gigabytes:.2f} GB")
     assert count == 1_000_000 and gigabytes < 2
