@@ -150,3 +150,11 @@ def test_stages_are_registered():
     for name, stage in plugins.stages().items():
         if name.startswith("sound-"):
             assert stage.name == name
+
+
+@pytest.mark.parametrize(("name", "warned"), [("a.gif", True), ("a.mp4", False)])
+def test_a_file_that_holds_no_sound_is_told_before_the_run(hy, model, tmp_path, monkeypatch, name, warned):
+    monkeypatch.chdir(tmp_path)
+    done = hy("generate", "x", "-p", "audio", "--audio-model", str(model), "-o", name, "--dry-run")
+    assert done.exit_code == 0, done
+    assert ("hold no sound: that of audio" in done.stderr) == warned

@@ -52,6 +52,10 @@ class Audio(Conditioner):
                 raise
             raise self.error("model", error.message) from None
 
+    def adds_sound(self) -> bool:
+        """Return True: that is what the plugin does."""
+        return True
+
     def finish(self, request: Request, result: Result) -> None:
         """Set the sound of the clip."""
         import numpy as np

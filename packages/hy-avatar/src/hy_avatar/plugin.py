@@ -183,6 +183,10 @@ class Avatar(Conditioner):
             raise RuntimeError("training_condition is called before attach_for_training")
         self._builder.fill(batch, cond)
 
+    def adds_sound(self) -> bool:
+        """Whether there is speech."""
+        return bool(self.options.speech)
+
     def finish(self, request: Request, result: Result) -> None:
         """Add the speech to the clip."""
         if self.options.speech:

@@ -35,6 +35,7 @@ LIFECYCLE = (
     "training_condition",
     "branches",
     "before_step",
+    "adds_sound",
     "finish",
     "weights",
     "attach_key",
@@ -162,6 +163,10 @@ class Conditioner:
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
         """Change the noisy latents [B, C, F, H, W] before a step at time `t` (1 is noise, 0 is clean)."""
         return latents
+
+    def adds_sound(self) -> bool:
+        """Whether `finish` adds sound: asked before the run, for files that can't hold it."""
+        return False
 
     def finish(self, request: Request, result: Result) -> None:
         """Change the decoded clip: add sound, grade the frames, write files beside the clip."""

@@ -6,10 +6,11 @@ All of it is one subject: the command `hy generate`, from its options to its fil
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from hy_core.conditioner import Conditioner
     from hy_core.media.writer import Writer
     from hy_core.request import Result
+
+log = logging.getLogger(__name__)
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -200,10 +203,24 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
             size=(request.height, request.width),
             fps=request.fps,
         )
+    silent = next((job for job in jobs if is_silent(job.path, writers)), None)
+    for conditioner in silent.conditioners if silent else ():
+        if silent and conditioner.adds_sound():
+            log.warning(
+                "%s files hold no sound: that of %s is left out", silent.path.suffix, conditioner.name
+            )
     if preview is not None:
         if preview.suffix.lower() not in (*media.PICTURES, ".gif"):
             raise UsageError(f"--preview {preview}: needs a picture", "such as preview.png")
         files.check_writable(preview)
+
+
+def is_silent(path: Path, writers: Collection[str]) -> bool:
+    """Whether a file of this kind holds no sound; of a plugin's kinds, nobody knows before they are written."""
+    from hy_core.media import SILENT
+
+    suffix = path.suffix.lower()
+    return suffix in SILENT and suffix not in writers
 
 
 def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
@@ -377,7 +394,8 @@ def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> l
                 writers[path.suffix.lower()](result, temporary)
         return staging.files
     comment = partial(provenance.dumps, result.provenance) if keep_record else None
-    with media.open_writer(path, result.fps, result.sound, comment, job.existing) as out:
+    sound = None if is_silent(path, writers) else result.sound  # the user was told before the run
+    with media.open_writer(path, result.fps, sound, comment, job.existing) as out:
         out.add(result.frames)
     return out.files
 

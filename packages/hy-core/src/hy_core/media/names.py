@@ -11,6 +11,9 @@ from hy_core.files import check_writable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 VIDEOS = (".mp4", ".webm", ".gif")
+SILENT = (".gif", *PICTURES)
+"""Kinds of files that hold no sound."""
+
 _NUMBER = re.compile(r"%(0?)(\d*)d")
 _MAX_DIGITS = 9
 _MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500, ".gif": 65535, ".mp4": 16384, ".webm": 16384}
