@@ -58,6 +58,8 @@ def test_equal_values_are_kept_or_dropped_together():
     text = np.array([0.0] * 90 + list(np.linspace(0.1, 1, 10)))
     assert solve({"text": text}, {"text": "low"}, 0.95).thresholds["text"] == pytest.approx(0.5)
     assert solve({"text": text}, {"text": "low"}, 0.5).thresholds["text"] == 0
+    both = solve({"text": text, "blur": np.arange(100.0)}, {"text": "low", "blur": "high"}, 0.5)
+    assert both.thresholds == {"text": 0, "blur": pytest.approx(40, abs=1)}
 
 
 def test_a_score_that_was_not_measured_counts_as_dropped():
