@@ -2,6 +2,7 @@
 
     measure(path)                          how long it is, from its packets alone: an `Extent`
     frame_times(path)                      when its frames begin, from its packets alone
+    pictures(path, span)                   each frame before its conversion: for several sizes of one decoding
     frames(path, span)                     each frame with its time: (seconds, uint8 [H, W, 3])
     frames_at(path, fps, span)             frames at an even rate: at each moment the one that is shown then
     sound(path, rate, channels, span)      float32 [channels, n], in step with the frames
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ __all__ = [
     "MIN_RATE",
     "Crop",
     "Extent",
+    "Picture",
     "Span",
     "even_rate",
     "frame_times",
@@ -46,6 +49,7 @@ __all__ = [
     "frames_at",
     "measure",
     "nominal_rate",
+    "pictures",
     "sound",
     "sound_format",
 ]
@@ -55,6 +59,42 @@ Crop = tuple[int, int, int, int]
 
 _SLACK = 0.25  # of a frame that a clock may be off
 _SEEK_FROM = 2.0  # seconds that are decoded rather than sought
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame that is not converted yet; `time` and `length` in seconds, as its file says."""
+
+    time: float
+    length: float
+    frame: Any
+    display: Display
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels in which it is shown."""
+        return self.display.size(self.frame)
+
+    def to_array(
+        self, size: tuple[int, int] | None = None, *, gray: bool = False, scaler: Any = None
+    ) -> np.ndarray:
+        """Return uint8 [H, W, 3], or [H, W] with `gray`; see `Display.to_array`."""
+        return self.display.to_array(self.frame, size, gray=gray, scaler=scaler)
+
+
+def pictures(path: Path | str, span: Span | None = None, *, origin: float | None = None) -> Iterator[Picture]:
+    """Yield each frame, with `span` those that begin in it; `origin` as for `frames`. `HyError` for no frame."""
+    path = Path(path)
+    start, stop = span or (-math.inf, math.inf)
+    found = False
+    for time, length, frame, display in _decoded(path, start, origin):
+        found = True
+        if time >= stop:
+            break
+        if time >= start:
+            yield Picture(time, length, frame, display)
+    if not found:
+        raise HyError(f"{path} has no frames")
 
 
 def frames(
@@ -69,17 +109,8 @@ def frames(
 
     `size` (height, width) shrinks the frames, before `crop`. `origin` is `Extent.start`, if it is known already.
     """
-    path = Path(path)
-    start, stop = span or (-math.inf, math.inf)
-    found = False
-    for time, _, frame, display in _decoded(path, start, origin):
-        found = True
-        if time >= stop:
-            break
-        if time >= start:
-            yield time, _cut(display.to_array(frame, size), crop, path)
-    if not found:
-        raise HyError(f"{path} has no frames")
+    for one in pictures(path, span, origin=origin):
+        yield one.time, _cut(one.to_array(size), crop, Path(path))
 
 
 def frames_at(
