@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hy_core.errors import UsageError
-from hy_core.objective import Objective
+from hy_core.training import Objective
 from hy_train import recipe
 from hy_train.fit import run
 from hy_train.recipe import Unfreeze

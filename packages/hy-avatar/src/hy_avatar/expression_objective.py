@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from hy_core.errors import UsageError
-from hy_core.objective import Objective, seeded
+from hy_core.training import Objective, seeded
 from hy_core.plugins import Plugins
 from hy_core.tables import from_table
 from hy_core.weights import save_safetensors
@@ -24,7 +24,7 @@ from hy_avatar.expression_extract_train import losses
 from hy_avatar.face_codec import FaceCodec, crops, save_codec
 
 if TYPE_CHECKING:
-    from hy_core.objective import Recipe
+    from hy_core.training import Recipe
 
 NAME = "face-codec.safetensors"
 """The file that comes of it, for `--avatar-face-codec`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import av
 import numpy as np
 from hy_core import media
-from hy_core.errors import HyError, UsageError
+from hy_core.data import ClipRecord
+from hy_core.errors import HyError
 from hy_core.media import PICTURES, timeline
 from hy_core.media.container import open_media
-from hy_core.stage import place
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +40,9 @@ class VideoSegment:
     crop: tuple[int, int, int, int] | None = None
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], home: Path | None = None) -> VideoSegment:
-        """Read a record; a path that isn't absolute is taken from `home`. `UsageError` for what is no record."""
-        (path, span), crop = place(record), record.get("crop")
-        try:
-            if crop is not None:
-                left, top, right, bottom = (int(value) for value in crop)
-                if not (0 <= left < right and 0 <= top < bottom):
-                    raise ValueError
-                crop = left, top, right, bottom
-        except (TypeError, ValueError):
-            raise UsageError(f"{path}: a crop is [left, top, right, bottom], not {str(crop)[:40]}") from None
-        return cls((home or Path()) / path, span, crop)
+    def of(cls, record: ClipRecord) -> VideoSegment:
+        """Return the part of a file that a clip's record names."""
+        return cls(record.file, record.span, record.crop)
 
     @property
     def fps(self) -> float:

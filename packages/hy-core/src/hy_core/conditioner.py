@@ -150,8 +150,13 @@ class Conditioner:
         self.attach(dit, folder)
         return {}
 
-    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
-        """In training: do the same as `encode` from the cached features of a batch."""
+    def training_condition(self, batch: TrainingBatch, cond: Condition) -> Tensor | None:
+        """In training: fill the condition as `encode` does, from a batch of clips.
+
+        Return how much places count in the loss, 1 being usual, broadcasting over latents [B, C, F, h, w]; None for
+        all alike. The weights of several plugins are multiplied.
+        """
+        return None
 
     def branches(self, request: Request, cond: Condition) -> Iterable[Branch]:
         """Return guidance terms beside the text's. `cond` is the positive condition of all rows of the batch.

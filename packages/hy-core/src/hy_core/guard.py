@@ -160,6 +160,13 @@ def segments_or_none(found: Any, args: tuple[Any, ...]) -> str:
     return f"returned {_kind(found)} instead of Segments or None"
 
 
+def tensor_or_none(found: Any, args: tuple[Any, ...]) -> str:
+    """`training_condition` returns loss weights, a tensor, or None."""
+    if found is None or (hasattr(found, "ndim") and hasattr(found, "device")):
+        return ""
+    return f"returned {_kind(found)} instead of a tensor of loss weights or None"
+
+
 def _kind(found: Any) -> str:
     return "None" if found is None else f"a {type(found).__name__}"
 
@@ -172,7 +179,7 @@ RESULTS: dict[str, Callable[[Any, tuple[Any, ...]], str]] = {
     "encode": nothing,
     "plan_sampling": nothing,
     "attach_for_training": _instance("a mapping of metadata", Mapping),
-    "training_condition": nothing,
+    "training_condition": tensor_or_none,
     "before_step": same_latents,
     "finish": whole_result,
     "weights": _instance("a path or None", str, Path, NoneType),

@@ -62,7 +62,7 @@ def register_writers(register: Register) -> None:
 
 @hookspec
 def register_objectives(register: Register) -> None:
-    """`register(name, target)`: a subclass of `hy_core.objective.Objective`, or what is called like one."""
+    """`register(name, target)`: a subclass of `hy_core.training.Objective`, or what is called like one."""
 
 
 @hookspec

@@ -103,11 +103,11 @@ class I2V(Conditioner):
         if cond.condition_channels > _vae(cond).config.latent_channels:
             policy.trim_start(FIRST_CUT)
 
-    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
+    def training_condition(self, batch: TrainingBatch, cond: Condition) -> None:
         """Fix frames of a share of the batches; see `hy_i2v.training`."""
-        from hy_i2v.training import give
+        from hy_i2v.training import fix_training_frames
 
-        give(batch, cond)
+        fix_training_frames(batch, cond)
 
     def before_step(self, latents: Tensor, t: float, cond: Condition) -> Tensor:
         """In stability mode, add a little of the picture to the start noise. Latents [B, C, F, h, w]."""
@@ -216,4 +216,11 @@ def register_conditioners(register: Callable[..., None]) -> None:
 def register_presets(register: Callable[..., None]) -> None:
     """Register the files in `presets/`."""
     for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):
+        register(path.stem, path)
+
+
+@hookimpl
+def register_recipes(register: Callable[..., None]) -> None:
+    """The files in `recipes/`."""
+    for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):
         register(path.stem, path)

@@ -1,23 +1,25 @@
-"""Given frames in training: a share of the batches starts from a picture, a pair of pictures, or a clip.
+"""Fixed frames in training: a share of the batches starts from an image, from two, or from half a clip.
 
-With the same data and weights as text to video, so that one network does both (facts of the paper's section 4.6: the
+Data and weights are those of text to video, so that one network does both (section 4.6 of the HunyuanVideo report: the
 image's latent is the first frame, at time 0, outside the loss).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from hy_core.errors import UsageError
 from hy_core.flow.path import interpolate
+from hy_core.tables import from_table
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
     from hy_core.text.llava import LlavaFolders
+    from hy_core.training import TrainingBatch
 
     from hy_i2v.image_prompt import ImagePromptEncoder
 
@@ -26,54 +28,49 @@ OWNER = "i2v"
 
 @dataclass(frozen=True)
 class Shares:
-    """The `[conditioning.i2v]` table of a recipe: how often which frames are given; the rest is text to video.
+    """The `[conditioning.i2v]` table of a recipe: the shares of batches with fixed frames; the rest is text to video.
 
-    `noise` is the largest time up to which the given latents are disturbed, against drift: a network that has only
-    seen perfect first frames trusts every error of its own when it continues a clip.
-
-    `blind` is the share of rows whose picture a multimodal language model doesn't see: it reads a black one, as it does
-    with a negative prompt. Without such a model it means nothing.
+    `first_frame`, `first_and_last_frame` and `first_half` say which frames are fixed. `max_noise_time` is the largest
+    time at which fixed latents are noised, against drift: a network trained on clean first frames alone trusts its own
+    errors when it continues a clip. `image_dropout` is the share of rows whose image the multimodal language model, if
+    the model has one, doesn't see: it reads a black one, as with a negative prompt.
     """
 
-    first: float = 0.3
-    ends: float = 0.1  # the first and the last frame
-    start: float = 0.05  # the first half of the clip
-    noise: float = 0.05
-    blind: float = 0.1
+    first_frame: float = 0.3
+    first_and_last_frame: float = 0.1
+    first_half: float = 0.05
+    max_noise_time: float = 0.05
+    image_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        shares = (self.first, self.ends, self.start)
-        if min(*shares, self.noise, self.blind) < 0 or sum(shares) > 1 or self.noise >= 1 or self.blind > 1:
+        shares = (self.first_frame, self.first_and_last_frame, self.first_half)
+        others = (self.max_noise_time, self.image_dropout)
+        if not (all(0 <= one <= 1 for one in (*shares, *others, sum(shares))) and self.max_noise_time < 1):
             raise UsageError(
-                "[conditioning.i2v]: shares must not be negative nor more than 1 together, noise below 1",
-                "for instance first = 0.3, ends = 0.1, start = 0.05, noise = 0.05, blind = 0.1",
+                "[conditioning.i2v]: shares must be from 0 to 1 together, max_noise_time below 1",
+                "such as first_frame = 0.3, first_and_last_frame = 0.1, first_half = 0.05, max_noise_time = 0.05",
             )
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Shares:
-        """Take a recipe's table; UsageError names what it doesn't know."""
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(table) - set(known)):
-            raise UsageError(f"[conditioning.i2v]: unknown key {unknown[0]!r}", f"known: {', '.join(known)}")
-        return cls(**table)
+        """Make it of a recipe's table; `UsageError` names an unknown key or wrong value."""
+        return from_table(cls, dict(table), "[conditioning.i2v]")
 
 
-def give(batch: Mapping[str, Any], cond: Condition) -> None:
-    """Fix the frames that are drawn for this batch, if any; a multimodal language model reads the first of them.
+def fix_training_frames(batch: TrainingBatch, cond: Condition) -> None:
+    """Fix the frames that are drawn for a batch, if any; a multimodal language model also reads the first of them.
 
-    Pictures, of one frame, have nothing to give, nor have clips of two latent frames both ends. A network that takes a
-    picture beside the noise gets the first frame in place of any, as in use: it has no place for others, nor for how
-    noisy one is. Beside what every batch of a flow objective has, `batch` needs `prompts` where the model's folder has
-    a multimodal model.
+    Images (one frame) have none, and clips of two latent frames are not fixed at both ends. A network that takes an
+    image in further channels gets the first frame in place of any: it takes no others, nor a noise level.
     """
-    shares, generator = Shares.read(batch["settings"]), batch["generator"]
-    latents = batch["latents"]
+    shares, generator = Shares.read(batch.settings.get(OWNER, {})), batch.generator
+    latents = batch.latents
 
     def draw() -> float:
         return torch.rand(1, generator=generator, device=generator.device).item()
 
     kind = draw()
-    if cond.frames == 1 or kind >= shares.first + shares.ends + shares.start:
+    if cond.frames == 1 or kind >= shares.first_frame + shares.first_and_last_frame + shares.first_half:
         return
     if cond.condition_channels:
         from hy_i2v.latents import to_channels
@@ -81,37 +78,38 @@ def give(batch: Mapping[str, Any], cond: Condition) -> None:
         cond.set_channel_condition(
             OWNER, to_channels(latents[:, :, :1], cond.condition_channels, cond.frames)
         )
-        show(batch, cond, shares.blind, draw)
+        show(batch, cond, shares.image_dropout, draw)
         return
-    if kind < shares.first:
+    if kind < shares.first_frame:
         frames, held = [0], latents[:, :, :1]
-    elif kind < shares.first + shares.ends:
+    elif kind < shares.first_frame + shares.first_and_last_frame:
         if cond.frames == 2:
             return
         from hy_i2v.latents import encode_static_group
 
         if cond.vae is None:
             raise UsageError(
-                "[conditioning.i2v]: ends needs a VAE, and this objective has none", "set ends = 0"
+                "[conditioning.i2v]: first_and_last_frame needs a VAE, and this objective has none",
+                "set first_and_last_frame = 0",
             )
-        last = encode_static_group(cond.vae, batch["pixels"]()[:, :, -1:].to(latents.device))
+        last = encode_static_group(cond.vae, batch.video()[:, :, -1:].to(latents.device))
         frames, held = [0, -1], torch.cat([latents[:, :, :1], last], 2)
     else:
         half = cond.frames // 2
         frames, held = list(range(half)), latents[:, :, :half]
-    time = shares.noise * draw()
+    time = shares.max_noise_time * draw()
     if time:
         noise = torch.randn(held.shape, generator=generator, device=generator.device).to(held)
         held = interpolate(held, noise, torch.tensor(time))
     cond.fix_frames(OWNER, frames, held, time)
-    show(batch, cond, shares.blind, draw)
+    show(batch, cond, shares.image_dropout, draw)
 
 
-def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable[[], float]) -> None:
+def show(batch: TrainingBatch, cond: Condition, image_dropout: float, draw: Callable[[], float]) -> None:
     """Let the model's multimodal language model, if it has one, read each row's prompt with its first frame.
 
-    As in use (`I2V.show`), but for a share `blind` of the rows, which get a black picture: so that the network also
-    learns to go on without (the released trainers do it with one in ten).
+    As `I2V.show` does, but a share `image_dropout` of the rows gets a black image, so that the network also learns to
+    do without (the released trainers do it with one in ten).
     """
     from hy_i2v import image_prompt
 
@@ -123,9 +121,9 @@ def show(batch: Mapping[str, Any], cond: Condition, blind: float, draw: Callable
     text = cond.text[0]
     encoder, rows = _encoder(place, text.device, text.dtype), []
     stride = image_prompt.CHANNEL_STRIDE if cond.condition_channels else image_prompt.FIXED_FRAME_STRIDE
-    frames = ((batch["pixels"]()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    for prompt, frame in zip(batch["prompts"], frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-        picture = Image.fromarray(frame * (draw() >= blind))
+    frames = ((batch.video()[:, :, 0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    for prompt, frame in zip(batch.prompts, frames.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        picture = Image.fromarray(frame * (draw() >= image_dropout))
         rows.append(encoder.encode(prompt, picture, stride))
     cond.set_text(OWNER, rows)
 

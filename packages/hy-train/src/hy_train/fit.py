@@ -17,7 +17,7 @@ import torch
 from hy_core.dit import Port
 from hy_core.errors import HyError, UsageError
 from hy_core.files import write_json
-from hy_core.objective import Objective
+from hy_core.training import Objective
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -67,7 +67,7 @@ def run(
         max_steps=recipe.steps,
         max_epochs=-1,
         max_time=timedelta(minutes=minutes) if minutes else None,
-        gradient_clip_val=recipe.optim.clip or None
+        gradient_clip_val=recipe.optim.max_grad_norm or None
         if objective.critic is None
         else None,  # else the module does
         callbacks=[

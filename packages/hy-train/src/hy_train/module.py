@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hy_core.objective import Objective, seeded
+from hy_core.training import Objective, seeded
 from torch.utils.data import DataLoader, IterableDataset
 
 from hy_train import optim
@@ -35,7 +35,7 @@ class TrainModule(pl.LightningModule):
         judging = self.optimizers(use_pl_optimizer=False)[1]
         judging.zero_grad()
         self.manual_backward(self._checked("critic_loss", *self.objective.critic_loss(batch, generator)))
-        self.clip_gradients(judging, self.recipe.optim.clip)
+        self.clip_gradients(judging, self.recipe.optim.max_grad_norm)
         judging.step()
         making = self.optimizers()[0]
         making.zero_grad()
@@ -50,7 +50,7 @@ class TrainModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Only the model's optimiser comes here, after the callbacks, which may take gradients away.
         if not self.automatic_optimization:
-            self.clip_gradients(optimizer, self.recipe.optim.clip)
+            self.clip_gradients(optimizer, self.recipe.optim.max_grad_norm)
 
     def _checked(self, name: str, loss: torch.Tensor, logs: dict[str, float]) -> torch.Tensor:
         if not torch.isfinite(loss):

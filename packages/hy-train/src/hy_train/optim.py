@@ -113,14 +113,14 @@ def build(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 
 def rate(optim: Optim, steps: int, step: int) -> float:
-    """Return the share of the learning rate at a step: warm-up, then the decay to `floor` at the last step."""
+    """Return the share of the learning rate at a step: warm-up, then the decay to `min_lr_ratio` at the last step."""
     if step < optim.warmup:
         return (step + 1) / optim.warmup
     part = min((step - optim.warmup) / max(steps - optim.warmup, 1), 1.0)
     if optim.decay == "cosine":
-        return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * part))
+        return optim.min_lr_ratio + (1 - optim.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * part))
     if optim.decay == "linear":
-        return optim.floor + (1 - optim.floor) * (1 - part)
+        return optim.min_lr_ratio + (1 - optim.min_lr_ratio) * (1 - part)
     if optim.decay == "constant":
         return 1.0
     raise UsageError(f"optim.decay = {optim.decay!r}: unknown", "use cosine, linear or constant")

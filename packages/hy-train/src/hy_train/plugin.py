@@ -1,20 +1,14 @@
-"""What hy-train announces: its objectives and recipes."""
+"""What hy-train registers: its objectives."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 from hy_core import hookimpl
 
 
 @hookimpl
-def register_objectives(register):
+def register_objectives(register: Callable[..., None]) -> None:
+    """Offer `flow` (a DiT) and `vae`."""
     register("vae", "hy_train.objectives.vae:VAEObjective")
-    register("text", "hy_train.objectives.text:TextObjective")
     register("flow", "hy_train.objectives.flow:FlowObjective")
-
-
-@hookimpl
-def register_recipes(register):
-    for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):
-        register(path.stem, path)

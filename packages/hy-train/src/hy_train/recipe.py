@@ -22,9 +22,9 @@ class Optim:
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup: int = 100  # steps from 0 to the full rate
-    decay: str = "cosine"  # "cosine", "linear" or "constant" from there to `floor`
-    floor: float = 0.05  # share of the rate that is left at the last step
-    clip: float = 1.0  # largest norm of the gradient
+    decay: str = "cosine"  # "cosine", "linear" or "constant" from there on
+    min_lr_ratio: float = 0.05  # the rate at the last step, as a fraction of the full rate
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0 clips none
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Unfreeze:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. `model`, `data` and `objective_options` are read by the objective it names."""
+    """One training run. The tables `model`, `data` and `options` are read by the objective that it names.
+
+    `plugins` are those whose datasets and objectives the recipe uses; those of `[conditioning]` are loaded anyway.
+    `init_from` is the folder or name of the model whose weights training starts from, "" for random weights.
+    """
 
     objective: str
     steps: int = bounded(MISSING, 1, 10**9)
@@ -48,6 +52,7 @@ class Recipe:
     name: str = "run"
     seed: int = bounded(0, 0, 2**63 - 1)
     plugins: tuple[str, ...] = ()
+    init_from: str = ""
     optim: Optim = field(default_factory=Optim)
     unfreeze: tuple[Unfreeze, ...] = ()  # when which layers join; all from the beginning if empty
     ema: float = bounded(0.999, 0, 1)  # decay of the averaged weights; 0 keeps none

@@ -21,7 +21,7 @@ import numpy as np
 from hy_core.errors import UsageError
 
 from hy_world.characters import Stage
-from hy_world.characters_dataset import RATE, portrait, sample_talking
+from hy_world.sources.characters import RATE, portrait, sample_talking
 from hy_world.characters_geometry import truth
 from hy_world.characters_judge import SeenCharacter, judge_stage
 from hy_world.characters_render import face_masks, render_stage

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,24 +10,21 @@ from hy_world.render import coverage
 from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene, Thing, Track
 
 if TYPE_CHECKING:
+    from hy_core.training import TrainingBatch
     from torch import Tensor
 
 _GROUP = 4  # frames of a latent frame; the first has one
 _FINE = 4  # parts of a place, across and down, of each of which it is told how far it is covered
 
 
-def places(batch: Mapping[str, Any], grid: tuple[int, int, int]) -> Tensor:
+def places(batch: TrainingBatch, grid: tuple[int, int, int]) -> Tensor:
     """A teacher for the objective `flow`: features [B, F, rows * columns, n] of a batch's scenes, for a grid of tokens.
 
     Every number has a spread of about 1.
     """
     import torch
 
-    _, _, frames, height, width = batch["shape"]
-    rows = [
-        features(batch["truth"](row)["scene"], frames, height, width, grid)
-        for row in range(len(batch["keys"]))
-    ]
+    rows = [features(clip.annotations()["scene"], *batch.shape, grid) for clip in batch.clips]
     return torch.from_numpy(np.stack(rows)).flatten(2, 3)
 
 

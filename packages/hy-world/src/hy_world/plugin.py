@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hy_core.hooks import hookimpl
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 @hookimpl
 def register_datasets(register: Callable[..., None]) -> None:
     """Offer the world to `hy train`."""
-    register("world", "hy_world.dataset:WorldDataset")
-    register("characters", "hy_world.characters_dataset:CharacterDataset")
-    register("world-sound", "hy_world.sounding:SoundingWorld")
+    register("world", "hy_world.sources.scenes:WorldSource")
+    register("characters", "hy_world.sources.characters:CharacterSource")
+    register("world-sound", "hy_world.sources.sounding:SoundingSource")
+
+
+@hookimpl
+def register_objectives(register: Callable[..., None]) -> None:
+    """Offer `text`: the training of pocket's text encoders."""
+    register("text", "hy_world.text.objective:TextObjective")
+
+
+@hookimpl
+def register_recipes(register: Callable[..., None]) -> None:
+    """The files in `recipes/`."""
+    for path in sorted(Path(__file__).with_name("recipes").glob("*.toml")):
+        register(path.stem, path)

@@ -122,14 +122,14 @@ def sample_scene(
     height: int = 64,
     width: int = 64,
     objects: int | None = None,
-    often: Mapping[str, int] | None = None,
+    oversample: Mapping[str, int] | None = None,
 ) -> Scene:
     """Draw a scene of the split ("train", "heldout" or "all").
 
     `objects` is 1 or 2; None draws two in a quarter of the scenes. With `frames` = 1 everything is still, for
     a picture shows no motion. Two things differ in colour and keep apart. Every thing of a held-out scene is
-    a held-out combination, no thing of a training scene is. `often` says how many times as often as others things of a
-    colour, shape or motion are drawn: {"star": 2}.
+    a held-out combination, no thing of a training scene is. `oversample` says how many times as often as others
+    things of a colour, shape or motion are drawn: {"star": 2}.
     """
     from hy_world.splits import combinations
 
@@ -140,8 +140,8 @@ def sample_scene(
     while True:
         background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
         choices = combinations(split, background, still)
-        if often:
-            choices = [one for one in choices for _ in range(math.prod(often.get(name, 1) for name in one))]
+        if oversample:
+            choices = [one for one in choices for _ in range(math.prod(oversample.get(name, 1) for name in one))]
         picked = [choices[rng.integers(len(choices))] for _ in range(count)]
         if len({colour for colour, _, _ in picked}) < count:
             continue

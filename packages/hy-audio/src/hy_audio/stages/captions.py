@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from hy_core.stage import Clip, Stage
+from hy_core.data import ClipRecord, Stage
 
 _MOST = 600  # characters of one caption
 _NOTHING = {"", "none", "no music", "no sound", "silence", "n/a"}
@@ -19,9 +19,9 @@ class SoundCaption(Stage):
 
     name = "sound-caption"
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `audio_caption`."""
-        caption = merged(clip.get("sound_caption"), clip.get("music_caption"), clip.get("audio_class"))
+        caption = merged(record.results.get("sound_caption"), record.results.get("music_caption"), record.results.get("audio_class"))
         return ({"audio_caption": caption} if caption else {}), None
 
 

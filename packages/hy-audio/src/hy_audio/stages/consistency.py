@@ -10,7 +10,7 @@ from typing import Any
 
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.stage import Clip, Stage, place
+from hy_core.data import ClipRecord, Stage
 
 from hy_audio.sync import TOLERANCE, score_clip
 
@@ -36,9 +36,9 @@ class Consistency(Stage):
         )
         scorer: str | None = option(None, help="module:function of (path, span) to use in place of onsets.")
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `av_score`, and without a scorer `av_offset`, the seconds by which the sound is late."""
-        path, span = place(clip)
+        path, span = record.file, record.span
         fields: dict[str, Any]
         if self.options.scorer:
             score = float(import_target(self.options.scorer, "scorer")(path, span))

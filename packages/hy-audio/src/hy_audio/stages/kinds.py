@@ -12,7 +12,7 @@ from hy_core.errors import MissingError, UsageError
 from hy_core.imports import import_target
 from hy_core.media import timeline, vad
 from hy_core.options import option
-from hy_core.stage import Clip, Stage, place
+from hy_core.data import ClipRecord, Stage
 
 from hy_audio.loudness import rms_levels
 from hy_audio.stages.heuristic import heuristic
@@ -63,12 +63,12 @@ class SoundKind(Stage):
             0.1, help="Share of the sounding time from which on a kind counts.", minimum=0, maximum=1
         )
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `audio_class`, `speech_ratio`, `music_ratio` and `sound_ratio` of the sounding time."""
         unknown = set(self.options.keep) - set(CLASSES)
         if unknown:
             raise UsageError(f"no class {min(unknown)!r}", f"one of {', '.join(CLASSES)}")
-        path, span = place(clip)
+        path, span = record.file, record.span
         extent = timeline.measure(path)
         if not extent.sounds:
             return {}, "no sound stream"

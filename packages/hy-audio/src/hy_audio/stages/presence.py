@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hy_core.media import timeline
 from hy_core.options import option
-from hy_core.stage import Clip, Stage, place
+from hy_core.data import ClipRecord, Stage
 
 from hy_audio.loudness import rms_levels
 
@@ -30,9 +30,9 @@ class Presence(Stage):
 
         most_silence: float = option(0.8, help="Largest share of silent time.", minimum=0, maximum=1)
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `audio_present` and `silence_ratio`."""
-        path, span = place(clip)
+        path, span = record.file, record.span
         extent = timeline.measure(path)
         if not extent.sounds:
             return {"audio_present": False}, "no sound stream"
@@ -67,9 +67,9 @@ class Bandwidth(Stage):
 
         least: float = option(16000.0, help="Lowest bandwidth, in Hz.", minimum=0, maximum=96000)
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `bandwidth` in Hz."""
-        path, span = place(clip)
+        path, span = record.file, record.span
         extent = timeline.measure(path)
         form = timeline.sound_format(path)
         if form is None:

@@ -14,7 +14,7 @@ from hy_core import models
 from hy_core.errors import MissingError, UsageError
 from hy_core.flow.schedule import sample_times
 from hy_core.imports import import_target
-from hy_core.objective import Recipe
+from hy_core.training import Recipe
 from hy_core.tables import from_table
 from torch import Tensor, nn
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from hy_core.errors import UsageError
-from hy_core.objective import Recipe
+from hy_core.training import Recipe
 from hy_core.tables import from_table
 from torch import Tensor
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from hy_core.errors import HyError, UsageError
-from hy_core.objective import Objective, Recipe, seeded
+from hy_core.training import Objective, Recipe, seeded
 from hy_core.plugins import Plugins
 from torch import Tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from hy_core.errors import MissingError, UsageError
-from hy_core.objective import Recipe
+from hy_core.training import Recipe
 from hy_core.tables import from_table
 from torch import Tensor, nn
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hy_core.stage import Clip, Stage, run
+from hy_core.data import ClipRecord, Stage, run_stages
 
 from hy_avatar.stages.heads import TalkingHead
 from hy_avatar.stages.points import FaceMask, FacePoints
@@ -10,7 +10,7 @@ from hy_avatar.stages.poses import PersonPose
 from hy_avatar.stages.voices import LipSync, SpeechFeatures, VoicePresence
 
 __all__ = [
-    "Clip",
+    "ClipRecord",
     "FaceMask",
     "FacePoints",
     "LipSync",
@@ -19,5 +19,5 @@ __all__ = [
     "Stage",
     "TalkingHead",
     "VoicePresence",
-    "run",
+    "run_stages",
 ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from hy_core.data import ClipRecord
 from hy_core.errors import UsageError
 from hy_core.options import option
-from hy_core.stage import Clip
 
 from hy_avatar import faces
 from hy_avatar.faces import FaceDetector, FaceTrack
@@ -52,19 +52,19 @@ class TalkingHead(CachingStage):
         """The detector."""
         return faces.detector(self.options.detector)
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `crop`, `face_size` (pixels, the mean side), `face_away` (share of frames), `fps` and `faces`, a file.
 
         A record that has a crop stays as it is.
         """
-        if clip.get("crop"):
+        if record.crop is not None:
             return {}, None
-        if early := [name for name in CUT if name in clip]:
+        if early := [name for name in CUT if name in record.results]:
             raise UsageError(
                 f"{self.name} comes after the stage that found {early[0]!r}, which belongs to the whole picture",
                 f"put {self.name} first",
             )
-        segment, options = VideoSegment.of(clip), self.options
+        segment, options = VideoSegment.of(record), self.options
         fps, size = segment.fps, (1, 1)
         found: list[np.ndarray] = []
         for frame in segment.frames():
@@ -95,7 +95,7 @@ class TalkingHead(CachingStage):
         if crop is None:
             return fields, "the face moves too far for one crop"
         fields["crop"] = list(crop)
-        path = self.place({**clip, **fields})
+        path = self.place(replace(record, crop=crop))
         save_track(path, inside(track, crop, height, width), fps)
         return fields | {"faces": str(path)}, None
 

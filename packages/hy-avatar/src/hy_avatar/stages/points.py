@@ -12,7 +12,7 @@ import numpy as np
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.stage import Clip
+from hy_core.data import ClipRecord
 
 from hy_avatar.stages import stage_cache
 from hy_avatar.stages.stage_cache import CachingStage
@@ -38,10 +38,10 @@ class FacePoints(CachingStage):
             0.9, help="Smallest share of frames in which they are found.", minimum=0, maximum=1
         )
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `points_seen`, a share of frames, and `points`, a file with [F, 68, 2] in parts of the picture."""
-        segment, path = VideoSegment.of(clip), self.place(clip)
-        if self.kept(clip, "points", path):
+        segment, path = VideoSegment.of(record), self.place(record)
+        if self.kept(record, "points", path):
             return {}, None
         # One that follows a face remembers it: each clip has a new one.
         finder = plugged_landmarker(self.options.landmarker)
@@ -94,25 +94,25 @@ class FaceMask(CachingStage):
         """The field that it is drawn from."""
         return "points" if self.options.shape == "outline" else "faces"
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `mask`, a file with masks [F, h, w] of a frame each."""
         from hy_avatar import masks
         from hy_avatar.stages.heads import load_track
 
-        if self.wants not in clip:
+        if self.wants not in record.results:
             before = "face-points" if self.wants == "points" else "talking-head"
             raise UsageError(f"{self.name} needs the record's {self.wants!r}", f"run {before} before it")
-        options, path = self.options, self.place(clip)
-        if self.kept(clip, "mask", path):
+        options, path = self.options, self.place(record)
+        if self.kept(record, "mask", path):
             return {}, None
-        first = next(VideoSegment.of(clip).frames(count=1))
+        first = next(VideoSegment.of(record).frames(count=1))
         scale = min(options.size / max(first.shape[:2]), 1.0)
         height, width = (max(round(side * scale), 1) for side in first.shape[:2])
         if self.wants == "points":
-            points, fps = load_points(clip["points"])
+            points, fps = load_points(record.result_file("points"))
             count = len(points)
         else:
-            track, fps = load_track(clip["faces"])
+            track, fps = load_track(record.result_file("faces"))
             count = len(track.boxes)
         if count * height * width > _MOST_MASK:
             return {}, f"{count} masks of {width}x{height} are too much to hold; split the clip first"

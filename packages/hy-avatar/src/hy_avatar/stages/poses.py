@@ -9,7 +9,7 @@ from typing import Any
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.stage import Clip
+from hy_core.data import ClipRecord
 
 from hy_avatar import pose, pose_motion
 from hy_avatar.stages.stage_cache import CachingStage
@@ -37,12 +37,12 @@ class PersonPose(CachingStage):
         )
         most: int = option(1, help="Most people; the record's pose is that of all of them.", minimum=1)
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `people`, `pose_seen` (a share of frames) and `pose`, a pose file."""
         import numpy as np
 
-        segment, options, path = VideoSegment.of(clip), self.options, self.place(clip)
-        if self.kept(clip, "pose", path):
+        segment, options, path = VideoSegment.of(record), self.options, self.place(record)
+        if self.kept(record, "pose", path):
             return {}, None
         if options.dwpose is not None:
             from hy_avatar.driving import pose_detector

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from hy_core.errors import HyError, MissingError
 from hy_core.files import atomic
-from hy_core.stage import Clip, Stage
+from hy_core.data import ClipRecord, Stage
 
 from hy_avatar.video_segment import VideoSegment
 
@@ -22,16 +22,16 @@ _MOST_BYTES = 4 << 30
 class CachingStage(Stage):
     """A stage that keeps what it finds in files, in the folder that its option `cache` names."""
 
-    def kept(self, clip: Clip, field: str, path: Path) -> bool:
+    def kept(self, record: ClipRecord, field: str, path: Path) -> bool:
         """Whether a record names this file already, and it is there: found in an earlier run with these options."""
-        return clip.get(field) == str(path) and path.is_file()
+        return record.results.get(field) == str(path) and path.is_file()
 
-    def place(self, clip: Clip, suffix: str = ".npz") -> Path:
+    def place(self, record: ClipRecord, suffix: str = ".npz") -> Path:
         """The file in the stage's `cache` folder for what it finds out of a clip: another one for other options.
 
         Its name depends on the file's name, size and time, on span, crop and options.
         """
-        segment = VideoSegment.of(clip)
+        segment = VideoSegment.of(record)
         try:
             about = segment.path.stat()
         except OSError as problem:

@@ -12,7 +12,7 @@ import numpy as np
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.stage import Clip, Stage
+from hy_core.data import ClipRecord, Stage
 
 from hy_avatar.stages import stage_cache
 from hy_avatar.stages.points import load_points
@@ -42,12 +42,12 @@ class VoicePresence(Stage):
             "auto", help="Silero's detector if it is installed, or silence alone."
         )
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `voice_ratio`, the share of time in which somebody speaks."""
         from hy_core.media import vad
 
         is_used = self.options.detector == "auto" and vad.Silero.is_installed()
-        speech = vad.detect_speech(VideoSegment.of(clip).sound(), vad.Silero.load() if is_used else None)
+        speech = vad.detect_speech(VideoSegment.of(record).sound(), vad.Silero.load() if is_used else None)
         share = float(speech.mean()) if len(speech) else 0.0
         fields = {"voice_ratio": round(share, 4)}
         return fields, f"speech in {share:.0%} of the time" if share < self.options.least else None
@@ -79,14 +79,14 @@ class SpeechFeatures(CachingStage):
         options = self.options
         return speech_encoder(Speech(encoder=options.encoder, channels=options.channels), options.whisper)
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `speech`, a file with states [S, layers, channels], float16."""
         from hy_avatar.speech import states
 
-        path = self.place(clip)
-        if self.kept(clip, "speech", path):
+        path = self.place(record)
+        if self.kept(record, "speech", path):
             return {}, None
-        heard, samples = states(VideoSegment.of(clip).sound(), self.ears)
+        heard, samples = states(VideoSegment.of(record).sound(), self.ears)
         if not samples:
             return {}, "no sound"
         stage_cache.write(path, states=heard.numpy(), samples=samples, encoder=self.options.encoder)
@@ -120,15 +120,15 @@ class LipSync(Stage):
             None, help="module:function of (path, span, crop) in place of the correlation."
         )
 
-    def found(self, clip: Clip) -> tuple[dict[str, Any], str | None]:
+    def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `sync_score`, and without a scorer `sync_offset`, the seconds by which the sound is late."""
-        segment, options = VideoSegment.of(clip), self.options
+        segment, options = VideoSegment.of(record), self.options
         if options.scorer:
             score = float(import_target(options.scorer, "scorer")(segment.path, segment.span, segment.crop))
             return {"sync_score": round(score, 4)}, self._low(score)
-        if "points" not in clip:
+        if "points" not in record.results:
             raise UsageError(f"{self.name} needs the record's 'points'", "run face-points before it")
-        points, fps = load_points(clip["points"])
+        points, fps = load_points(record["points"])
         sound = np.concatenate([np.zeros(0, np.float32), *segment.sound()])
         seen = agreement(mouth_opening(points), loudness(sound, len(points), fps), fps, options.reach)
         if seen is None:

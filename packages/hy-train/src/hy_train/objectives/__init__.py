@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from hy_core.objective import Objective
+from typing import Any
+
+from hy_core.training import Objective
 
 from hy_train.recipe import Recipe
 
 
-def find(recipe: Recipe) -> type[Objective]:
-    """Return the class of a recipe's objective: ours, or one that a plugin of the recipe registers."""
-    from hy_core.plugins import Plugins
+def find(recipe: Recipe) -> type[Objective[Any]]:
+    """Return the class of a recipe's objective, registered by hy-train or by a plugin of the recipe."""
+    from hy_train.sources import recipe_plugins
 
-    plugins = Plugins()
-    plugins.load("train", *recipe.plugins)
-    return plugins.objectives().pick(recipe.objective)
+    plugins = recipe_plugins(recipe)
+    plugins.load("train")
+    found: type[Objective[Any]] = plugins.objectives().pick(recipe.objective)
+    return found

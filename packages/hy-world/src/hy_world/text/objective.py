@@ -8,15 +8,14 @@ from statistics import mean
 
 import numpy as np
 import torch
-from hy_core.objective import Objective, seeded
+from hy_core.training import Objective, Recipe, seeded
 from torch import Tensor
 
-from hy_train import text
-from hy_train.recipe import Recipe
+from hy_world.text import encoders as text
 
 
-class TextObjective(Objective):
-    """Next words, and what a caption says; see `hy_train.text` for the models and the wordings."""
+class TextObjective(Objective[text.Batch]):
+    """Next words, and what a caption says; see `hy_world.text.encoders` for the models and the wordings."""
 
     def __init__(self, recipe: Recipe, folder: Path):
         super().__init__(recipe, folder)

@@ -42,7 +42,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hy_train.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, THINGS, Wording, label, write
+from hy_world.text.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, THINGS, Wording, label, write
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 # The end token stands where Llama's <|eot_id|> stands: its state has read the whole prompt.
