@@ -1,13 +1,7 @@
-"""Clips of one's own for training: records that the stages have prepared, with the drivers that these have kept.
-
-`TalkingClips` is a source as `hy train` takes them (`[data] source = "talking-clips"`); it imports no hy-data.
-"""
+"""The source `talking-clips`: clips of a manifest that the stages prepared, with the drivers that these found."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +9,20 @@ from typing import Any
 
 import numpy as np
 from hy_core import media
-from hy_core.errors import HyError, MissingError, UsageError
+from hy_core.data import (
+    Clip,
+    ClipRecord,
+    ClipShape,
+    SourceSpec,
+    check_split,
+    fingerprint,
+    read_manifest,
+    select_split,
+)
+from hy_core.errors import UsageError
+from hy_core.request import Sound
+from hy_core.tables import bounded
+from hy_core.training import seeded
 
 from hy_avatar import pose
 from hy_avatar.faces import FaceTrack
@@ -29,15 +36,14 @@ CAPTION = "a person talks"
 
 
 @dataclass(frozen=True, eq=False)
-class TalkingClip:
-    """`frames` frames of a record at `fps` from frame `start` on, scaled to fill height x width.
+class TalkingClip(Clip):
+    """`frames` frames of a record at `rate` a second from frame `start` on, scaled to fill height x width.
 
     Frames are counted from the beginning of the record's span; `still` is that of the portrait.
     """
 
-    record: Mapping[str, Any]
-    home: Path
-    fps: float
+    record: ClipRecord
+    rate: float
     start: int
     frames: int
     still: int
@@ -46,11 +52,15 @@ class TalkingClip:
 
     @cached_property
     def segment(self) -> VideoSegment:
-        """Where it is."""
-        return VideoSegment.of(self.record, self.home)
+        """The part of the file that the record means."""
+        return VideoSegment.of(self.record)
 
-    def pixels(self) -> np.ndarray:
-        """Return uint8 [T, H, W, 3]; what a file lacks at its end is its last frame."""
+    @property
+    def fps(self) -> float:
+        return self.rate
+
+    def video(self) -> np.ndarray:
+        """Return the frames, uint8 [T, H, W, 3]; a file that is too short repeats its last frame."""
         shown = [
             self._fit(frame) for frame in self.segment.frames(self.fps, self.start / self.fps, self.frames)
         ]
@@ -63,32 +73,37 @@ class TalkingClip:
 
         return np.array(fit(Image.fromarray(frame), self.width, self.height))  # writable, for torch
 
-    def ground(self) -> np.ndarray:
-        """Return the background [H, W, 3] as far as the clip tells: the median of its frames."""
-        return np.median(self.pixels(), axis=0)
-
     def caption(self, rng: np.random.Generator) -> str:
-        """Draw one of the record's `captions`, else its `caption`, else plain words."""
-        words = self.record.get("captions") or self.record.get("caption") or CAPTION
-        return words if isinstance(words, str) else str(words[int(rng.integers(len(words)))])
+        """Draw one of the record's captions; `CAPTION` if it has none."""
+        captions = self.record.captions or (CAPTION,)
+        return captions[int(rng.integers(len(captions)))]
 
-    def truth(self) -> dict[str, Any]:
-        """Return what drives it, as far as the record's files tell (see `hy_avatar.clip_features`): one person.
+    def sound(self) -> Sound:
+        """Return the sound, mono at 16 kHz, as long as the frames; silence where the file has none."""
+        count = round(self.frames / self.fps * RATE)
+        if not media.probe(self.segment.path).sound:
+            return Sound(np.zeros((1, count), np.float32), RATE)
+        blocks = self.segment.sound(RATE, self.start / self.fps, self.frames / self.fps)
+        samples = np.concatenate([np.zeros(0, np.float32), *blocks])[:count]
+        return Sound(np.pad(samples, (0, count - len(samples)))[None], RATE)
+
+    def annotations(self) -> dict[str, Any]:
+        """Return what drives the person, as far as the record's files tell it; see `hy_avatar.clip_features`.
 
         Without `points` the lips are taken to be in the lower middle of the face.
         """
-        record = self.record
+        results = self.record.results
         told: dict[str, Any] = {"fps": self.fps, "rate": RATE}
         told["portrait"] = self._fit(next(self.segment.frames(self.fps, self.still / self.fps, 1)))
         points = None
-        if "points" in record:
+        if "points" in results:
             from hy_avatar.expression_extract import filled
 
-            found, fps = load_points(self._file("points"))
+            found, fps = load_points(self.record.result_file("points"))
             points = self._placed(filled(found)[0][self._at(len(found), fps)])
             told["landmarks"] = points[None]
-        if "faces" in record:
-            track, fps = load_track(self._file("faces"))
+        if "faces" in results:
+            track, fps = load_track(self.record.result_file("faces"))
             corners = self._placed(track.boxes[self._at(len(track.boxes), fps)].reshape(-1, 2, 2))
             told["faces"] = corners.reshape(1, -1, 4)
         elif points is not None:
@@ -101,30 +116,25 @@ class TalkingClip:
             told["lips"] = np.concatenate(
                 [low + (high - low) * [0.25, 0.6], low + (high - low) * [0.75, 0.9]], -1
             )
-        if "mask" in record:
-            masks, fps = load_mask(self._file("mask"))
+        if "mask" in results:
+            masks, fps = load_mask(self.record.result_file("mask"))
             told["masks"] = self._masks(masks[self._at(len(masks), fps)])[None]
-        if "pose" in record:
-            told |= self._joints(pose.load(self._file("pose")))
+        if "pose" in results:
+            told |= self._joints(pose.load(self.record.result_file("pose")))
         return told | self._speech()
 
     def _speech(self) -> dict[str, Any]:
-        """The features that were kept, or the sound [1, N]; silence where the file has none."""
-        if "speech" in self.record:
+        """The features that a stage found, or the sound [1, N]."""
+        if "speech" in self.record.results:
             import torch
 
             from hy_avatar.speech import Span, windowed
 
-            states, samples, encoder = load_speech(self._file("speech"))
+            states, samples, encoder = load_speech(self.record.result_file("speech"))
             span = Span(self.frames, self.fps, self.start)
             heard = windowed(torch.from_numpy(states), samples, span)
             return {"heard": heard.numpy()[None], "encoder": encoder}
-        count = round(self.frames / self.fps * RATE)
-        if not media.probe(self.segment.path).sound:
-            return {"speech": np.zeros((1, count), np.float32)}
-        blocks = self.segment.sound(RATE, self.start / self.fps, self.frames / self.fps)
-        sound = np.concatenate([np.zeros(0, np.float32), *blocks])[:count]
-        return {"speech": np.pad(sound, (0, count - len(sound)))[None]}
+        return {"speech": self.sound().samples}
 
     def _joints(self, track: pose.PoseTrack) -> dict[str, np.ndarray]:
         at = self._at(len(track), track.fps)
@@ -132,9 +142,6 @@ class TalkingClip:
         there = np.isfinite(points).all(-1)
         placed = np.where(there[..., None], self._placed(np.nan_to_num(points)), 0.0)
         return {"joints": placed.swapaxes(0, 1), "visible": np.where(there, scores, 0.0).swapaxes(0, 1)}
-
-    def _file(self, name: str) -> Path:
-        return located(self.record[name], self.home)
 
     def _at(self, count: int, fps: float) -> np.ndarray:
         """Which of `count` values at `fps` each frame has: those of the frame that is shown then."""
@@ -166,114 +173,74 @@ class TalkingClip:
         return masks[:, cuts[1], cuts[0]].astype(np.float32)
 
 
-class TalkingClips:
-    """Clips of the records in a JSONL file; a source as `hy_world.clips.Source` describes it.
+@dataclass(frozen=True)
+class TalkingOptions:
+    """The table `[data.sources.talking-clips]`.
 
-    `records` is the file; paths in it that aren't absolute are beside it, or else from where one stands. `fps` is the
-    rate that clips are brought to, `heldout` the share of files that no training sees. Rejected records are left out.
+    `records` is the manifest that the stages wrote; `fps` is the rate that clips are brought to; `heldout` is the
+    share of files that training doesn't see.
     """
 
-    def __init__(self, records: str = "", fps: float = 25.0, heldout: float = 0.1) -> None:
-        if not records:
-            raise UsageError(
-                "[data.sources.talking-clips]: no records are given", 'records = "clips.jsonl", of the stages'
-            )
-        if not 0 < fps <= 240 or not 0 <= heldout < 1:
-            raise UsageError(
-                f"[data.sources.talking-clips]: fps = {fps} or heldout = {heldout} is out of range"
-            )
-        self.path, self.fps, self.heldout = Path(records), float(fps), heldout
-        self.home = self.path.resolve().parent
-        self.records = read_records(self.path)
-        self._lengths: dict[int, int] = {}
+    records: str = ""
+    fps: float = bounded(25.0, 0.01, 240)
+    heldout: float = 0.1
 
-    def split(self, record: Mapping[str, Any]) -> str:
-        """Which split a record belongs to: all of a file to one, by a hash of its name."""
-        digest = hashlib.sha256(Path(str(record["path"])).name.encode()).digest()
-        return "heldout" if int.from_bytes(digest[:4]) / 2**32 < self.heldout else "train"
 
-    def length(self, index: int) -> int:
+class TalkingClips:
+    """Clips of the records of a manifest: `spec.count` windows drawn from them, or one of each with a count of 0.
+
+    The portrait of a clip is a frame outside of it where the record has one. `UsageError` if no record of the split
+    has as many frames as are asked for.
+    """
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec, options = spec, spec.read_options(TalkingOptions)
+        if not options.records:
+            raise UsageError(f"{spec.label}: no records are given", 'records = "clips.jsonl", of the stages')
+        self.path, self.fps = Path(options.records).expanduser(), options.fps
+        records = select_split(
+            read_manifest(self.path), check_split(spec.split), options.heldout, str(self.path)
+        )
+        lengths = [self._length(record) for record in records]
+        self.records = [
+            (one, count) for one, count in zip(records, lengths, strict=True) if count >= spec.frames
+        ]
+        if not self.records:
+            raise UsageError(
+                f"{self.path}: none of {len(records)} clips for {spec.split!r} has {spec.frames} frames "
+                f"at {self.fps:g} a second",
+                "take shorter buckets, or a lower fps",
+            )
+        self.fingerprint = fingerprint(spec, self.path, *sorted({one.file for one, _ in self.records}))
+
+    def __len__(self) -> int:
+        return self.spec.count or len(self.records)
+
+    def __getitem__(self, index: int) -> TalkingClip:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        spec = self.spec
+        rng = np.random.default_rng(seeded(spec.seed, 5, spec.frames, spec.height, spec.width, index))
+        record, count = self.records[int(rng.integers(len(self.records))) if spec.count else index]
+        start = int(rng.integers(count - spec.frames + 1))
+        still = int(rng.integers(count - spec.frames)) if count > spec.frames else int(rng.integers(count))
+        if count > spec.frames and still >= start:
+            still += spec.frames
+        return TalkingClip(record, self.fps, start, spec.frames, still, spec.height, spec.width)
+
+    def shape(self, index: int) -> ClipShape:
+        """Return the shape that the specification asks for; all clips have it."""
+        return ClipShape(self.spec.frames, self.spec.height, self.spec.width)
+
+    def _length(self, record: ClipRecord) -> int:
         """How many frames a record has, at the source's rate."""
-        if index not in self._lengths:
-            self._lengths[index] = int(self._seconds(self.records[index]) * self.fps + 0.25)
-        return self._lengths[index]
+        return int(self._seconds(record) * self.fps + 0.25)
 
-    def _seconds(self, record: Mapping[str, Any]) -> float:
+    def _seconds(self, record: ClipRecord) -> float:
         for name, load in (("faces", load_track), ("points", load_points), ("mask", load_mask)):
-            if name in record:
-                found, fps = load(located(record[name], self.home))
+            if name in record.results:
+                found, fps = load(record.result_file(name))
                 return len(found.boxes if isinstance(found, FaceTrack) else found) / fps
-        segment = VideoSegment.of(record, self.home)
+        segment = VideoSegment.of(record)
         whole = pose.seconds(segment.path)
         return whole if segment.span is None else min(segment.span[1], whole) - segment.span[0]
-
-    def clip(
-        self,
-        rng: np.random.Generator,
-        split: str,
-        frames: int,
-        height: int,
-        width: int,
-        things: int | None = None,
-    ) -> TalkingClip:
-        """Draw a part of a record that is long enough; its portrait is a frame outside of it where there is one.
-
-        `UsageError` if no record of the split has so many frames, or several people are wanted.
-        """
-        if things not in (None, 0, 1):
-            raise UsageError(
-                f"talking-clips shows one person, not {things}", "leave objects out of the bucket"
-            )
-        ours = [index for index, one in enumerate(self.records) if self.split(one) == split]
-        fit = [index for index in ours if self.length(index) >= frames]
-        if not fit:
-            hint = "take shorter buckets, or a lower fps" if ours else "more files, or another heldout"
-            raise UsageError(
-                f"{self.path}: none of {len(ours)} clips for {split!r} has {frames} frames at {self.fps:g} a second",
-                hint,
-            )
-        index = fit[int(rng.integers(len(fit)))]
-        record, count = self.records[index], self.length(index)
-        start = int(rng.integers(count - frames + 1))
-        still = int(rng.integers(count - frames)) if count > frames else int(rng.integers(count))
-        if count > frames and still >= start:
-            still += frames
-        return TalkingClip(record, self._home(record), self.fps, start, frames, still, height, width)
-
-    def _home(self, record: Mapping[str, Any]) -> Path:
-        return self.home if (self.home / record["path"]).exists() else Path()
-
-
-def located(path: str | Path, home: Path) -> Path:
-    """A path of a record: beside its file, or else as it is."""
-    return home / path if (home / path).exists() else Path(path)
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file that aren't rejected; `HyError` in one line, with the number of the file's line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as problem:
-        raise MissingError(f"no such file: {path}") from problem
-    except (OSError, UnicodeDecodeError) as problem:
-        raise HyError(f"{path} cannot be read ({str(problem)[:80]})") from problem
-    records, rejected = [], 0
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("no object")
-            segment = VideoSegment.of(record)
-        except (ValueError, UsageError) as problem:
-            raise HyError(f"{path}, line {number}: {str(problem)[:120]}") from None
-        if record.get("rejected"):
-            rejected += 1
-            continue
-        if not (path.resolve().parent / segment.path).exists() and not segment.path.exists():
-            raise MissingError(f"{path}, line {number}: no such file: {segment.path}")
-        records.append(record)
-    if not records:
-        raise HyError(f"{path} has no clips" + (f": all {rejected} are rejected" if rejected else ""))
-    return records

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hy_core.errors import UsageError
+from hy_core.training.batch import to_pixels
 from torch import Tensor
 
 from hy_avatar import clip_features
@@ -22,6 +23,7 @@ from hy_avatar.recipe import TrainingConfig
 
 if TYPE_CHECKING:
     from hy_core.condition import Condition
+    from hy_core.training import TrainingBatch
 
 
 class DriverConditionBuilder:
@@ -50,9 +52,9 @@ class DriverConditionBuilder:
             )
         return found
 
-    def fill(self, batch: Mapping[str, Any], cond: Condition) -> None:
-        """Add reference, drivers, fixed frames and loss weights of a batch to its condition."""
-        generator, rows = batch["generator"], self.rows(batch, cond)
+    def fill(self, batch: TrainingBatch, cond: Condition) -> Tensor:
+        """Add reference, drivers and fixed frames of a batch to its condition; return loss weights [B, 1, F, h, w]."""
+        generator, rows = batch.generator, self.rows(batch, cond)
         made = {name: torch.stack([row[name].float() for row in rows]) for name in rows[0]}
         mask, drivers = made["mask"], self.draw_drivers(generator)
         inputs: dict[str, Any] = {"frames": cond.frames, "reference": made["reference"]}
@@ -70,31 +72,32 @@ class DriverConditionBuilder:
             inputs["fps"] = made["fps"].flatten()
         if torch.rand(1, generator=generator, device=generator.device).item() < self.settings.fix_first_frame:
             inputs["reference"] = made["first"]
-            cond.fix_frames(self.name, [0], batch["latents"][:, :, :1])
-        dropped = self.settings.dropout.draw(batch["prompts"], generator, self.config.guided)
+            cond.fix_frames(self.name, [0], batch.latents[:, :, :1])
+        dropped = self.settings.dropout.draw(batch.prompts, generator, self.config.guided)
         inputs = drop(inputs, dropped)
         cond.add_context(self.name, inputs["reference"][:, :, :1], [-1], "video")
         cond.set_adapter_inputs(self.name, inputs, slice_frames)
         weights = loss_weights(made["face"], made["lips"], self.settings.face, self.settings.lips)
         # Normalised, so that a close-up has no more weight than a whole body.
-        cond.weigh(weights / weights.mean((2, 3, 4), keepdim=True))
+        return weights / weights.mean((2, 3, 4), keepdim=True)
 
     def draw_drivers(self, generator: torch.Generator) -> Sequence[str]:
         """Draw the drivers of a batch; the condition has no inputs for the others."""
         shares = torch.tensor(list(self.shares.values()), device=generator.device)
         return list(self.shares)[int(torch.multinomial(shares, 1, generator=generator).item())]
 
-    def rows(self, batch: Mapping[str, Any], cond: Condition) -> list[Row]:
+    def rows(self, batch: TrainingBatch, cond: Condition) -> list[Row]:
         """Return each clip's tensors, without the dimension of rows; from the cache where they are in it."""
-        cache = self.driver_cache(batch.get("folder"), cond)
-        rows = dict(cache.find(batch["keys"]))
-        new = {key: index for index, key in enumerate(batch["keys"]) if key not in rows}
+        cache = self.driver_cache(batch.cache_folder, cond)
+        rows = dict(cache.find(batch.keys))
+        new = {key: index for index, key in enumerate(batch.keys) if key not in rows}
         if new:
+            clips = [batch.clips[index] for index in new.values()]
             pixels = None
             if self.settings.fix_first_frame or self.extractor:
-                pixels = batch["pixels"]()[list(new.values())]
+                pixels = torch.stack([to_pixels(clip.video()) for clip in clips])
             try:
-                made = self.make_rows([batch["truth"](index) for index in new.values()], cond, pixels)
+                made = self.make_rows([clip.annotations() for clip in clips], cond, pixels)
             except KeyError as error:
                 raise UsageError(
                     f"the avatar is trained on {error.args[0]!r}, which the clips' source doesn't have",
@@ -106,17 +109,17 @@ class DriverConditionBuilder:
             }
             cache.put(halves)
             rows |= halves
-        return [rows[key] for key in batch["keys"]]
+        return [rows[key] for key in batch.keys]
 
     def make_rows(
-        self, truths: Sequence[Mapping[str, Any]], cond: Condition, pixels: Tensor | None = None
+        self, annotations: Sequence[Mapping[str, Any]], cond: Condition, pixels: Tensor | None = None
     ) -> list[Row]:
         """Return the tensors of clips; `pixels` [N, 3, T, H, W] in -1..1 for a fixed first frame and a face codec."""
         first = pixels[:, :, :1] if pixels is not None and self.settings.fix_first_frame else None
-        rows = self.features.read(truths, cond, first)
+        rows = self.features.read(annotations, cond, first)
         if self.extractor and pixels is not None:
-            for row, truth, video in zip(rows, truths, pixels, strict=True):
-                row["expression"] = clip_features.codec_latents(self.extractor, video, truth)
+            for row, known, video in zip(rows, annotations, pixels, strict=True):
+                row["expression"] = clip_features.codec_latents(self.extractor, video, known)
         return rows
 
     def driver_cache(self, folder: Path | None, cond: Condition) -> DriverCache:

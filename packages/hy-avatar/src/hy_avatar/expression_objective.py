@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from hy_core.data import DataSource, SourceSpec, Split, open_source
 from hy_core.errors import UsageError
-from hy_core.training import Objective, seeded
 from hy_core.plugins import Plugins
 from hy_core.tables import from_table
+from hy_core.training import Objective, seeded
 from hy_core.weights import save_safetensors
 from safetensors.torch import load_file
 from torch import Tensor
@@ -67,7 +67,7 @@ class CodecLoss:
     identity: float = 0.1
 
 
-class FaceCodecObjective(Objective):
+class FaceCodecObjective(Objective[tuple[Tensor, Tensor]]):
     """VASA-1's losses (see `expression_extract_train.losses`) on pairs of frames, each pair of another clip."""
 
     model: FaceCodec
@@ -84,23 +84,40 @@ class FaceCodecObjective(Objective):
             )
         torch.manual_seed(recipe.seed)
         self.model = FaceCodec(**vars(sizes))
-        self.source = source(self.data.source, self.data.sources, recipe.plugins)
+        self.plugins = Plugins()
+        self.plugins.load(*dict.fromkeys(("avatar", *recipe.plugins)))
+        if unused := sorted(set(self.data.sources) - {self.data.source}):
+            raise UsageError(f"[data.sources.{unused[0]}]: no clips of this recipe come from {unused[0]!r}")
+        self.train, self.heldout = self.open("train"), self.open("heldout")
 
-    def faces(self, split: str, index: int) -> Tensor:
-        """Cut the face out of some frames of a clip: uint8 [kept, 3, S, S]."""
+    def open(self, split: Split) -> DataSource:
+        """Open the clips of a split."""
         data = self.data
-        number = 7 if split == "train" else 8
-        rng = np.random.default_rng(seeded(self.recipe.seed, number, index))
-        clip = self.source.clip(rng, split, data.frames, data.height, data.width)
+        spec = SourceSpec(
+            data.source,
+            split,
+            self.recipe.seed,
+            data.clips,
+            data.frames,
+            data.height,
+            data.width,
+            options=data.sources.get(data.source, {}),
+        )
+        return open_source(spec, self.plugins)
+
+    def faces(self, source: DataSource, index: int) -> Tensor:
+        """Cut the face out of some frames of a clip: uint8 [kept, 3, S, S]."""
+        data, clip = self.data, source[index]
+        rng = np.random.default_rng(seeded(self.recipe.seed, 7 if source is self.train else 8, index))
         try:
-            boxes = np.asarray(clip.truth()["faces"][0]) / ([data.width, data.height] * 2)
+            boxes = np.asarray(clip.annotations()["faces"][0]) / ([data.width, data.height] * 2)
         except KeyError:
             raise UsageError(
                 f"data.source: {data.source!r} doesn't tell where faces are",
                 "take characters, or talking-clips whose records went through talking-head",
             ) from None
         at = np.sort(rng.choice(data.frames, data.kept, replace=False))
-        cut = crops(clip.pixels()[at], self.model.size, np.clip(boxes[at], 0, 1), data.area)
+        cut = crops(clip.video()[at], self.model.size, np.clip(boxes[at], 0, 1), data.area)
         return ((cut + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def prepare(self) -> None:
@@ -111,7 +128,7 @@ class FaceCodecObjective(Objective):
         for first in range(0, self.data.clips, _SHARD):
             path = folder / f"{first:06d}.safetensors"
             if not path.exists():
-                rows = [self.faces("train", i) for i in range(first, min(first + _SHARD, self.data.clips))]
+                rows = [self.faces(self.train, i) for i in range(first, min(first + _SHARD, self.data.clips))]
                 save_safetensors(path, {"faces": torch.stack(rows)})
             shards.append(load_file(path)["faces"])
         self.held = torch.cat(shards)  # [clips, kept, 3, S, S]
@@ -134,7 +151,7 @@ class FaceCodecObjective(Objective):
     def evaluate(self, clips: int = 32) -> dict[str, float]:
         """Each loss on held-out clips, and `still`: the mean difference of the two frames, which none must reach."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 10))
-        one, other = pair(torch.stack([self.faces("heldout", index) for index in range(clips)]), rng)
+        one, other = pair(torch.stack([self.faces(self.heldout, index) for index in range(clips)]), rng)
         place = next(self.model.parameters()).device
         one, other = one.to(place), other.to(place)
         found = losses(self.model, one, other)
@@ -155,18 +172,3 @@ def pair(faces: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     rows = torch.arange(len(faces))
     one, other = (faces[rows, order[:, k]].float() / 127.5 - 1 for k in (0, 1))
     return one, other
-
-
-def source(name: str, options: Mapping[str, Any], plugins: tuple[str, ...]) -> Any:
-    """A dataset that draws clips, made with its table; `UsageError` for one that isn't there or draws none."""
-    known = Plugins()
-    known.load(*dict.fromkeys([*(["world"] if "world" in known.found else []), "avatar", *plugins]))
-    make = known.datasets().pick(name)
-    if not hasattr(make, "clip"):
-        raise UsageError(f"data.source: {name!r} draws no clips")
-    if unused := sorted(set(options) - {name}):
-        raise UsageError(f"[data.sources]: {unused[0]!r} is no source of this recipe's clips")
-    try:
-        return make(**options.get(name, {}))
-    except TypeError as error:
-        raise UsageError(f"[data.sources.{name}]: {str(error).rpartition('() ')[2]}") from None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hy_core.flow.guidance import Branch
     from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request, Result
+    from hy_core.training import TrainingBatch
     from PIL import Image
     from torch import Tensor
 
@@ -177,11 +178,11 @@ class Avatar(Conditioner):
             return ()
         return released.guide(cond, self.name, request.cfg)
 
-    def training_condition(self, batch: Mapping[str, Any], cond: Condition) -> None:
-        """Add the drivers of a batch's clips, from what is known about these clips."""
+    def training_condition(self, batch: TrainingBatch, cond: Condition) -> Tensor:
+        """Add the drivers of a batch's clips, from their annotations; return loss weights for faces and lips."""
         if self._builder is None:
             raise RuntimeError("training_condition is called before attach_for_training")
-        self._builder.fill(batch, cond)
+        return self._builder.fill(batch, cond)
 
     def adds_sound(self) -> bool:
         """Whether there is speech."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hy_core.flow.guidance import Branch
     from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request, Result
+    from hy_core.training import TrainingBatch
 
 LIFECYCLE = (
     "defaults",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hy_core.condition import Condition
     from hy_core.flow.policy import SamplingPolicy
     from hy_core.request import Request
+    from hy_core.training import TrainingBatch
     from hy_core.vae import VAE
     from PIL import Image
     from torch import Tensor

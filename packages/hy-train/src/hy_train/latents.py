@@ -93,7 +93,7 @@ class LatentCache:
             clips = self.clips(source, range(start, min(start + _ROWS, last)))
             videos = torch.stack([to_pixels(clip.video()) for clip in clips])
             with torch.autocast("cpu", torch.bfloat16, enabled=CPU_HAS_BF16):  # half the time
-                mode = vae.encode(videos).mode()
+                mode = vae.encode_inference(videos).mode()
             latents.append(vae.to_model(mode).half())
             backgrounds = np.stack([clip.background() for clip in clips])
             frames, height, width = mode.shape[2:]

@@ -49,7 +49,7 @@ def find_targets(name: str) -> RepaTargets:
 
 
 def attach(dit: DiT, block: int, features: int) -> RepaHead:
-    """Attach a `RepaHead` after a block, counted from 1 over double and single blocks; `UsageError` if there are fewer."""
+    """Attach a `RepaHead` after a block, counted from 1 over double and single blocks; `UsageError` for no such."""
     blocks = [*dit.double_blocks, *dit.single_blocks]
     if not 0 < block <= len(blocks):
         raise UsageError(f"options.repa_block = {block}: the network has {len(blocks)} blocks")

@@ -24,7 +24,7 @@ def open_sources(specs: Iterable[SourceSpec], plugins: Plugins) -> list[DataSour
 
 
 def check_tables(tables: Mapping[str, Any], used: Iterable[str]) -> None:
-    """Raise `UsageError` for a table [data.sources.NAME] of a source that the recipe doesn't use, or that is no table."""
+    """Raise `UsageError` for a table [data.sources.NAME] of a source that isn't used, or that is no table."""
     used = set(used)
     for name, table in tables.items():
         if name not in used:

@@ -21,7 +21,6 @@ import numpy as np
 from hy_core.errors import UsageError
 
 from hy_world.characters import Stage
-from hy_world.sources.characters import RATE, portrait, sample_talking
 from hy_world.characters_geometry import truth
 from hy_world.characters_judge import SeenCharacter, judge_stage
 from hy_world.characters_render import face_masks, render_stage
@@ -35,6 +34,7 @@ from hy_world.characters_score import (
 )
 from hy_world.report import Report
 from hy_world.score import Line, compare
+from hy_world.sources.characters import RATE, portrait, sample_talking
 from hy_world.text_to_video import GROUPS
 
 if TYPE_CHECKING:

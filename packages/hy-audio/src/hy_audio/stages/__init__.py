@@ -9,4 +9,13 @@ from hy_audio.stages.consistency import Consistency
 from hy_audio.stages.kinds import SoundKind
 from hy_audio.stages.presence import Bandwidth, Presence
 
-__all__ = ["Bandwidth", "ClipRecord", "Consistency", "Presence", "SoundCaption", "SoundKind", "Stage", "run_stages"]
+__all__ = [
+    "Bandwidth",
+    "ClipRecord",
+    "Consistency",
+    "Presence",
+    "SoundCaption",
+    "SoundKind",
+    "Stage",
+    "run_stages",
+]

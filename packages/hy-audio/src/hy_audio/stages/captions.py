@@ -21,11 +21,15 @@ class SoundCaption(Stage):
 
     def found(self, record: ClipRecord) -> tuple[dict[str, Any], str | None]:
         """Find `audio_caption`."""
-        caption = merged(record.results.get("sound_caption"), record.results.get("music_caption"), record.results.get("audio_class"))
+        caption = merged(
+            record.results.get("sound_caption"),
+            record.results.get("music_caption"),
+            record.results.get("audio_class"),
+        )
         return ({"audio_caption": caption} if caption else {}), None
 
 
-def merged(sound: Any = None, music: Any = None, kind: str | None = None) -> dict[str, str]:
+def merged(sound: Any = None, music: Any = None, kind: Any = None) -> dict[str, str]:
     """One caption out of two; either may be missing. What the clip's class rules out is left out."""
     parts = {"sound": cleaned(sound), "music": cleaned(music)}
     if kind == "pure music":

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hy_core.data import ClipRecord, Stage
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.data import ClipRecord, Stage
 
 from hy_audio.sync import TOLERANCE, score_clip
 

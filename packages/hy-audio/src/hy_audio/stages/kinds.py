@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from hy_core.data import ClipRecord, Stage
 from hy_core.errors import MissingError, UsageError
 from hy_core.imports import import_target
 from hy_core.media import timeline, vad
 from hy_core.options import option
-from hy_core.data import ClipRecord, Stage
 
 from hy_audio.loudness import rms_levels
 from hy_audio.stages.heuristic import heuristic

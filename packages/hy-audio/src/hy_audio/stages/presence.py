@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hy_core.data import ClipRecord, Stage
 from hy_core.media import timeline
 from hy_core.options import option
-from hy_core.data import ClipRecord, Stage
 
 from hy_audio.loudness import rms_levels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from hy_core import models
+from hy_core.data import Clip, DataSource
 from hy_core.errors import MissingError, UsageError
 from hy_core.flow.schedule import sample_times
 from hy_core.imports import import_target
-from hy_core.training import Recipe
 from hy_core.tables import from_table
+from hy_core.training import Recipe, seeded
 from torch import Tensor, nn
 
 from hy_audio.codec.codec import MelCodec
@@ -30,7 +30,7 @@ from hy_audio.dit.text import language_model, load_text_encoder
 from hy_audio.frame_sampler import FrameSampler, sample_windows
 from hy_audio.models import OWN, POCKET, kind
 from hy_audio.training.model_folder import write_model_folder
-from hy_audio.training.sounds import ENDLESS, ClipData, ClipObjective, open_clips, resampled
+from hy_audio.training.sounds import ClipData, ClipObjective, open_clips, resampled
 from hy_audio.weights import load_network, save_network
 from hy_audio.windows import Window
 
@@ -43,11 +43,10 @@ class AudioFlowData(ClipData):
     encoders; without them pictures are small ones (`pixels`), and words are read by the language model of `words`, a
     model of the core by its name, which the model's folder then names too, or by its folder, of which it gets a copy.
     `seconds` is the longest window that the trained model makes at once; `steps` and `cfg` are what it is sampled
-    with. `start` is the folder of a model, or "pocket", whose network training begins with, in place of random weights:
-    its latents are those of its own codec, so that is used unless another is given.
+    with. Training may start from the recipe's `init_from`, the folder of a model or "pocket": its latents are those of
+    its own codec, so that is used unless another is given.
     """
 
-    start: str = ""
     vae: str = ""
     vocoder: str = ""
     clip: str = ""
@@ -78,7 +77,7 @@ class AudioFlowLoss:
     repa_block: int = 2
 
 
-class AudioFlowObjective(ClipObjective):
+class AudioFlowObjective(ClipObjective[dict[str, Any]]):
     """Velocity of noisy audio latents; `[model]` holds what differs from the size "pocket"."""
 
     data: AudioFlowData
@@ -95,8 +94,8 @@ class AudioFlowObjective(ClipObjective):
         if self.teacher:
             width = len(np.atleast_2d(self._repa_target(np.zeros(self.teacher.rate, np.float32)))[0])
             self.model = nn.ModuleDict({"dit": self.model, "align": Alignment(self.config.width, width)})
-        self.clips = open_clips(recipe, self.data, block=recipe.batch)
-        self.heldout = open_clips(recipe, self.data, heldout=True, block=recipe.batch)
+        self.clips = open_clips(recipe, self.data, group=recipe.batch)
+        self.heldout = open_clips(recipe, self.data, heldout=True, group=recipe.batch)
 
     @property
     def dit(self) -> AudioDiT:
@@ -144,16 +143,16 @@ class AudioFlowObjective(ClipObjective):
         }
 
     def _start(self) -> Path | None:
-        if not self.data.start:
+        if not self.recipe.init_from:
             return None
         if self.recipe.model:
             raise UsageError(
-                f"[model] is given, but data.start = {self.data.start!r} says what the model is",
-                "leave [model] out",
+                f"[model] is given, but init_from = {self.recipe.init_from!r} determines the model",
+                "remove [model]",
             )
-        folder = POCKET if self.data.start == "pocket" else Path(self.data.start).expanduser()
+        folder = POCKET if self.recipe.init_from == "pocket" else Path(self.recipe.init_from).expanduser()
         if kind(folder) != "own":
-            raise UsageError(f"{folder} holds no tri-stream DiT", "data.start is a pocket-audio-dit's export")
+            raise UsageError(f"{folder} holds no tri-stream DiT", "init_from is a pocket-audio-dit's export")
         return folder
 
     def _network(self) -> AudioDiT:
@@ -174,34 +173,35 @@ class AudioFlowObjective(ClipObjective):
 
     def draw(self, number: int) -> dict[str, Any]:
         """Latents [B,C,N], and for each row its features: `visual`, `at`, `sync` (or None) and `text`."""
-        return self._batch(self.clips, number % (ENDLESS // self.recipe.batch))
+        return self._batch(self.clips, number % max(len(self.clips) // self.recipe.batch, 1))
 
     @torch.no_grad()
-    def _batch(self, clips: Any, block: int) -> dict[str, Any]:
-        items = [clips[block * self.recipe.batch + row] for row in range(self.recipe.batch)]
-        waves = [resampled(item, self.codec.sample_rate) for item in items]
+    def _batch(self, source: DataSource, group: int) -> dict[str, Any]:
+        clips = [source[group * self.recipe.batch + row] for row in range(self.recipe.batch)]
+        rng = np.random.default_rng(seeded(self.recipe.seed, 4, group))
+        waves = [resampled(clip, self.codec.sample_rate) for clip in clips]
         shortest = min(len(wave) for wave in waves)
         waves = [wave[:shortest] for wave in waves]
-        seen = [self._seen(item, shortest / self.codec.sample_rate) for item in items]
+        seen = [self._features(clip, shortest / self.codec.sample_rate) for clip in clips]
         batch = {
             "latents": self.codec.to_latents(torch.from_numpy(np.stack(waves))),
             "visual": [row["visual"] for row in seen],
             "at": [torch.arange(len(row["visual"])) / self.feature_extractors["visual"].fps for row in seen],
             "sync": [row["sync"] for row in seen] if "sync" in self.feature_extractors else None,
-            "text": self.reader.encode([item["caption"] for item in items]),
+            "text": self.reader.encode([clip.caption(rng) for clip in clips]),
         }
         if self.teacher:
-            heard = [resampled(item, self.teacher.rate) for item in items]
+            heard = [resampled(clip, self.teacher.rate) for clip in clips]
             count = round(shortest / self.codec.sample_rate * self.teacher.rate)
             batch["repa_targets"] = torch.stack(
                 [torch.as_tensor(self._repa_target(one[:count])) for one in heard]
             )
         return batch
 
-    def _seen(self, item: Mapping[str, Any], seconds: float) -> dict[str, Tensor]:
-        """Features of a clip, looked at as `hy audio` looks at one."""
-        frames, window = item["pixels"](), Window(0.0, seconds)
-        timed = ((index / item["fps"], frame) for index, frame in enumerate(frames))
+    def _features(self, clip: Clip, seconds: float) -> dict[str, Tensor]:
+        """Features of a clip's pictures, sampled as `hy audio` samples them."""
+        frames, window = clip.video(), Window(0.0, seconds)
+        timed = ((index / clip.fps, frame) for index, frame in enumerate(frames))
         ((_, prepared),) = sample_windows(timed, [window], self.samplers)
         return {name: extractor.encode(prepared[name]) for name, extractor in self.feature_extractors.items()}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from hy_core.errors import UsageError
-from hy_core.training import Recipe
 from hy_core.tables import from_table
+from hy_core.training import Recipe
 from torch import Tensor
 
 from hy_audio.codec.codec import MelCodec
@@ -36,7 +36,7 @@ class MelVAELoss:
     kl_weight: float = 1e-3
 
 
-class MelVAEObjective(SoundObjective):
+class MelVAEObjective(SoundObjective[Tensor]):
     """Reconstruction of log-mels."""
 
     model: MelVAE
@@ -56,6 +56,10 @@ class MelVAEObjective(SoundObjective):
         self.model = MelVAE(config)
         self.mel = LogMel(self.data.mel)
         self.open_datasets(self.data, self.data.mel.sample_rate, self.data.seconds)
+
+    def draw(self, number: int) -> Tensor:
+        """Draw waveforms [B, T]."""
+        return self.draw_waveforms(number)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of waveforms [B, T], a scalar tensor, and its parts as numbers."""

@@ -1,107 +1,107 @@
-"""Clips with sound for training, from a dataset that a plugin registered.
-
-A dataset is made with (length, seed=, split=, block=) and the table `data.clips` of the recipe. Its items have `pixels`
-(a function that gives uint8 [T, H, W, 3]), `fps`, `sound` (float32 [N]) at `rate` Hz, as long as the frames, and
-`caption`; `block` neighbours last equally long. An item depends on the seed and the index alone. `world-sound` of
-hy-world is one, `hy_audio.training.clips` another, of your own files.
-"""
+"""Clips with sound for training: the sources of a recipe, their waveforms, and objectives that learn from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from hy_core.data import Clip, DataSource, SourceSpec, open_source
 from hy_core.errors import HyError, UsageError
-from hy_core.training import Objective, Recipe, seeded
 from hy_core.plugins import Plugins
+from hy_core.training import Objective, Recipe, seeded
 from torch import Tensor
 
-ENDLESS = 1 << 40
-"""Clips that are asked for: as many as a run may ever see, none of them twice but by chance."""
+BatchT = TypeVar("BatchT")
 
 MEASURING = 1 << 20
 """A rank that no process has: its batches are for measuring the training set."""
 
 
-class Clips(Protocol):
-    """A dataset of clips with sound."""
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-
-
 @dataclass(frozen=True)
 class ClipData:
-    """Where clips come from: a dataset by its name, of a plugin of the recipe, with a table of its own.
+    """Where clips come from: `clips` of the source of a name, with a table of its own in `[data.sources.NAME]`.
 
-    `batches` is how many different ones are drawn, and kept in memory to come again; 0 is a new one at each step.
+    `height` and `width` are those of a procedural source's pictures. `batches` is how many different batches are drawn,
+    and kept in memory to come again; 0 is a new one at each step.
     """
 
     source: str = "world-sound"
-    clips: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
+    clips: int = 1 << 20
+    height: int = 64
+    width: int = 64
     batches: int = 0
 
 
-def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, block: int = 1) -> Clips:
-    """The dataset of a recipe. UsageError if there is none of that name, or if it doesn't take what is asked."""
+def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, group: int = 1) -> DataSource:
+    """Open the source of a recipe; `group` neighbours last equally long. `UsageError` if it doesn't fit the recipe."""
     plugins = Plugins()
     plugins.load(*recipe.plugins)
-    make = plugins.datasets().pick(data.source)
-    own = {
-        "seed": seeded(recipe.seed, 10 + heldout),
-        "split": "heldout" if heldout else "train",
-        "block": block,
-    }
-    try:
-        return make(ENDLESS, **{**own, **data.clips})
-    except TypeError as error:
-        raise UsageError(f"data.source = {data.source!r}: {error}", "see [data.clips]") from None
+    if unused := sorted(set(data.sources) - {data.source}):
+        raise UsageError(
+            f"[data.sources.{unused[0]}]: no clips of this recipe come from {unused[0]!r}",
+            f"it uses {data.source}",
+        )
+    spec = SourceSpec(
+        data.source,
+        "heldout" if heldout else "train",
+        seeded(recipe.seed, 10 + heldout),
+        data.clips,
+        height=data.height,
+        width=data.width,
+        group=group,
+        options=data.sources.get(data.source, {}),
+    )
+    return open_source(spec, plugins)
 
 
-def waveforms(items: Iterable[Mapping[str, Any]], rate: int, count: int, rng: np.random.Generator) -> Tensor:
-    """`count` samples of each item's sound at `rate`, from a random moment on; shorter ones end in silence.
+def waveforms(clips: Iterable[Clip], rate: int, count: int, rng: np.random.Generator) -> Tensor:
+    """`count` samples of each clip's sound at `rate`, from a random moment on; shorter ones end in silence.
 
-    Returns float32 [items, count].
+    Returns float32 [clips, count].
     """
     rows = []
-    for item in items:
-        wave = resampled(item, rate)
+    for clip in clips:
+        wave = resampled(clip, rate)
         start = int(rng.integers(max(len(wave) - count, 0) + 1))
         part = wave[start : start + count]
         rows.append(np.pad(part, (0, count - len(part))))
     return torch.from_numpy(np.stack(rows))
 
 
-def resampled(item: Mapping[str, Any], rate: int) -> np.ndarray:
-    """The sound of an item at `rate`, float32 [N]."""
-    try:
-        wave = np.asarray(item["sound"], np.float32)
-    except KeyError:
-        raise HyError("the clips of this dataset have no sound", "choose another data.source") from None
-    if item["rate"] == rate:
+def resampled(clip: Clip, rate: int) -> np.ndarray:
+    """The sound of a clip at `rate`, mono, float32 [N]; `HyError` if it has none."""
+    sound = clip.sound()
+    if sound is None:
+        raise HyError("the clips of this source have no sound", "choose another data.source")
+    wave: np.ndarray = np.asarray(sound.samples, np.float32).mean(0)
+    if sound.rate == rate:
         return wave
     import soxr
 
-    return soxr.resample(wave, item["rate"], rate)
+    found: np.ndarray = soxr.resample(wave, sound.rate, rate)
+    return found
 
 
-class ClipObjective(Objective):
+class ClipObjective(Objective[BatchT]):
     """An objective that learns from batches of clips: a subclass says how one is drawn, and sets `data`."""
 
     data: ClipData
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
-        self.kept: dict[int, Any] = {}
+        self.kept: dict[int, BatchT] = {}
 
-    def draw(self, number: int) -> Any:
+    def draw(self, number: int) -> BatchT:
         """Make the batch of this number, up to 63 bits."""
         raise NotImplementedError
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Any:
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> BatchT:
+        """Return the batch of a step: a new one, or one of `data.batches`."""
         number = seeded(self.recipe.seed, 0, step, rank)
         if not self.data.batches:
             return self.draw(number)
@@ -111,19 +111,19 @@ class ClipObjective(Objective):
         return self.kept[number]
 
 
-class SoundObjective(ClipObjective):
-    """An objective that learns from waveforms alone: batches [B,T], and held-out ones."""
+class SoundObjective(ClipObjective[BatchT]):
+    """An objective that learns from waveforms alone."""
 
     def open_datasets(self, data: ClipData, rate: int, seconds: float) -> None:
         """Open the clips of a recipe's `data`, of which `seconds` are heard at `rate`."""
         self.clips, self.heldout = (open_clips(self.recipe, data, heldout) for heldout in (False, True))
         self.rate, self.count = rate, round(seconds * rate)
 
-    def draw(self, number: int) -> Tensor:
-        """Waveforms [B,T]."""
+    def draw_waveforms(self, number: int) -> Tensor:
+        """Draw the waveforms [B, T] of a number."""
         rng = np.random.default_rng((self.recipe.seed, number))
-        items = (self.clips[int(i)] for i in rng.integers(ENDLESS, size=self.recipe.batch))
-        return waveforms(items, self.rate, self.count, rng)
+        clips = (self.clips[int(i)] for i in rng.integers(len(self.clips), size=self.recipe.batch))
+        return waveforms(clips, self.rate, self.count, rng)
 
     def heldout_waveforms(self, clips: int) -> Tensor:
         """Waveforms [clips,T] that training never hears, the same each time."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from hy_core.errors import MissingError, UsageError
-from hy_core.training import Recipe
 from hy_core.tables import from_table
+from hy_core.training import Recipe
 from torch import Tensor, nn
 
 from hy_audio.codec.codec import MelCodec
@@ -46,7 +46,7 @@ class VocoderLoss:
     floor: float = 1e-5
 
 
-class VocoderObjective(SoundObjective):
+class VocoderObjective(SoundObjective[dict[str, Tensor]]):
     """Waveforms from their log-mels.
 
     Weights are weight-normed in training and folded in the export.
@@ -70,7 +70,7 @@ class VocoderObjective(SoundObjective):
                 "a width of 0 and more, a floor from 1e-5 to 1",
             )
         torch.manual_seed(recipe.seed)
-        self.model = (self._started(config) if self.data.start else Vocoder(config)).normalise_weights()
+        self.model = (self._started(config) if recipe.init_from else Vocoder(config)).normalise_weights()
         if options.width:
             self.critic = nn.ModuleList([MultiPeriod(scale=options.width), MultiScale(scale=options.width)])
         self.mel, whole = LogMel(config.mel), config.mel.whole_band()
@@ -82,17 +82,17 @@ class VocoderObjective(SoundObjective):
         self.open_datasets(self.data, config.mel.sample_rate, self.data.seconds)
 
     def _started(self, config: VocoderConfig) -> Vocoder:
-        file = Path(self.data.start) / MelCodec.VOCODER
+        file = Path(self.recipe.init_from) / MelCodec.VOCODER
         if not file.is_file():
-            raise MissingError(f"{file} is missing", "data.start is the export of a vocoder's training")
+            raise MissingError(f"{file} is missing", "init_from is the export of a vocoder's training")
         found = load_vocoder(file, dtype=torch.float32)
         if found.config != config:
             raise UsageError(f"{file} is another vocoder than [model] says", "give its [model]")
         return found.train()
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Tensor]:
-        """`real` [B,T]; `critic_loss` adds what the generator makes of it, which `loss` goes on with."""
-        return {"real": super().batch(step, rank, ranks)}
+    def draw(self, number: int) -> dict[str, Tensor]:
+        """Draw `real` [B, T]; `critic_loss` adds `generated`, which `loss` takes out again."""
+        return {"real": self.draw_waveforms(number)}
 
     def critic_loss(
         self, batch: dict[str, Tensor], generator: torch.Generator

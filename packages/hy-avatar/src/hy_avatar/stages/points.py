@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from hy_core.data import ClipRecord
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.data import ClipRecord
 
 from hy_avatar.stages import stage_cache
 from hy_avatar.stages.stage_cache import CachingStage

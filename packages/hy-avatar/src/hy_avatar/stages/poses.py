@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hy_core.data import ClipRecord
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.data import ClipRecord
 
 from hy_avatar import pose, pose_motion
 from hy_avatar.stages.stage_cache import CachingStage

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hy_core.data import ClipRecord, Stage
 from hy_core.errors import HyError, MissingError
 from hy_core.files import atomic
-from hy_core.data import ClipRecord, Stage
 
 from hy_avatar.video_segment import VideoSegment
 

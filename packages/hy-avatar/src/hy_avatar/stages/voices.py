@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from hy_core.data import ClipRecord, Stage
 from hy_core.errors import UsageError
 from hy_core.imports import import_target
 from hy_core.options import option
-from hy_core.data import ClipRecord, Stage
 
 from hy_avatar.stages import stage_cache
 from hy_avatar.stages.points import load_points
@@ -128,7 +128,7 @@ class LipSync(Stage):
             return {"sync_score": round(score, 4)}, self._low(score)
         if "points" not in record.results:
             raise UsageError(f"{self.name} needs the record's 'points'", "run face-points before it")
-        points, fps = load_points(record["points"])
+        points, fps = load_points(record.result_file("points"))
         sound = np.concatenate([np.zeros(0, np.float32), *segment.sound()])
         seen = agreement(mouth_opening(points), loudness(sound, len(points), fps), fps, options.reach)
         if seen is None:

@@ -38,8 +38,7 @@ class Condition:
 
     `condition_channels` counts the network's input channels beside the noisy ones (see
     `set_channel_condition`); `patch` is the patch size (rows, columns) in latents. `riflex` lowers one temporal
-    frequency (`hy_core.dit.rope.riflex`) for clips longer than those of the training. `weight` is the loss weight of
-    training (see `weigh`).
+    frequency (`hy_core.dit.rope.riflex`) for clips longer than those of the training.
 
     For conditioners that encode pictures or sound: `vae` is the model's; `tiling_for(frames)` is how it tiles a clip
     of that length (None: whole); `folder` is the model's folder. A clip made in segments has its conditions per
@@ -70,7 +69,6 @@ class Condition:
     riflex: bool = False
     start_frame: int = 0
     previous_frames: np.ndarray | None = None
-    weight: Tensor | None = None
     adapter_inputs: dict[str, Any] = field(default_factory=dict)
     fixed_frames: dict[int, FixedFrame] = field(default_factory=dict)
     slicers: dict[str, FrameSlicer] = field(default_factory=dict)
@@ -197,13 +195,6 @@ class Condition:
         self.adapter_inputs[owner] = value
         if slicer is not None:
             self.slicers[owner] = slicer
-
-    def weigh(self, weight: Tensor) -> None:
-        """Multiply the training loss at each place by `weight`, broadcastable to [B, C, F, h, w]; 1 is neutral.
-
-        The weights of several plugins are multiplied.
-        """
-        self.weight = weight if self.weight is None else self.weight * weight.to(self.weight)
 
     def with_fixed_frames(self, latents: Tensor) -> Tensor:
         """`latents` [B, C, F, h, w] with the fixed frames set to their values; the same tensor if none are fixed."""

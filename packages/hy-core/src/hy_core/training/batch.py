@@ -20,10 +20,10 @@ class TrainingBatch:
     """B clips of one shape, as latents with encoded captions.
 
     `latents` [B, C, F, h, w], float32, clean, scaled as the network works on them; `shape` is that of the clips in
-    pixels. `text` holds each row's valid tokens [L_i, D_text], `pooled` [B, D_pooled], `prompts` the captions ("" where
-    dropped). `clips` are the rows' clips, for pixels and annotations; `keys` name clips: equal keys mean equal clips, in
-    later steps and runs too, so that features found out of a clip can be cached under its key in `cache_folder`
-    (None: no cache on disk). `foreground` [B, 1, F, h, w] is 1 where a clip differs from its background.
+    pixels. `text` holds each row's valid tokens [L_i, D_text], `pooled` [B, D_pooled], `prompts` the captions (""
+    where dropped). `clips` are the rows' clips, for pixels and annotations; `keys` name clips: equal keys mean equal
+    clips, in later steps and runs too, so that features found out of a clip can be cached under its key in
+    `cache_folder` (None: no cache on disk). `foreground` [B, 1, F, h, w] is 1 where a clip differs from its background.
     `generator` is the source of all random numbers of a step; `settings` are the recipe's `[conditioning.NAME]` tables,
     by plugin.
     """

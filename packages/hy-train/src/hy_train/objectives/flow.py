@@ -160,10 +160,13 @@ class FlowObjective(Objective[FlowBatch]):
             bucket=bucket,
         )
 
+    def loss(self, batch: FlowBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean squared error of the velocity, a scalar, with the REPA loss where the bucket has it."""
+        batch, data = replace(batch, generator=generator), batch.latents
         rows, _, frames, *_ = data.shape
-        time = sample_times(
-            rows, self.options.timestep_sampling, self.options.shift, generator=generator
-        ).to(data.device)
+        time = sample_times(rows, self.options.timestep_sampling, self.options.shift, generator=generator).to(
+            data.device
+        )
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(data.device)
         cond = self.condition(batch)
         weight = self.add_conditions(batch, cond)

@@ -94,8 +94,8 @@ class FlowOptions:
     """The loss: how timesteps are drawn, captions dropped and places weighted.
 
     `timestep_sampling` and `shift` are those of `hy_core.flow.schedule.sample_times`. `caption_dropout` is the share of
-    rows trained without caption, for classifier-free guidance. `foreground_weight` is the extra weight of places where a
-    clip differs from its background; the mean weight of a clip stays 1.
+    rows trained without caption, for classifier-free guidance. `foreground_weight` is the extra weight of places where
+    a clip differs from its background; the mean weight of a clip stays 1.
 
     `repa_targets` ("module:function", see `hy_train.repa`) turns on representation alignment: tokens after block
     `repa_block` (from 1) learn to predict these features, with weight `repa_weight` in the loss.

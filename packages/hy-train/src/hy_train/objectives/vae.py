@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from hy_train.objectives.vae_channels import reduce_channels
 from hy_train.sources import check_tables, open_sources, recipe_plugins
 
-
 _FOREGROUND = 60  # sum of the differences of three colours, of 765: a pixel that isn't background
 
 
@@ -61,7 +60,8 @@ class VAEData:
         for one in self.phases:
             if not one.frames or not 0 < min(one.frames) <= max(one.frames) <= self.frames:
                 raise UsageError(
-                    f"data.phases: frames = {list(one.frames)}", f"lengths from 1 to data.frames = {self.frames}"
+                    f"data.phases: frames = {list(one.frames)}",
+                    f"lengths from 1 to data.frames = {self.frames}",
                 )
             if not 0 < one.crop <= self.size:
                 raise UsageError(f"data.phases: crop = {one.crop}", f"from 1 to data.size = {self.size}")
@@ -78,7 +78,9 @@ class VAELoss:
     kl: float = 1e-4
     logvar: float = -4.0  # log-variance of the untrained encoder: little noise at first
     decoder_only: bool = False  # freeze the encoder, and with it the latents that a DiT was trained on
-    noise: float = 0.0  # largest noise added to latents, in their standard deviation: a DiT's are inexact (as in RAE)
+    noise: float = (
+        0.0  # largest noise added to latents, in their standard deviation: a DiT's are inexact (as in RAE)
+    )
 
 
 class VAEObjective(Objective[Tensor]):
@@ -138,7 +140,7 @@ class VAEObjective(Objective[Tensor]):
         done = step / self.recipe.steps
         phase = next((one for one in self.data.phases if done < one.until), self.data.phases[-1])
         frames = int(rng.choice(phase.frames))
-        # Shorter clips are cheaper: fill the batch up to about the same number of frames, of single images to half of it.
+        # Shorter clips are cheaper: fill the batch to about the same number of frames, of single images to half.
         rows = (phase.batch or self.recipe.batch) * max(phase.frames) / frames / (2 if frames == 1 else 1)
         return torch.stack([self._crop(rng, frames, phase.crop) for _ in range(max(1, round(rows)))])
 

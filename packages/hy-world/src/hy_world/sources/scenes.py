@@ -90,7 +90,9 @@ class WorldSource(ProceduralSource[SceneClip]):
         self.options = spec.read_options(SceneOptions)
         check_oversample(self.options.oversample, f"{spec.label}: oversample")
         if self.options.objects not in (0, 1, 2):
-            raise UsageError(f"{spec.label}: objects = {self.options.objects}", "give 1 or 2, or 0 for either")
+            raise UsageError(
+                f"{spec.label}: objects = {self.options.objects}", "give 1 or 2, or 0 for either"
+            )
 
     def draw(self, rng: np.random.Generator) -> SceneClip:
         spec, options = self.spec, self.options

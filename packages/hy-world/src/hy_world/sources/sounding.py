@@ -22,7 +22,8 @@ class SoundingOptions:
 
     Impacts happen at fixed fractions of a scene, so clips vary in what could give these moments away: `seconds` and
     `fps` are (from, to), and a share of `windows` are cut out of scenes up to twice as long. `impacts` is the share of
-    clips in which an object certainly hits the floor; without it, that is one in nine. `objects` is 1 or 2, 0 for either.
+    clips in which an object certainly hits the floor; without it, that is one in nine. `objects` is 1 or 2, 0 for
+    either.
     """
 
     seconds: tuple[float, ...] = (1.0, 4.0)
@@ -41,7 +42,9 @@ class SoundingSource(ProceduralSource[SceneClip]):
         for name in ("seconds", "fps"):
             limits = getattr(self.options, name)
             if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= 600:
-                raise UsageError(f"{spec.label}: {name} = {list(limits)}", "give [from, to], such as [1.0, 4.0]")
+                raise UsageError(
+                    f"{spec.label}: {name} = {list(limits)}", "give [from, to], such as [1.0, 4.0]"
+                )
 
     def __getitem__(self, index: int) -> SceneClip:
         if not 0 <= index < self.spec.count:
@@ -66,8 +69,6 @@ class SoundingSource(ProceduralSource[SceneClip]):
         spec, options = self.spec, self.options
         must_hit = rng.random() < options.impacts
         while True:
-            scene = sample_scene(
-                rng, spec.split, frames, spec.height, spec.width, options.objects or None
-            )
+            scene = sample_scene(rng, spec.split, frames, spec.height, spec.width, options.objects or None)
             if not must_hit or impacts(scene, frames, fps):
                 return scene

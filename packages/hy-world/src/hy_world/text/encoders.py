@@ -18,8 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core.text import Template, Templates
-from hy_world.captions import caption
-from hy_world.scene import BACKGROUNDS, sample_scene
 from safetensors.torch import save_file
 from tokenizers import (
     AddedToken,
@@ -42,7 +40,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hy_world.text.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, THINGS, Wording, label, write
+from hy_world.captions import caption
+from hy_world.scene import BACKGROUNDS, sample_scene
+from hy_world.text.wordings import (
+    ATTRIBUTES,
+    COLOUR_WORDS,
+    PLACES,
+    SHAPE_WORDS,
+    THINGS,
+    Wording,
+    label,
+    write,
+)
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 # The end token stands where Llama's <|eot_id|> stands: its state has read the whole prompt.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+
 from hy_world.captions import Caption
 from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene
 
