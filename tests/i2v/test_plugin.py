@@ -15,6 +15,7 @@ import pytest
 import torch
 from hy_core import Conditioner, Plugins, generate, media
 from hy_core.errors import ConflictError, UsageError
+from hy_core.testing.batch import small_batch
 from hy_i2v.plugin import I2V
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "hy-i2v"
@@ -137,14 +138,17 @@ def test_a_picture_in_a_settings_file_lies_beside_it(hy, ball, tmp_path):
     assert run.exit_code == 0, run.stderr
 
 
+def training(tiny, latents, generator, **shares):
+    """A training batch of these latents, with shares of fixed frames; those that aren't given are 0."""
+    none = dict.fromkeys(("first_frame", "first_and_last_frame", "first_half"), 0.0)
+    batch = small_batch(tiny, rows=len(latents))
+    return replace(batch, latents=latents, generator=generator, settings={"i2v": {**none, **shares}})
+
+
 def test_training_goes_through_the_same_pins(tiny):
     cond, generator = tiny.condition(), torch.Generator().manual_seed(0)
     latents = tiny.latents()
-    batch = {
-        "latents": latents,
-        "generator": generator,
-        "settings": {"first": 1.0, "ends": 0.0, "start": 0.0},
-    }
+    batch = training(tiny, latents, generator, first_frame=1.0)
     I2V(image=Path("unused")).training_condition(batch, cond)
     assert list(cond.fixed_frames) == [0] and cond.fixed_frames[0].owner == "i2v"
 
@@ -157,11 +161,7 @@ def test_training_fills_the_channels_of_a_network_that_takes_a_picture_so(tiny):
     for share, filled in ((1.0, True), (0.0, False)):
         cond = tiny.condition(rows=2)
         cond.condition_channels = 17
-        batch = {
-            "latents": latents,
-            "generator": torch.Generator().manual_seed(0),
-            "settings": {"first": 0.0, "ends": share, "start": 0.0},
-        }
+        batch = training(tiny, latents, torch.Generator().manual_seed(0), first_and_last_frame=share)
         I2V(image=Path("unused")).training_condition(batch, cond)
         assert not cond.fixed_frames and (cond.channel_condition is not None) == filled
         assert not filled or torch.equal(cond.channel_condition, use.channel_condition)
@@ -169,19 +169,22 @@ def test_training_fills_the_channels_of_a_network_that_takes_a_picture_so(tiny):
 
 def test_in_training_two_latent_frames_are_never_both_given(tiny):
     short = tiny.condition(replace(tiny.request, frames=5))
-    batch = {
-        "latents": tiny.latents(replace(tiny.request, frames=5)),
-        "generator": torch.Generator().manual_seed(0),
-        "settings": {"first": 0.0, "ends": 1.0, "start": 0.0},
-    }
+    latents = tiny.latents(replace(tiny.request, frames=5))
+    batch = training(tiny, latents, torch.Generator().manual_seed(0), first_and_last_frame=1.0)
     I2V(image=Path("unused")).training_condition(batch, short)
     assert not short.fixed_frames
 
 
 @pytest.mark.parametrize(
-    "settings", [{"first": 0.9, "ends": 0.2}, {"noise": 1.0}, {"blind": 1.5}, {"frist": 0.1}]
+    "settings",
+    [
+        {"first_frame": 0.9, "first_and_last_frame": 0.2},
+        {"max_noise_time": 1.0},
+        {"image_dropout": 1.5},
+        {"frist_frame": 0.1},
+    ],
 )
 def test_in_training_shares_that_cannot_be_are_named(tiny, settings):
-    batch = {"latents": tiny.latents(), "generator": torch.Generator(), "settings": settings}
+    batch = replace(small_batch(tiny, rows=1), settings={"i2v": settings})
     with pytest.raises(UsageError, match="conditioning.i2v"):
         I2V(image=Path("unused")).training_condition(batch, tiny.condition())

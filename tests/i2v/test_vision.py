@@ -12,6 +12,7 @@ import pytest
 import torch
 from hy_core import generate
 from hy_core.errors import MissingError
+from hy_core.testing.batch import small_batch
 from hy_core.text import OFFICIAL_I2V
 from hy_core.text.llava import LlavaFolders
 from hy_i2v import image_prompt
@@ -200,27 +201,24 @@ def test_a_model_without_one_simply_does_not_see(tiny, ball, tmp_path):
 
 
 def training(tiny, home, **settings):
-    """A training batch of three rows of which each has its first frame given, and what became of its text."""
+    """The text of a batch of three rows with their first frame fixed, its condition, and these frames."""
     cond = tiny.condition(rows=3)
     cond.folder = home
-    video = torch.rand(3, 3, 9, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    batch = {
-        "latents": tiny.latents(rows=3),
-        "pixels": lambda: video,
-        "prompts": PROMPTS,
-        "generator": torch.Generator().manual_seed(0),
-        "settings": {"first": 1.0, "ends": 0.0, "start": 0.0, **settings},
-    }
+    batch = replace(
+        small_batch(tiny, rows=3),
+        prompts=PROMPTS,
+        generator=torch.Generator().manual_seed(0),
+        settings={"i2v": {"first_frame": 1.0, "first_and_last_frame": 0.0, "first_half": 0.0, **settings}},
+    )
     before = list(cond.text)
     I2V(image="unused.png").training_condition(batch, cond)
-    return before, cond, video
+    return before, cond, [clip.video()[0] for clip in batch.clips]
 
 
-@pytest.mark.parametrize("blind", [0.0, 1.0])
-def test_in_training_it_sees_the_first_frame_or_black(tiny, home, blind):
-    _, cond, video = training(tiny, home, blind=blind)
-    first = ((video[:, :, 0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    shown = [Image.fromarray(frame * (blind == 0)) for frame in first]
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_in_training_it_sees_the_first_frame_or_black(tiny, home, dropout):
+    _, cond, first = training(tiny, home, image_dropout=dropout)
+    shown = [Image.fromarray(frame * (dropout == 0)) for frame in first]
     asked = list(zip(PROMPTS, shown, strict=True))
     expected = image_prompt.encode(find(home), asked, image_prompt.FIXED_FRAME_STRIDE, "cpu", torch.float32)
     assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), expected, strict=True))
@@ -228,9 +226,9 @@ def test_in_training_it_sees_the_first_frame_or_black(tiny, home, blind):
 
 
 def test_in_training_rows_are_blind_by_the_share(tiny, home):
-    seen, blind, some = (training(tiny, home, blind=share)[1].tokens() for share in (0.0, 1.0, 0.5))
+    seen, blind, some = (training(tiny, home, image_dropout=share)[1].tokens() for share in (0.0, 1.0, 0.5))
     which = [torch.equal(row, other) for row, other in zip(some, blind, strict=True)]
-    again = training(tiny, home, blind=0.5)[1].tokens()
+    again = training(tiny, home, image_dropout=0.5)[1].tokens()
     assert all(torch.equal(row, other) for row, other in zip(some, again, strict=True))
     for row, picture, dropped in zip(some, seen, which, strict=True):
         assert dropped or torch.equal(row, picture)

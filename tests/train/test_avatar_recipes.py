@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from hy_avatar.clip_features import pose_track
 from hy_avatar.config import AvatarConfig
 from hy_avatar.plugin import Avatar
 from hy_core import generate, models
+from hy_core.data import SourceSpec
 from hy_core.errors import UsageError
 from hy_core.request import Request
 from hy_core.weights.files import load_state, metadata
 from hy_train import recipe
 from hy_train.objectives.flow import FlowObjective
 from hy_train.objectives.vae import VAEObjective
-from hy_world.characters_dataset import CharacterDataset
+from hy_world.sources.characters import CharacterSource
 from PIL import Image
 
 needs_pocket = pytest.mark.skipif(not models.find("pocket").dit.exists(), reason="needs pocket's weights")
@@ -54,7 +56,7 @@ def test_the_world_and_its_people_in_one_run(hy, tmp_path):
     world, people = (
         '{frames = 5, height = 32, width = 32, clips = 4, conditioning = ["i2v"]}',
         '{frames = 5, height = 32, width = 32, clips = 4, source = "characters", conditioning = ["avatar"], '
-        "aligned = false}",
+        "repa = false}",
     )
     sets = [*flags()[1::2], f"data.buckets=[{world}, {people}]", "devices=1", "steps=8"]
     done = hy(
@@ -108,11 +110,12 @@ def test_everything_new_gets_a_gradient(trained):
 def test_a_trained_folder_is_a_model_with_an_avatar(trained, tmp_path):
     _, folder = trained
     loaded = models.load(str(folder), "cpu", "fp32")
-    clip = CharacterDataset(framings=("upper",)).clip(np.random.default_rng(0), "train", 9, 32, 32)
-    Image.fromarray(clip.truth()["portrait"]).save(tmp_path / "face.png")
+    spec = SourceSpec("characters", count=1, frames=9, height=32, width=32, options={"framings": ["upper"]})
+    known = CharacterSource(spec)[0].annotations()
+    Image.fromarray(known["portrait"]).save(tmp_path / "face.png")
     from hy_avatar import pose
 
-    pose.save(tmp_path / "dance.json", pose_track(clip.truth(), 32, 32))
+    pose.save(tmp_path / "dance.json", pose_track(known, 32, 32))
     request = Request("a person talks", width=32, height=32, frames=9, fps=8.0, steps=1, model=str(folder))
 
     def made(**more):
@@ -128,13 +131,13 @@ def test_a_trained_folder_is_a_model_with_an_avatar(trained, tmp_path):
 @needs_pocket
 def test_training_goes_on_from_an_avatar(trained, tmp_path):
     first, folder = trained
-    sets = [*flags()[1::2], f'data.start="{folder}"', "conditioning.avatar.config={}"]
+    sets = [*flags()[1::2], f'init_from="{folder}"', "conditioning.avatar.config={}"]
     second = FlowObjective(recipe.load("pocket-avatar", sets), tmp_path)
     for name, weight in first.model.named_parameters():
         if ".avatar." in name:
             other = second.model.get_parameter(name)
             assert torch.equal(other, weight) and other.requires_grad, name
-    assert second.notes == first.notes
+    assert second.metadata == first.metadata
     with pytest.raises(UsageError, match="other modules"):
         sets[-1] = 'conditioning.avatar.config={pose = "paper"}'
         FlowObjective(recipe.load("pocket-avatar", sets), tmp_path)
@@ -149,9 +152,16 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
     from hy_core.condition import Condition
 
     objective, folder = trained
-    truth = objective.latents.clip(0, 1).truth()
-    batch = {**objective.batch(0), "generator": torch.Generator().manual_seed(0)}
-    given = objective.condition(batch["latents"][:1], batch["text"][:1], batch["pooled"][:1])
+    truth = objective.latents.clip(0, 1).annotations()
+    batch = objective.batch(0)
+    one = replace(
+        batch,
+        latents=batch.latents[:1],
+        text=batch.text[:1],
+        pooled=batch.pooled[:1],
+        prompts=batch.prompts[:1],
+    )
+    given = objective.condition(one)
     (row,) = objective.conditioners[0]._builder.features.read([truth], given)
     with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
         file.setparams((1, 2, truth["rate"], 0, "NONE", ""))
@@ -201,13 +211,13 @@ def test_what_a_recipe_says_wrongly(tmp_path):
 
 def test_a_codec_can_learn_the_world_and_its_people(tmp_path):
     table = {
-        "objective": "vae", "steps": 4, "batch": 4,
+        "objective": "vae", "steps": 4, "batch": 4, "plugins": ["world"],
         "model": {"channels": [8, 8, 8, 8], "layers": 1, "groups": 4},
         "data": {"size": 32, "source": "world+characters", "phases": [{"until": 1.0, "crop": 16, "frames": [5]}]},
     }  # fmt: skip
     objective = VAEObjective(recipe.parse(table), tmp_path)
-    kinds = {type(objective._source(np.random.default_rng(seed))).__name__ for seed in range(20)}
-    assert kinds == {"WorldDataset", "CharacterDataset"}
+    kinds = [type(source).__name__ for source in objective.train_sources]
+    assert kinds == ["WorldSource", "CharacterSource"]
     assert objective.batch(0).shape == (4, 3, 5, 16, 16) and torch.equal(
         objective.batch(1), objective.batch(1)
     )

@@ -81,7 +81,7 @@ def test_a_decoder_alone_is_trained_under_the_latents_of_before(tmp_path):
     run(*vae(tmp_path / "both"), quiet=True)
     settings = {
         "options": {"decoder_only": True},
-        "data": {**TINY["data"], "start": str(tmp_path / "both/export")},
+        "init_from": str(tmp_path / "both/export"),
     }
     run(*vae(tmp_path / "decoder", **settings), quiet=True)
     before, after = (read_vae(tmp_path / name / "export") for name in ("both", "decoder"))

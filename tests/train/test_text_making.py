@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from hy_core.text import TextEncoder
-from hy_train import recipe, text
+from hy_train import recipe
 from hy_train.fit import run
-from hy_train.objectives.text import TextObjective
-from hy_train.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, SIZE_WORDS, label, write
 from hy_world.captions import WORDINGS, caption
 from hy_world.scene import BACKGROUNDS, sample_scene
+from hy_world.text import encoders as text
+from hy_world.text.objective import TextObjective
+from hy_world.text.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, SIZE_WORDS, label, write
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 WORDS = {"colour": COLOUR_WORDS, "shape": SHAPE_WORDS, "size": SIZE_WORDS, "background": PLACES}

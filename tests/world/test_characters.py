@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hy_core.data import SourceSpec
 from hy_core.errors import UsageError
 from hy_world.characters import EXPRESSIONS, FRAMINGS, SKINS, is_heldout, perform, sample_stage
 from hy_world.characters_captions import WORDINGS, describe
-from hy_world.characters_dataset import CharacterDataset, collate
 from hy_world.characters_geometry import truth
 from hy_world.characters_render import MOUTH, face_masks, render_stage
+from hy_world.sources.characters import CharacterSource
+
+
+def spec(count: int, seed: int = 0, options: dict | None = None) -> SourceSpec:
+    return SourceSpec("characters", "train", seed, count, 5, 32, 32, options=options or {})
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -144,8 +149,8 @@ def test_plain_captions_leave_looks_and_deeds_to_the_drivers():
     rng = np.random.default_rng(9)
     looks = ("hair", "shirt", "skin", "trousers", "face", "wall", "background", "looking")
     for plain, least, most in ((0.0, 0.95, 1.0), (1.0, 0.0, 0.0), (0.5, 0.3, 0.7)):
-        source = CharacterDataset(plain=plain)
-        texts = [source.clip(rng, "train", 5, 32, 32).caption(rng) for _ in range(80)]
+        source = CharacterSource(spec(80, options={"generic_caption_prob": plain}))
+        texts = [source[index].caption(rng) for index in range(80)]
         told = np.mean([any(word in text for word in looks) for text in texts])
         assert least <= told <= most
     plain = {text for text in texts if not any(word in text for word in looks)}
@@ -154,15 +159,18 @@ def test_plain_captions_leave_looks_and_deeds_to_the_drivers():
     assert words.stated == (frozenset({"talk"}),) * 2 and " and " in words.text and not words.background
 
 
-def test_dataset_is_the_same_every_time():
-    shapes = [(9, 48, 64), (1, 32, 32)]
-    rows = [CharacterDataset(8, seed=1, shapes=shapes, block=2) for _ in range(2)]
+def test_clips_are_the_same_every_time():
+    one, other = CharacterSource(spec(8, seed=1)), CharacterSource(spec(8, seed=1))
     for index in (0, 5):
-        one, other = (data[index] for data in rows)
-        assert (one["video"] == other["video"]).all() and one["caption"] == other["caption"]
-        assert (one["speech"] == other["speech"]).all()
-        assert one["face"].shape == (1, *one["video"].shape[1:])
-    batch = collate([rows[0][2], rows[0][3]])
-    assert batch["video"].shape[0] == 2 and len(batch["stage"]) == 2
+        first, second = one[index], other[index]
+        assert (first.video() == second.video()).all() and (
+            first.sound().samples == second.sound().samples
+        ).all()
+        words = [clip.caption(np.random.default_rng(0)) for clip in (first, second)]
+        assert words[0] == words[1]
+        known = first.annotations()
+        assert known["faces"].shape == (1, 5, 4) and known["landmarks"].shape == (1, 5, 68, 2)
+    assert one.fingerprint == other.fingerprint != CharacterSource(spec(8, seed=2)).fingerprint
+    assert one.shape(3) == (5, 32, 32) == first.video().shape[:3]
     with pytest.raises(IndexError):
-        rows[0][8]
+        one[8]

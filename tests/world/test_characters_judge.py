@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hy_world.characters import FRAMINGS, Look, sample_stage
-from hy_world.characters_dataset import sample_talking
 from hy_world.characters_geometry import truth
 from hy_world.characters_judge import NONE, judge_stage
 from hy_world.characters_render import face_masks, render_stage
 from hy_world.characters_score import change, mouth_correlation, score_stages
+from hy_world.sources.characters import sample_talking
 
 
 def spoilt(video, rng):

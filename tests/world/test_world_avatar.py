@@ -12,10 +12,10 @@ from hy_avatar.config import AvatarConfig
 from hy_core.errors import HyError, UsageError
 from hy_world import avatar
 from hy_world.avatar import measure, pose_file
-from hy_world.characters_dataset import sample_talking
 from hy_world.characters_geometry import truth
 from hy_world.characters_render import render_stage
 from hy_world.evaluate import command
+from hy_world.sources.characters import sample_talking
 from hy_world.tasks import EvalRequest
 
 

@@ -1,4 +1,4 @@
-"""The dataset gives the same item for an index everywhere, and stacks into batches."""
+"""The world's sources: the clip at an index is the same everywhere, and says what it shows."""
 
 from __future__ import annotations
 
@@ -7,61 +7,80 @@ import sys
 
 import numpy as np
 import pytest
-import torch
+from hy_core.data import SourceSpec
 from hy_core.errors import UsageError
-from hy_world.dataset import WorldDataset, collate, sample
-from torch.utils.data import DataLoader
+from hy_world.render import backdrop, render
+from hy_world.sources.scenes import WorldSource, sample
+from hy_world.sources.sounding import SoundingSource
 
 
-def test_items_are_the_same_in_every_worker_and_run():
-    dataset = WorldDataset(12, seed=3)
-    alone = [dataset[index] for index in range(12)]
-    loader = DataLoader(WorldDataset(12, seed=3), batch_size=4, num_workers=2, collate_fn=collate)
-    together = [row for batch in loader for row in zip(batch["video"], batch["caption"], strict=True)]
-    for item, (video, words) in zip(alone, together, strict=True):
-        assert torch.equal(item["video"], video) and item["caption"] == words
-    assert WorldDataset(12, seed=4)[0]["caption"] != alone[0]["caption"]
-    assert len({item["caption"] for item in alone}) == 12
+def world(
+    count: int = 12, seed: int = 0, shape: tuple[int, int, int] = (17, 64, 64), **options
+) -> WorldSource:
+    return WorldSource(SourceSpec("world", "train", seed, count, *shape, options=options))
 
 
-def test_videos_are_the_pixels_between_minus_one_and_one():
-    item = WorldDataset(1)[0]
-    assert item["video"].shape == (3, 17, 64, 64) and item["video"].dtype == torch.float32
-    assert item["video"].min() >= -1 and item["video"].max() <= 1
-    assert item["stated"].text == item["caption"]
-    from hy_world.render import render
-
-    pixels = ((item["video"] + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
-    assert (pixels == render(item["scene"])).all()
-
-
-def test_shapes_are_mixed_by_the_block():
-    shapes = [(17, 64, 64), (1, 64, 64), (5, 32, 48)]
-    dataset = WorldDataset(96, shapes=shapes, block=4)
-    loader = DataLoader(dataset, batch_size=4, collate_fn=collate)
-    drawn = {tuple(batch["video"].shape[2:]) for batch in loader}
-    assert drawn == set(shapes)
+def test_clips_are_the_same_in_every_process_and_run():
+    code = (
+        "import numpy as np\nfrom hy_core.data import SourceSpec\nfrom hy_world.sources.scenes import WorldSource\n"
+        "source = WorldSource(SourceSpec('world', seed=3, count=12))\n"
+        "print(source.fingerprint, [source[i].caption(np.random.default_rng(0)) for i in range(12)],"
+        " int(source[5].video().sum()))"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    source = world(seed=3)
+    words = [source[index].caption(np.random.default_rng(0)) for index in range(12)]
+    assert elsewhere == f"{source.fingerprint} {words} {int(source[5].video().sum())}\n"
+    assert len(set(words)) == 12
+    assert world(seed=4)[0].scene != source[0].scene
 
 
-def test_a_short_clip_is_a_window_of_a_whole_one():
-    from hy_world.render import render
-
-    dataset = WorldDataset(40, shapes=[(5, 64, 64)], objects=1)
-    moving = 0
-    for index in range(40):
-        item = dataset[index]
-        pixels = ((item["video"] + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
-        whole = render(item["scene"])
-        assert any((pixels == whole[start : start + 5]).all() for start in range(13))
-        moving += (pixels[0] != pixels[-1]).any()
-    assert moving > 20
+def test_a_clip_is_its_scene():
+    clip = world()[1]
+    assert (clip.video() == render(clip.scene)).all()
+    assert (clip.background() == backdrop(clip.scene.background, 64, 64)).all()
+    assert clip.annotations()["scene"] == clip.scene and clip.fps == 8.0
+    sound = clip.sound()
+    assert sound.rate == 16_000 and sound.samples.shape == (1, round(17 / 8 * 16_000))
 
 
-def test_the_index_ends():
-    dataset = WorldDataset(3)
-    assert len(list(dataset)) == len(dataset) == 3
+def test_shapes_are_told_without_rendering():
+    source = world(shape=(5, 32, 48))
+    assert source.shape(0) == (5, 32, 48) == source[0].video().shape[:3]
+
+
+def test_fingerprints_change_with_what_is_asked_for():
+    asked = [world(), world(seed=1), world(count=13), world(shape=(5, 64, 64)), world(objects=1)]
+    assert len({one.fingerprint for one in asked}) == len(asked)
+    assert world().fingerprint == asked[0].fingerprint
+
+
+def test_the_source_ends():
+    source = world(3)
+    assert len(list(source)) == len(source) == 3
     with pytest.raises(IndexError):
-        dataset[3]
+        source[3]
+    with pytest.raises(UsageError, match="clips = 0"):
+        world(0)
+
+
+def test_sounding_clips_are_windows_of_whole_scenes():
+    source = SoundingSource(SourceSpec("world-sound", seed=1, count=40, group=4, options={"objects": 1}))
+    windows = 0
+    for index in range(40):
+        clip = source[index]
+        known = clip.annotations()
+        whole = render(clip.scene, known["whole"], 64, 64)
+        start = known["start"]
+        assert (clip.video() == whole[start : start + clip.frames]).all()
+        windows += clip.frames < known["whole"]
+        seconds = clip.frames / clip.fps
+        assert clip.sound().samples.shape[1] == pytest.approx(seconds * 16_000, abs=1)
+        first = source[index - index % 4]
+        assert seconds == pytest.approx(first.frames / first.fps)  # a group lasts equally long
+    assert 8 < windows < 32
 
 
 def test_plain_numpy_gives_scene_and_clip():
@@ -71,11 +90,11 @@ def test_plain_numpy_gives_scene_and_clip():
 
 def test_the_plugin_and_the_command_load_without_torch():
     code = (
-        "import importlib, sys, hy_world.plugin, hy_world.evaluate, hy_world.dataset\n"
+        "import importlib, sys, hy_world.plugin, hy_world.evaluate, hy_world.sources.scenes\n"
         "assert 'torch' not in sys.modules and 'av' not in sys.modules\n"
         "names = {}\n"
         "hy_world.plugin.register_datasets(lambda name, target: names.setdefault(name, target))\n"
-        "assert names['world'] == 'hy_world.dataset:WorldDataset'\n"
+        "assert names['world'] == 'hy_world.sources.scenes:WorldSource'\n"
         "assert 'torch' not in sys.modules and 'av' not in sys.modules\n"
         "for target in names.values():\n"
         "    module, _, name = target.partition(':')\n"
@@ -84,11 +103,10 @@ def test_the_plugin_and_the_command_load_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_some_things_are_drawn_more_often():
-    dataset = WorldDataset(often={"star": 3})
-    rng = np.random.default_rng(0)
-    shapes = [dataset.clip(rng, "train", 1, 64, 64, 1).scene.things[0].shape for _ in range(400)]
+def test_some_values_are_drawn_more_often():
+    source = world(400, shape=(1, 64, 64), objects=1, oversample={"star": 3})
+    shapes = [source[index].scene.things[0].shape for index in range(400)]
     assert 0.42 < shapes.count("star") / 400 < 0.58  # 3 of 6
     assert {"circle", "square", "triangle"} < set(shapes)
     with pytest.raises(UsageError, match="'stars'"):
-        WorldDataset(often={"stars": 3})
+        world(oversample={"stars": 3})

@@ -1,4 +1,4 @@
-"""What every place of a clip belongs to, as numbers that a network's tokens can learn to know (see `hy train`)."""
+"""Targets of representation alignment: what stands at every place of a clip, known from its scene."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _GROUP = 4  # frames of a latent frame; the first has one
 _FINE = 4  # parts of a place, across and down, of each of which it is told how far it is covered
 
 
-def places(batch: TrainingBatch, grid: tuple[int, int, int]) -> Tensor:
-    """A teacher for the objective `flow`: features [B, F, rows * columns, n] of a batch's scenes, for a grid of tokens.
+def repa_targets(batch: TrainingBatch, grid: tuple[int, int, int]) -> Tensor:
+    """Targets of the REPA loss: features [B, F, rows * columns, n] of a batch's scenes, for a grid of tokens.
 
     Every number has a spread of about 1.
     """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hy_world.places import features, grouped, one_hot, places
+from hy_core.data import ClipShape
 from hy_world.render import render
+from hy_world.repa_targets import features, grouped, one_hot
 from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, sample_scene
+from hy_world.sources.scenes import SceneClip
 
 NUMBERS, PARTS = 8, 16  # before and after the names
 
@@ -80,7 +83,8 @@ def test_latent_frames_are_means_of_four_but_the_first():
 def test_a_batch_has_a_row_for_each_clip():
     pytest.importorskip("torch")
     made = [scene("up"), scene("spin")]
-    batch = {"shape": (2, 3, 17, 64, 64), "keys": ["a", "b"], "truth": lambda row: {"scene": made[row]}}
-    found = places(batch, (5, 4, 4))
+    clips = [SceneClip(one, 17, 64, 64) for one in made]
+    batch = SimpleNamespace(shape=ClipShape(17, 64, 64), clips=clips)
+    found = repa_targets(batch, (5, 4, 4))
     assert found.shape[:3] == (2, 5, 16)
     np.testing.assert_array_equal(found[1].reshape(5, 4, 4, -1), features(made[1], 17, 64, 64, (5, 4, 4)))
