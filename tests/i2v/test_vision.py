@@ -240,7 +240,7 @@ def test_in_training_rows_are_blind_by_the_share(tiny, home):
 
 
 def test_in_training_text_stays_without_a_given_frame_or_a_encoder(tiny, home):
-    for folder, settings in ((home, {"first": 0.0}), (None, {})):
+    for folder, settings in ((home, {"first_frame": 0.0}), (None, {})):
         before, cond, _ = training(tiny, folder, **settings)
         assert all(torch.equal(row, other) for row, other in zip(cond.tokens(), before, strict=True))
 

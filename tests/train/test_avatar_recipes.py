@@ -173,9 +173,7 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
         expression=tmp_path / "pose.npz", pose_fit=False, pose_strength=1.0,
     )  # fmt: skip
     request = Request("x", width=32, height=32, frames=9, fps=8.0)
-    cond = Condition(
-        batch["text"][:1], batch["pooled"][:1], 3, given.size, 8.0, vae=objective.vae, folder=folder
-    )
+    cond = Condition(list(one.text), one.pooled, 3, given.size, 8.0, vae=objective.vae, folder=folder)
     avatar.encode(request, cond)
     feed = cond.adapter_inputs["avatar"]
     spoken = (feed["speech"]["features"][0, 0] - row["speech"][0]).abs()
@@ -196,7 +194,7 @@ def test_what_a_recipe_says_wrongly(tmp_path):
     for sets, said in (
         ('data.source="moon"', "no dataset 'moon'"),
         ("data.sources.characters.hats=3", "hats"),
-        ("data.sources.world={}", "no source of this recipe"),
+        ("data.sources.world={}", "no clips of this recipe come from"),
         ("conditioning.avatar.dropout.hats=3", "hats"),
         ("conditioning.avatar.eyes=3", "eyes"),
         ('conditioning.avatar.config.pose="maybe"', "pose: .maybe. isn.t one of"),

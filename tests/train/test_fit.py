@@ -21,9 +21,15 @@ TINY = {
     "batch": 2,
     "threads": 1,
     "save_every": 2,
+    "plugins": ["world"],
     "model": {"channels": [4, 4, 4, 4], "layers": 1, "groups": 2, "latent_channels": 4},
     "optim": {"warmup": 2},
-    "data": {"size": 32, "frames": 5, "phases": [{"until": 1.0, "crop": 16, "frames": [1, 5]}]},
+    "data": {
+        "source": "world",
+        "size": 32,
+        "frames": 5,
+        "phases": [{"until": 1.0, "crop": 16, "frames": [1, 5]}],
+    },
 }
 
 

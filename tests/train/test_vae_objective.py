@@ -59,7 +59,7 @@ def test_narrowed_latents_are_uncorrelated_and_two_wide_with_little_noise():
 
 
 @pytest.mark.parametrize("channels", [0, 4, 5])
-def test_a_codec_can_only_be_reduce_channels(channels):
+def test_channels_can_only_be_reduced(channels):
     with pytest.raises(UsageError, match="latent_channels"):
         reduce_channels(codec(), channels, clips(), logvar=-4.0)
 
@@ -72,7 +72,7 @@ def test_training_goes_on_from_a_narrowed_codec(tmp_path):
         "model": {"latent_channels": 3},
         "plugins": ["world"],
         "init_from": str(tmp_path / "export"),
-        "data": {"source": "world", "size": 32, "frames": 5},
+        "data": {"source": "world", "size": 32, "frames": 5, "phases": [{"until": 1.0, "crop": 32, "frames": [5]}]},
     }
     (tmp_path / "first").mkdir()
     wide = VAEObjective(recipe.parse({**table, "model": {**SMALL.to_json()}, "init_from": ""}), tmp_path)

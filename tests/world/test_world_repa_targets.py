@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hy_core.data import ClipShape
 from hy_world.render import render
-from hy_world.repa_targets import features, grouped, one_hot
+from hy_world.repa_targets import features, grouped, one_hot, repa_targets
 from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, sample_scene
 from hy_world.sources.scenes import SceneClip
 
