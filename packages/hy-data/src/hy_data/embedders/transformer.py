@@ -29,7 +29,9 @@ def load(kind: str, folder: Path, device: str = "auto") -> Callable[[np.ndarray]
 
     folder = folder.expanduser()
     if not (folder / "config.json").is_file():
-        raise MissingError(f"{folder} holds no transformers model (no config.json)", "see [stage.embedding] weights")
+        raise MissingError(
+            f"{folder} holds no transformers model (no config.json)", "see [stage.embedding] weights"
+        )
     cls: Any = {"clip": CLIPModel, "xclip": XCLIPModel}[kind]
     try:
         # Never unpickled: a .bin file could run code.
@@ -58,7 +60,9 @@ class _Embedder:
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         if self.frames:
             frames = frames[np.linspace(0, len(frames) - 1, self.frames).round().astype(int)]
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        pixels = (
+            torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        )
         scale = self.size / min(pixels.shape[2:])
         size = [max(self.size, round(side * scale)) for side in pixels.shape[2:]]
         pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -68,7 +72,9 @@ class _Embedder:
         if self.kind == "xclip":
             found = _tensor(self.model.get_video_features(pixel_values=pixels[None]))[0]
         else:
-            found = functional.normalize(_tensor(self.model.get_image_features(pixel_values=pixels)), dim=-1).mean(0)
+            found = functional.normalize(
+                _tensor(self.model.get_image_features(pixel_values=pixels)), dim=-1
+            ).mean(0)
         vector: np.ndarray = functional.normalize(found.float(), dim=-1).cpu().numpy()
         return vector
 
@@ -86,7 +92,11 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     found = []
     for key, default in (("image_mean", _MEAN), ("image_std", _DEVIATION)):
         value = values.get(key, default)
-        if not (isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(one, float | int) for one in value)):
+        if not (
+            isinstance(value, list | tuple)
+            and len(value) == 3
+            and all(isinstance(one, float | int) for one in value)
+        ):
             raise UsageError(f"{file}: {key} needs three numbers")
         found.append(tuple(float(one) for one in value))
     if min(found[1]) <= 0:

@@ -28,11 +28,20 @@ SCHEMA = pa.schema([("id", pa.string()), ("concept", pa.int32()), ("sampling_wei
 class ConceptOptions:
     """The table `[concepts]` of a recipe."""
 
-    count: int = option(0, minimum=0, maximum=1_000_000, help="centroids; 0: a 40th of the clips, at most 10,000")
-    alpha: float = option(0.5, minimum=0, maximum=1, help="clips of a concept of n count n^-alpha: 0 as they are, 1 all concepts alike")
+    count: int = option(
+        0, minimum=0, maximum=1_000_000, help="centroids; 0: a 40th of the clips, at most 10,000"
+    )
+    alpha: float = option(
+        0.5,
+        minimum=0,
+        maximum=1,
+        help="clips of a concept of n count n^-alpha: 0 as they are, 1 all concepts alike",
+    )
     cap: float = option(5.0, minimum=1, maximum=1e6, help="most weight of a clip, in means")
     vector: str = option("embedding", help="column of the vectors")
-    index: Index = option("auto", help="exact: scikit-learn; faiss; auto: faiss from 200,000 clips on if it is installed")
+    index: Index = option(
+        "auto", help="exact: scikit-learn; faiss; auto: faiss from 200,000 clips on if it is installed"
+    )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="seed of k-means")
 
 
@@ -67,7 +76,11 @@ def fit_centroids(vectors: np.ndarray, options: ConceptOptions) -> np.ndarray:
         from sklearn.cluster import MiniBatchKMeans
 
         model = MiniBatchKMeans(
-            count, random_state=options.seed, batch_size=max(1024, 4 * count), n_init=1, reassignment_ratio=0.0
+            count,
+            random_state=options.seed,
+            batch_size=max(1024, 4 * count),
+            n_init=1,
+            reassignment_ratio=0.0,
         )
         centroids = model.fit(vectors).cluster_centers_
     norms = np.linalg.norm(centroids, axis=1, keepdims=True)

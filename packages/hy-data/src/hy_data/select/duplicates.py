@@ -20,12 +20,14 @@ from hy_data.select.matching import Match
 from hy_data.select.neighbours import Index, matrix, near_pairs
 from hy_data.table import score_of
 
-SCHEMA = pa.schema([
-    ("id", pa.string()),
-    ("duplicate_of", pa.string()),
-    ("how", pa.string()),
-    ("similarity", pa.float32()),
-])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("how", pa.string()),
+        ("similarity", pa.float32()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,25 @@ class DuplicateOptions:
     """The table `[duplicates]` of a recipe."""
 
     method: Literal["frames", "vector", "off"] = option(
-        "frames", help="frames: verify similar vectors by pictures; vector: trust the vector; off: keep duplicates"
+        "frames",
+        help="frames: verify similar vectors by pictures; vector: trust the vector; off: keep duplicates",
     )
     vector: str = option("embedding", help="column of the vectors")
     candidate: float = option(0.78, minimum=-1, maximum=1, help="least cosine of a pair that is verified")
     neighbours: int = option(24, minimum=1, maximum=1024, help="most candidates of a clip, the nearest ones")
     index: Index = option("auto", help="exact, faiss, or auto: faiss from 20,000 clips on if it is installed")
     certain: float = option(0.95, minimum=-1, maximum=1, help="least cosine of duplicates with method vector")
-    inliers: int = option(8, minimum=4, maximum=400, help="least local features that one map explains")
-    agreement: float = option(0.7, minimum=0, maximum=1, help="least share of the common picture that agrees")
+    inliers: int = option(
+        6, minimum=4, maximum=400, help="least local features that explain a part of a picture"
+    )
+    agreement: float = option(0.8, minimum=0, maximum=1, help="least share of the common picture that agrees")
+    texture: float = option(
+        0.05, minimum=0, maximum=1, help="least textured share: a blank picture proves nothing"
+    )
     overlap: float = option(0.4, minimum=0, maximum=1, help="least common part of the smaller picture")
-    quality: str = option("", help='column that decides between copies of one size, such as a quality score; "" for none')
+    quality: str = option(
+        "", help='column that decides between copies of one size, such as a quality score; "" for none'
+    )
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,10 @@ def find_duplicates(table: pa.Table, options: DuplicateOptions, folder: Path | N
     """Return a row for each clip that is a duplicate of a kept one: id, duplicate_of, how, similarity; sorted by id.
 
     `table` is the table of scores; its rows with status ok and a vector are compared. `how` is "frames" or "mirrored"
-    (verified; `similarity` is the share of the picture that agrees) or "vector" (`similarity` is the cosine), of the
-    clip's closest relative in its group. Signatures are read from the column `signature`, else from the file
-    scores.parquet in `folder`; what was compared once is kept in cache/select of that folder.
+    (verified; `similarity` is the share of the picture that agrees) or "vector" (`similarity` is the cosine): of the
+    clip and the kept one if they were compared, else of its closest relative in the group. Signatures are read from the
+    column `signature`, else from the file scores.parquet in `folder`; what was compared once is kept in cache/select of
+    that folder.
     `UsageError` if vectors or signatures are missing.
     """
     if options.method == "off":
@@ -72,19 +83,25 @@ def find_duplicates(table: pa.Table, options: DuplicateOptions, folder: Path | N
     pairs, cosines = near_pairs(vectors, least, options.neighbours, options.index)
     pairs = rows[pairs]
     if options.method == "vector":
-        links = [_Link(*pair, "vector", float(one)) for pair, one in zip(pairs.tolist(), cosines, strict=True)]
+        links = [
+            _Link(first, second, "vector", float(one))
+            for (first, second), one in zip(pairs.tolist(), cosines, strict=True)
+        ]
     else:
         links = list(_links(pairs, matches(table, pairs, folder), options))
     ids = table["id"].to_pylist()
     found = sorted(_dropped(links, _preference(table, ids, options.quality), ids))
     columns: list[Sequence[object]] = list(zip(*found, strict=True)) if found else [[], [], [], []]
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA
+    )
 
 
 def is_duplicate(match: Match, options: DuplicateOptions) -> bool:
     """Whether two clips that match so are duplicates."""
     return (
-        match.inliers >= options.inliers
+        (match.whole or match.inliers >= options.inliers)
+        and match.texture >= options.texture
         and match.agreement >= options.agreement
         and match.overlap >= options.overlap
     )
@@ -102,7 +119,7 @@ def _preference(table: pa.Table, ids: Sequence[str], quality: str) -> np.ndarray
     def column(name: str) -> np.ndarray:
         if not name or name not in table.column_names:
             return np.zeros(len(table))
-        return np.nan_to_num(np.asarray(table[name].to_numpy(), np.float64), nan=-np.inf)
+        return np.nan_to_num(np.asarray(table[name].to_numpy(), np.float64), nan=-1e9)
 
     area = column("width") * column("height")
     length = column("stop") - column("start") if "stop" in table.column_names else column("frames")
@@ -127,14 +144,17 @@ def _dropped(
             row = above
         return row
 
-    closest: dict[int, _Link] = {}
+    closest: dict[int, tuple[tuple[bool, float], _Link]] = {}
     for link in links:
         first, second = sorted((root(link.first), root(link.second)), key=lambda row: order[row])
         if first != second:
             parent[second] = first  # the best of a group is its root
+    for link in links:
+        best = root(link.first)
         for row in (link.first, link.second):
-            if row not in closest or link.similarity > closest[row].similarity:
-                closest[row] = link
-    for row, link in closest.items():
-        if (best := root(row)) != row:
-            yield ids[row], ids[best], link.how, link.similarity
+            # What was compared with the kept clip itself says most.
+            rank = (best in (link.first, link.second), link.similarity)
+            if row != best and (row not in closest or rank > closest[row][0]):
+                closest[row] = rank, link
+    for row, (_, link) in closest.items():
+        yield ids[row], ids[root(row)], link.how, link.similarity

@@ -90,7 +90,11 @@ def _search_faiss(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
     else:
         cells = int(4 * size**0.5)
         index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(length), length, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            faiss.IndexFlatIP(length),
+            length,
+            cells,
+            faiss.ScalarQuantizer.QT_fp16,
+            faiss.METRIC_INNER_PRODUCT,
         )
         index.cp.seed, index.cp.niter = 0, 5
         index.train(vectors[:: max(1, size // (cells * _TRAINING))])

@@ -1,6 +1,8 @@
-"""Pictures of a clip for comparing clips: black bars cut, shrunk, and what of them doesn't change when they are mirrored."""
+"""Pictures of a clip for comparing clips: still ones, without black bars, and their appearance as a vector."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -30,6 +32,28 @@ def content_box(luma: np.ndarray) -> tuple[int, int, int, int]:
         edges.append((first, last))
     (top, bottom), (left, right) = edges
     return top, left, bottom, right
+
+
+def stillest(luma: np.ndarray, parts: int) -> np.ndarray:
+    """Return the index of the frame with the least motion in each of `parts` parts of frames, uint8 [T, H, W]."""
+    small = np.stack([cv2.resize(one, (48, 27), interpolation=cv2.INTER_AREA) for one in luma]).astype(
+        np.float32
+    )
+    step = np.abs(np.diff(small, axis=0)).mean((1, 2)) if len(small) > 1 else np.zeros(0, np.float32)
+    # A frame moves as much as to both of its neighbours; the first and the last have one.
+    motion = (
+        (np.concatenate([step[:1], step]) + np.concatenate([step, step[-1:]])) if len(step) else np.zeros(1)
+    )
+    ends = np.linspace(0, len(luma), min(parts, len(luma)) + 1).round().astype(int)
+    return np.array([first + int(motion[first:last].argmin()) for first, last in pairwise(ends)])
+
+
+def shrunk(luma: np.ndarray, height: int) -> np.ndarray:
+    """Return uint8 [T, H, W] at most so high."""
+    if luma.shape[1] <= height:
+        return luma
+    width = max(2, round(luma.shape[2] * height / luma.shape[1]))
+    return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA) for one in luma])
 
 
 def to_luma(frames: np.ndarray) -> np.ndarray:

@@ -50,13 +50,13 @@ def decode(data: bytes) -> Signature:
         start = 6 + 8 * count
         pictures = []
         for _, size in rows:
-            picture = cv2.imdecode(
-                np.frombuffer(data[start : start + size], np.uint8), cv2.IMREAD_GRAYSCALE
-            )
+            picture = cv2.imdecode(np.frombuffer(data[start : start + size], np.uint8), cv2.IMREAD_GRAYSCALE)
             if picture is None or max(picture.shape) > _MOST_SIDE:
                 raise ValueError("a damaged picture")
             pictures.append(picture)
             start += size
     except (struct.error, ValueError, cv2.error) as error:
-        raise HyError(f"a clip's signature can't be read ({error})", "run the stage signature again") from error
+        raise HyError(
+            f"a clip's signature can't be read ({error})", "run the stage signature again"
+        ) from error
     return Signature(tuple(pictures), tuple(time for time, _ in rows))

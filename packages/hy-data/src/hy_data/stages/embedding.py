@@ -35,7 +35,9 @@ class Embedding(FrameStage):
             "appearance", help="what makes the vector"
         )
         weights: Path | None = option(None, help="folder of a transformers model, for clip and xclip")
-        frames: int = option(8, minimum=1, maximum=64, help="most frames of a clip; xclip takes its model's number")
+        frames: int = option(
+            8, minimum=1, maximum=64, help="most frames of a clip; xclip takes its model's number"
+        )
         device: str = option("auto", help="auto, cpu, cuda, ...: where clip and xclip run")
 
     options: Options
@@ -84,31 +86,40 @@ class Embedding(FrameStage):
 
 
 class SignatureStage(FrameStage):
-    """Small grey pictures of a clip as bytes (uint8), so that duplicates are verified without reading a video again."""
+    """Small grey pictures of a clip as bytes (uint8), so that duplicates are verified without reading a video again.
+
+    Of each part of the clip it takes the stillest frame: a copy that begins elsewhere or runs at another speed has the
+    same still moments.
+    """
 
     name = "signature"
 
     @dataclass(frozen=True)
     class Options:
-        frames: int = option(8, minimum=1, maximum=64, help="most pictures of a clip")
+        seconds: float = option(
+            0.6, minimum=0.1, maximum=60, help="length of the parts that give a picture each"
+        )
+        frames: int = option(10, minimum=1, maximum=64, help="most pictures of a clip")
+        height: int = option(160, minimum=64, maximum=256, help="height of a picture in pixels")
         quality: int = option(50, minimum=1, maximum=100, help="WebP quality of a picture")
 
     options: Options
 
     def views(self) -> tuple[View, ...]:
-        return (View(PICTURE_HEIGHT, fps=_RATE),)
+        return (View(256, fps=12, gray=True),)
 
     def measure(
         self, record: ClipRecord, frames: ClipFrames
     ) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
-        from hy_data.select.pictures import to_luma
+        from hy_data.select.pictures import shrunk, stillest
         from hy_data.select.signature import encode
 
         (view,) = self.views()
         pictures = frames[view]
-        chosen = spread(len(pictures), self.options.frames)
-        signature = encode(to_luma(pictures[chosen]), frames.times(view)[chosen], self.options.quality)
-        return {"signature": signature}, None
+        parts = int(min(max(frames.duration / self.options.seconds, 3), self.options.frames))
+        chosen = stillest(pictures, parts)
+        small = shrunk(pictures[chosen], self.options.height)
+        return {"signature": encode(small, frames.times(view)[chosen], self.options.quality)}, None
 
 
 def spread(count: int, most: int) -> np.ndarray:
