@@ -39,7 +39,7 @@ class Decoder:
                     if time is not None:
                         end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
                     corrupt = corrupt or packet.is_corrupt
-                if packet.stream_index != self.stream.index:
+                if packet.stream.index != self.stream.index:  # the end of another stream has the index 0 itself
                     continue
                 packets += packet.size > 0
                 for frame in packet.decode():
