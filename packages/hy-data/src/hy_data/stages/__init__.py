@@ -1,0 +1,1 @@
+"""Stages of hy-data: each measures clips; see `hy_data.plugin` for their names."""
