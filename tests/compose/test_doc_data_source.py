@@ -9,6 +9,7 @@ from compose.test_doc_commands import blocks
 from compose.test_docs import ROOT
 from hy_core import media
 from hy_core.cli import cli
+from hy_core.data import SourceSpec, open_source
 from hy_core.plugins import Plugins
 
 PAGE = ROOT / "docs" / "how-to" / "data.md"
@@ -34,15 +35,16 @@ def folder(tmp_path, monkeypatch):
 def test_the_source_gives_clips(folder):
     plugins = Plugins([])
     plugins.load("./folder.py")
-    source = plugins.datasets().pick("folder")(folder="clips")
-    drawn = [source.clip(np.random.default_rng(seed), "train", 5, 32, 32) for seed in range(24)]
-    assert {clip.caption(np.random.default_rng(0)) for clip in drawn} == {"grey 0", "grey 1", "grey 2"}
-    for clip in drawn:
-        level = 40 + 60 * int(clip.caption(None).split()[1])
-        assert clip.pixels().shape == (5, 32, 32, 3) and clip.ground().shape == (32, 32, 3)
-        assert abs(int(clip.pixels().mean()) - level) <= 3
-    again = source.clip(np.random.default_rng(3), "train", 5, 32, 32)
-    assert again.path == drawn[3].path
+    spec = SourceSpec("folder", frames=5, height=32, width=32, options={"folder": "clips"})
+    source = open_source(spec, plugins)
+    assert [clip.caption(np.random.default_rng(0)) for clip in source] == ["grey 0", "grey 1", "grey 2"]
+    for number in range(3):
+        clip = source[number]
+        assert clip.video().shape == (5, 32, 32, 3) and clip.background().shape == (32, 32, 3)
+        assert abs(int(clip.video().mean()) - 40 - 60 * number) <= 3
+        assert source.shape(number) == (5, 32, 32) and clip.sound() is None
+    (folder / "clips" / "1.mp4").write_bytes((folder / "clips" / "0.mp4").read_bytes())
+    assert open_source(spec, plugins).fingerprint != source.fingerprint
 
 
 def test_its_recipe_is_right(folder):

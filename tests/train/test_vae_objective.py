@@ -72,7 +72,12 @@ def test_training_goes_on_from_a_narrowed_codec(tmp_path):
         "model": {"latent_channels": 3},
         "plugins": ["world"],
         "init_from": str(tmp_path / "export"),
-        "data": {"source": "world", "size": 32, "frames": 5, "phases": [{"until": 1.0, "crop": 32, "frames": [5]}]},
+        "data": {
+            "source": "world",
+            "size": 32,
+            "frames": 5,
+            "phases": [{"until": 1.0, "crop": 32, "frames": [5]}],
+        },
     }
     (tmp_path / "first").mkdir()
     wide = VAEObjective(recipe.parse({**table, "model": {**SMALL.to_json()}, "init_from": ""}), tmp_path)
