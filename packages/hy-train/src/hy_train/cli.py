@@ -21,7 +21,16 @@ import click
 @click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-def command(recipe, out, overrides, minutes, dry_run, listing, as_json, quiet):
+def command(
+    recipe: str | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    minutes: float | None,
+    dry_run: bool,
+    listing: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Train by RECIPE: a TOML file, or the name of a shipped one.
 
     The same command resumes a stopped run.

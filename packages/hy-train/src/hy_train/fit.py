@@ -7,10 +7,11 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from hy_train.module import Average, TrainModule
+from hy_train.module import Average, TrainModule, train_module
 from hy_train.recipe import Recipe
 from hy_train.unfreeze import Unfreezing
 
@@ -30,7 +31,7 @@ LAST = "last.ckpt"
 
 
 def run(
-    recipe: Recipe, objective: Objective, folder: Path, minutes: float | None = None, quiet: bool = False
+    recipe: Recipe, objective: Objective[Any], folder: Path, minutes: float | None = None, quiet: bool = False
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint where there is one, and return what was measured at the end.
 
@@ -51,8 +52,8 @@ def run(
     unfreezing = [Unfreezing(objective.model, recipe.unfreeze, recipe.steps)] if recipe.unfreeze else []
     objective.prepare()
     average = Average(recipe.ema)
-    module = TrainModule(objective)
-    keep = {
+    module = TrainModule(objective, recipe)
+    keep: dict[str, Any] = {
         "dirpath": folder,
         "save_last": False,
         "save_top_k": 1,
@@ -63,7 +64,7 @@ def run(
         accelerator="auto",
         devices=recipe.devices,
         strategy=_strategy(recipe, objective),
-        precision=recipe.precision,
+        precision=cast(Any, recipe.precision),  # Lightning checks it
         max_steps=recipe.steps,
         max_epochs=-1,
         max_time=timedelta(minutes=minutes) if minutes else None,
@@ -75,7 +76,7 @@ def run(
             *unfreezing,
             ModelCheckpoint(every_n_train_steps=recipe.save_every, **keep),
             ModelCheckpoint(train_time_interval=timedelta(minutes=recipe.save_minutes), **keep),
-            *([_Measure(recipe.eval_every)] if recipe.eval_every else []),
+            *([_Measure(recipe.eval_every, average)] if recipe.eval_every else []),
         ],
         logger=CSVLogger(folder, name="", version=_log(folder)),
         log_every_n_steps=10,
@@ -93,7 +94,7 @@ def run(
     trainer.save_checkpoint(last)
     if not trainer.is_global_zero:
         return {}
-    report = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
+    report: dict[str, Any] = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
     with averaged(module, average):
         report |= objective.evaluate()
         objective.export(folder / "export")
@@ -109,7 +110,7 @@ def _log(folder: Path) -> str:
     return next(name for name in names if not (folder / name / "metrics.csv").exists())
 
 
-def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
+def _strategy(recipe: Recipe, objective: Objective[Any]) -> DDPStrategy | str:
     """How several processes work together; "auto" for one."""
     if recipe.devices == 1:
         return "auto"
@@ -123,7 +124,7 @@ def _strategy(recipe: Recipe, objective: Objective) -> DDPStrategy | str:
 
 
 @contextmanager
-def averaged(module: TrainModule, average: Average):
+def averaged(module: TrainModule, average: Average) -> Iterator[None]:
     """Put the averaged weights in place for a while."""
     weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
     training = module.model.training
@@ -140,14 +141,16 @@ def averaged(module: TrainModule, average: Average):
 class _Measure(pl.Callback):
     """Measure the averaged weights while training goes on."""
 
-    def __init__(self, every: int):
-        self.every = every
+    def __init__(self, every: int, average: Average) -> None:
+        self.every, self.average = every, average
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: TrainModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
-        average = next(c for c in trainer.callbacks if isinstance(c, Average))
-        with averaged(module, average):
+        module = train_module(pl_module)
+        with averaged(module, self.average):
             measured = module.objective.evaluate()
             module.objective.export(module.objective.folder / "export")
         line = json.dumps({"step": trainer.global_step, "time": round(time.time()), **measured})

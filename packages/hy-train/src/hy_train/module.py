@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from hy_core.training import Objective, seeded
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from hy_train import optim
+from hy_train.recipe import Recipe
 
 
 class TrainModule(pl.LightningModule):
     """Train the objective's model by its recipe, and its critic, where it has one."""
 
-    def __init__(self, objective: Objective):
+    def __init__(self, objective: Objective[Any], recipe: Recipe) -> None:
         super().__init__()
-        self.objective, self.recipe = objective, objective.recipe
+        self.objective, self.recipe = objective, recipe
         self.model, self.critic = objective.model, objective.critic
         self.strict_loading = True
         # Lightning runs one optimiser by itself; two are run by hand below.
@@ -32,18 +37,18 @@ class TrainModule(pl.LightningModule):
         if self.critic is None:
             return self._checked("loss", *self.objective.loss(batch, generator))
         # A step is one of the model's: Lightning must not count the critic's, so it gets the bare optimiser.
-        judging = self.optimizers(use_pl_optimizer=False)[1]
-        judging.zero_grad()
+        _, critics = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))
+        critics.zero_grad()
         self.manual_backward(self._checked("critic_loss", *self.objective.critic_loss(batch, generator)))
-        self.clip_gradients(judging, self.recipe.optim.max_grad_norm)
-        judging.step()
-        making = self.optimizers()[0]
-        making.zero_grad()
+        self.clip_gradients(critics, self.recipe.optim.max_grad_norm)
+        critics.step()
+        models, _ = cast(list[LightningOptimizer], self.optimizers())
+        models.zero_grad()
         self.critic.requires_grad_(False)
         self.manual_backward(self._checked("loss", *self.objective.loss(batch, generator)))
         self.critic.requires_grad_(True)
-        making.step()
-        for schedule in self.lr_schedulers():
+        models.step()
+        for schedule in cast(list[LRScheduler], self.lr_schedulers()):
             schedule.step()
         return None
 
@@ -60,21 +65,21 @@ class TrainModule(pl.LightningModule):
         self.log_dict({name: loss.detach(), **logs}, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> list[dict[str, Any]]:
+    def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:
         return [self._optimizer(one) for one in (self.model, self.critic) if one is not None]
 
-    def _optimizer(self, network: torch.nn.Module) -> dict[str, Any]:
+    def _optimizer(self, network: torch.nn.Module) -> OptimizerLRSchedulerConfig:
         optimizer = optim.build(network, self.recipe.optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: optim.rate(self.recipe.optim, self.recipe.steps, step)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(_Batches(self), batch_size=None)
 
 
-class _Batches(IterableDataset):
+class _Batches(IterableDataset[Any]):
     """The batches from the step a run begins or goes on at."""
 
     def __init__(self, module: TrainModule):
@@ -87,6 +92,12 @@ class _Batches(IterableDataset):
             step += 1
 
 
+def train_module(module: pl.LightningModule) -> TrainModule:
+    """Return the module that Lightning hands to callbacks as what it is here."""
+    assert isinstance(module, TrainModule)
+    return module
+
+
 class Average(pl.Callback):
     """Keep an exponential moving average of the weights; it is what is measured and exported.
 
@@ -97,14 +108,17 @@ class Average(pl.Callback):
         self.decay = decay
         self.average: dict[str, torch.Tensor] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, module: TrainModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.average:
-            self.average = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
+            model = train_module(pl_module).model
+            self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: pl.Trainer, module: TrainModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
-        weights = module.model.state_dict()
+        weights = train_module(pl_module).model.state_dict()
         names = [k for k, v in weights.items() if v.is_floating_point()]
         torch._foreach_lerp_([self.average[k] for k in names], [weights[k] for k in names], 1 - decay)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from hy_core.dit.layers import CPU_HAS_BF16
@@ -46,11 +47,11 @@ class MuonAdamW(torch.optim.Optimizer):
     the same). Convolutions are flattened to [out, in * kernel].
     """
 
-    def __init__(self, groups: Iterable[dict], momentum: float = 0.95):
+    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.95) -> None:
         super().__init__(groups, {"momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Any = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -63,7 +64,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     @staticmethod
-    def _muon(weight: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+    def _muon(weight: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         average = state["momentum"].lerp_(grad, 1 - group["momentum"])
@@ -72,7 +73,7 @@ class MuonAdamW(torch.optim.Optimizer):
         weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(weight), alpha=-group["lr"])
 
     @staticmethod
-    def _adamw(weight: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+    def _adamw(weight: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         state["step"] += 1

@@ -120,7 +120,7 @@ class FlowObjective(Objective[FlowBatch]):
             self.recipe.batch,
             self.options.caption_dropout,
             caption=lambda bucket, index, rng: self.latents.clip(bucket, index).caption(rng),
-            length=lambda prompt: len(self.encoder.llm.tokens(prompt)[0]),
+            length=self._tokens,
         )
         if self.targets:
             bucket = next((number for number, one in enumerate(self.buckets) if one.repa), None)
@@ -132,6 +132,11 @@ class FlowObjective(Objective[FlowBatch]):
             batch = self._batch(Rows(bucket, np.zeros(1, int), [""]))
             features = repa.target_features(self.targets, batch, self.model).shape[-1]
             self.repa = repa.attach(self.model, self.options.repa_block, features)
+
+    def _tokens(self, prompt: str) -> int:
+        """The number of a prompt's tokens."""
+        assert self.encoder.llm is not None
+        return len(self.encoder.llm.tokens(prompt)[0])
 
     def _load_vae(self) -> VAE:
         if not self.data.vae:

@@ -20,7 +20,7 @@ from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import load_vae, save_safetensors
 from torch import Tensor, nn
 
-from hy_train.objectives.vae_channels import reduce_channels
+from hy_train.objectives.vae_channels import bias_of, reduce_channels
 from hy_train.sources import check_tables, open_sources, recipe_plugins
 
 _FOREGROUND = 60  # sum of the differences of three colours, of 765: a pixel that isn't background
@@ -201,7 +201,8 @@ class VAEObjective(Objective[Tensor]):
             "psnr": float(np.mean([psnr(torch.tensor(s)) for s in squares])),
             "psnr_worst": psnr(torch.tensor(max(squares))),
             "latent_std": latents.std().item(),
-            "latent_std_of_channels": [round(x, 3) for x in latents.std((0, 2, 3, 4)).tolist()],
+            "latent_std_least": latents.std((0, 2, 3, 4)).min().item(),
+            "latent_std_most": latents.std((0, 2, 3, 4)).max().item(),
         }
 
     def export(self, folder: Path) -> None:
@@ -225,12 +226,12 @@ def initialise(model: VAE, logvar: float) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv3d):
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(bias_of(module))
             if ".conv2." in name:
                 nn.init.zeros_(module.weight)
     channels = model.config.latent_channels
     model.quant_conv.weight[channels:] = 0
-    model.quant_conv.bias[channels:] = logvar
+    bias_of(model.quant_conv)[channels:] = logvar
 
 
 def read_vae(folder: Path) -> VAE:

@@ -10,6 +10,7 @@ from hy_core.data import Clip
 from hy_core.errors import UsageError
 from hy_core.training.batch import to_pixels
 from hy_core.vae import VAE
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -38,13 +39,19 @@ def reduce_channels(model: VAE, channels: int, clips: Sequence[Clip], logvar: fl
     out, new = model.encoder.conv_out.conv, small.encoder.conv_out.conv
     new.weight.zero_()
     new.weight[:channels] = torch.einsum("ij,jk,k...->i...", there, quant, out.weight)
-    new.bias.fill_(logvar)
-    new.bias[:channels] = there @ (quant @ out.bias + model.quant_conv.bias[:before] - mean)
-    post, bias = model.post_quant_conv.weight[:, :, 0, 0, 0], model.post_quant_conv.bias
+    bias_of(new).fill_(logvar)
+    bias_of(new)[:channels] = there @ (quant @ bias_of(out) + bias_of(model.quant_conv)[:before] - mean)
+    post, bias = model.post_quant_conv.weight[:, :, 0, 0, 0], bias_of(model.post_quant_conv)
     into, new = model.decoder.conv_in.conv, small.decoder.conv_in.conv
     new.weight.copy_(torch.einsum("oi...,ij,jk->ok...", into.weight, post, back))
-    new.bias.copy_(into.bias + into.weight.sum((2, 3, 4)) @ (post @ mean + bias))
+    bias_of(new).copy_(bias_of(into) + into.weight.sum((2, 3, 4)) @ (post @ mean + bias))
     for conv in (small.quant_conv, small.post_quant_conv):
         conv.weight.copy_(torch.eye(len(conv.weight))[:, :, None, None, None])
-        conv.bias.zero_()
+        bias_of(conv).zero_()
     return small
+
+
+def bias_of(conv: nn.Conv3d) -> Tensor:
+    """Return a convolution's bias, which every convolution of the VAE has."""
+    assert conv.bias is not None
+    return conv.bias
