@@ -53,8 +53,8 @@ def test_it_is_not_mixed_and_that_is_told_before_sound_is_made(tmp_path):
 def test_stages_reject_it_and_metrics_leave_it_out(tmp_path, hy):
     path = not_numbers(tmp_path / "a.mkv")
     for stage in (Presence(), Bandwidth(), Consistency()):
-        (row,) = stage.run({"path": str(path)})
-        assert row["rejected"].startswith(f"{stage.name}: the sound of") and "not numbers" in row["rejected"]
+        (row,) = stage.run(ClipRecord(path))
+        assert row.rejected.startswith(f"{stage.name}: the sound of") and "not numbers" in row.rejected
     with pytest.raises(HyError, match=TOLD):
         measure(path, {})
     write_sound(tmp_path / "good.wav", [tone(1)], 48000)

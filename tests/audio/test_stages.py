@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio.clips import clip, pictures, tone
-from hy_audio.stages import Bandwidth, Consistency, Presence, SoundCaption, SoundKind, Stage, run
+from hy_audio.stages import Bandwidth, Consistency, Presence, SoundCaption, SoundKind
 from hy_audio.stages.captions import cleaned, merged
 from hy_audio.stages.kinds import CLASSES, AudioSetTagger, SegmentLabels, classify, kind_of, overall
 from hy_audio.stages.presence import bandwidth, silence
 from hy_core import media
+from hy_core.data import ClipRecord, Stage
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.request import Sound
 from scipy.signal import fftconvolve, firwin, lfilter
@@ -21,9 +22,10 @@ RATE = 16000
 
 
 def one(stage: Stage, path: Path, **fields) -> dict:
-    (row,) = stage.run({"path": str(path), **fields})
+    (after,) = stage.run(ClipRecord.from_json({"path": str(path), **fields}))
+    row = after.to_json()
     assert json.loads(json.dumps(row)) == row  # fit for a manifest
-    return dict(row)
+    return row
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:
@@ -81,7 +83,7 @@ def test_files_that_cannot_be_read_are_rejected_and_records_without_a_path_are_e
     for stage in (Presence(), Bandwidth(), Consistency()):
         assert "cannot be read" in one(stage, tmp_path / "text.mp4")["rejected"]
         assert "no such file" in one(stage, tmp_path / "gone.mp4")["rejected"]
-    before = {"path": "x", "rejected": "too dark"}
+    before = ClipRecord(Path("x"), rejected="too dark")
     assert list(Presence().run(before)) == [before]
     for wrong in ({}, {"path": 3}, {"path": "a", "span": [3, 1]}, {"path": "a", "span": "x"}):
         with pytest.raises(UsageError):
@@ -230,7 +232,7 @@ def test_a_wrong_tagger_is_one_line(tmp_path):
     with pytest.raises(HyError, match="no classifier in /nowhere"):  # no fault of the clip's
         one(SoundKind(tagger="/nowhere"), path)
     with pytest.raises(HyError, match="no class"):
-        list(SoundKind(tagger="x:y", keep=["loud"]).run({"path": str(path)}))
+        list(SoundKind(tagger="x:y", keep=["loud"]).run(ClipRecord(path)))
     with pytest.raises(HyError, match="can't import"):
         one(SoundKind(tagger="no_such_module:it"), path)
 
@@ -279,7 +281,7 @@ def test_a_scorer_of_ones_own(tmp_path):
     path = clip(tmp_path / "a.mp4", 25, 25, tone(1))
     stage = Consistency(scorer="builtins:len.__class__", least=0.5)
     with pytest.raises(Exception):  # noqa: B017 - not a scorer at all
-        list(stage.run({"path": str(path)}))
+        list(stage.run(ClipRecord(path)))
     (tmp_path / "mine.py").write_text("def score(path, span):\n    return 0.25\n")
     import sys
 

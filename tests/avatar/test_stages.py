@@ -18,23 +18,24 @@ from hy_avatar.stages import (
     LipSync,
     PersonPose,
     SpeechFeatures,
-    Stage,
     TalkingHead,
     VoicePresence,
-    run,
 )
 from hy_avatar.stages.heads import load_track, square
 from hy_avatar.stages.points import load_points
 from hy_avatar.stages.voices import agreement, load_speech, loudness
 from hy_avatar.video_segment import VideoSegment
+from hy_core.data import ClipRecord, Stage, run_stages
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.plugins import Plugins
 
 
 def one(stage: Stage, record) -> dict:
-    (row,) = stage.run({"path": str(record)} if isinstance(record, Path) else record)
+    before = ClipRecord(record) if isinstance(record, Path) else ClipRecord.from_json(record)
+    (after,) = stage.run(before)
+    row = after.to_json()
     assert json.loads(json.dumps(row)) == row  # fit for a manifest
-    return dict(row)
+    return row
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_sound_is_where_the_picture_is(tmp_path):
 @pytest.mark.parametrize("record", [{}, {"path": "a", "span": [2, 1]}, {"path": "a", "crop": [0, 0, 0, 4]}])
 def test_what_is_no_record(record):
     with pytest.raises(UsageError):
-        VideoSegment.of(record)
+        VideoSegment.of(ClipRecord.from_json(record))
 
 
 # -- heads ------------------------------------------------------------------------------------------------
@@ -275,14 +276,12 @@ def test_all_stages_in_order_and_again_from_the_cache(tmp_path, head, points):
         LipSync(),
     ]
     good, bad = talking.talk(tmp_path / "good.mp4", 30), talking.clip(tmp_path / "bad.mp4")
-    rows = list(run(stages, [{"path": str(good)}, {"path": str(bad)}, {"path": "x", "rejected": "by hand"}]))
-    assert {"crop", "faces", "points", "mask", "pose", "speech"} <= rows[0].keys()
-    assert rows[1]["rejected"].startswith("voice-presence") and rows[2] == {
-        "path": "x",
-        "rejected": "by hand",
-    }
+    by_hand = ClipRecord(Path("x"), rejected="by hand")
+    rows = list(run_stages(stages, [ClipRecord(good), ClipRecord(bad), by_hand]))
+    assert {"crop", "faces", "points", "mask", "pose", "speech"} <= rows[0].to_json().keys()
+    assert rows[1].rejected.startswith("voice-presence") and rows[2] == by_hand
     before = sorted(cache.rglob("*.*"))
-    assert list(run(stages, rows)) == rows and sorted(cache.rglob("*.*")) == before
+    assert list(run_stages(stages, rows)) == rows and sorted(cache.rglob("*.*")) == before
 
 
 def test_other_options_have_other_files(tmp_path):
@@ -322,12 +321,12 @@ def test_a_real_face_with_mediapipe(tmp_path):
         TalkingHead(cache=cache, area=3.5), FacePoints(cache=cache), FaceMask(cache=cache, shape="outline"),
         PersonPose(cache=cache),
     ]  # fmt: skip
-    (row,) = run(stages, [{"path": str(talking.clip(tmp_path / "a.mp4", shown))}])
-    assert "rejected" not in row, row
-    left, top, right, bottom = row["crop"]
+    (row,) = run_stages(stages, [ClipRecord(talking.clip(tmp_path / "a.mp4", shown))])
+    assert not row.rejected, row
+    left, top, right, bottom = row.crop
     assert left < 225 < right and top < 115 < bottom and 200 < right - left <= 512  # her face
-    points, _ = load_points(row["points"])
+    points, _ = load_points(row.result_file("points"))
     assert np.all(points > 0) and np.all(points < 1)
-    track = pose.load(row["pose"])
+    track = pose.load(row.result_file("pose"))
     # Nose by the pose and by the mesh are one.
     np.testing.assert_allclose(track.points[2, 0, 0], points[2, 30], atol=0.08)
