@@ -6,17 +6,17 @@ import json
 import logging
 import subprocess
 import sys
-from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio.clips import clip, not_numbers, pictures, tone, uneven
 from hy_audio.sound_files import write_sound
-from hy_audio.stages import Presence, SoundCaption, run
+from hy_audio.stages import Presence, SoundCaption
 from hy_audio.training import clips as source
-from hy_audio.training.clips import SoundClips, caption_of, read_records
+from hy_audio.training.clips import SoundClips, caption_of
 from hy_core import media
+from hy_core.data import ClipRecord, SourceSpec, is_heldout, read_manifest, run_stages
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.request import Sound
 
@@ -42,11 +42,24 @@ def records(path: Path, *rows: dict) -> Path:
     return target
 
 
-def alone(path: Path, **more) -> SoundClips:
-    return SoundClips(1 << 40, records=path, heldout=0, **{"seconds": [1.0, 2.0], "fps": 20, **more})
+def opened(
+    path: Path | str, count: int = 1 << 20, seed: int = 0, split: str = "train", group: int = 1, **table
+):
+    spec = SourceSpec("sound-clips", split, seed, count, group=group, options={"records": str(path), **table})
+    return SoundClips(spec)
 
 
-# -- what an item is -------------------------------------------------------------------------------------
+def alone(path: Path, seed: int = 0, group: int = 1, **more) -> SoundClips:
+    table = {"heldout": 0.0, "seconds": [1.0, 2.0], "fps": 20, **more}
+    return opened(path, seed=seed, group=group, **table)
+
+
+def heard(item) -> np.ndarray:
+    """The samples of a clip's sound."""
+    return item.sound().samples[0]
+
+
+# -- what a clip is ----------------------------------------------------------------------------------------
 
 
 def test_pictures_and_sound_of_a_window_are_of_the_same_moment(tmp_path):
@@ -57,45 +70,45 @@ def test_pictures_and_sound_of_a_window_are_of_the_same_moment(tmp_path):
     starts = set()
     for index in range(12):
         item = found[index]
-        seen, heard = item["pixels"](), item["sound"]
-        assert item["rate"] == RATE and item["caption"] == "a tone." and seen.dtype == np.uint8
-        assert len(seen) == round(len(heard) / RATE * 20) and seen.shape[1:] == (48, 64, 3)
-        assert 0.5 <= item["start"] <= 3.5 - len(heard) / RATE + 1e-6
-        starts.add(round(item["start"], 1))
+        seen, samples = item.video(), heard(item)
+        assert item.sound().rate == RATE and item.caption(None) == "a tone." and seen.dtype == np.uint8
+        assert len(seen) == round(len(samples) / RATE * 20) and seen.shape[1:] == (48, 64, 3)
+        assert 0.5 <= item.start <= 3.5 - len(samples) / RATE + 1e-6
+        starts.add(round(item.start, 1))
         for frame in range(0, len(seen), 5):
-            moment = item["start"] + frame / 20
+            moment = item.start + frame / 20
             if min(moment % 0.5, 0.5 - moment % 0.5) < 0.12:
                 continue  # too near to a step
             step = int(moment * 2)
             assert abs(float(seen[frame].mean()) - (20 + 25 * step)) < 9
             here = round(frame / 20 * RATE)
-            part = heard[max(here - 800, 0) : here + 800]
+            part = samples[max(here - 800, 0) : here + 800]
             assert np.sqrt((part**2).mean() * 2) == pytest.approx(0.05 * (1 + step), rel=0.15)
     assert len(starts) > 4
 
 
-def test_items_depend_on_seed_and_index_and_blocks_last_equally_long(tmp_path):
+def test_clips_depend_on_seed_and_index_and_groups_last_equally_long(tmp_path):
     told(tmp_path)
     told(tmp_path, 3.0, "b.mp4")
     rows = records(tmp_path, {"path": "a.mp4"}, {"path": "b.mp4"})
-    one, again, other = alone(rows, block=4), alone(rows, block=4), alone(rows, block=4, seed=1)
-    lengths = [len(one[index]["sound"]) for index in range(12)]
+    one, again, other = alone(rows, group=4), alone(rows, group=4), alone(rows, group=4, seed=1)
+    lengths = [len(heard(one[index])) for index in range(12)]
     assert all(len(set(lengths[at : at + 4])) == 1 for at in (0, 4, 8)) and len(set(lengths)) > 1
     backwards = [again[index] for index in reversed(range(12))][::-1]  # what was drawn before changes nothing
     for index in range(12):
         first, second = one[index], backwards[index]
-        assert (first["path"], first["start"]) == (second["path"], second["start"])
-        assert np.array_equal(first["sound"], second["sound"])
-    assert [one[i]["start"] for i in range(4)] != [other[i]["start"] for i in range(4)]
-    assert {Path(item["path"]).name for item in backwards} == {"a.mp4", "b.mp4"}
+        assert (first.record, first.start) == (second.record, second.start)
+        assert np.array_equal(heard(first), heard(second))
+    assert [one[i].start for i in range(4)] != [other[i].start for i in range(4)]
+    assert {item.record.path.name for item in backwards} == {"a.mp4", "b.mp4"}
     with pytest.raises(IndexError):
-        SoundClips(3, records=rows, heldout=0)[3]
+        opened(rows, 3, heldout=0.0)[3]
 
 
 def test_a_rate_that_varies_is_read_by_its_times_and_large_pictures_are_shrunk(tmp_path):
     path = uneven(tmp_path / "a.mp4", [0, 100, 1500, 1600, 3000])  # frame i has the level 8 i
     extent = source.timeline.measure(path)
-    known = source.Source(extent, extent.duration, RATE, (32, 32))
+    known = source.SoundFile(extent, extent.duration, RATE, (32, 32))
     # Nothing begins in the first half of this second.
     seen = source.pictures(path, known, 1.0, 1.0, 10, 256)
     assert np.abs(seen.mean((1, 2, 3)) - np.repeat([8, 16, 24], [5, 1, 4])).max() < 5
@@ -106,69 +119,71 @@ def test_a_rate_that_varies_is_read_by_its_times_and_large_pictures_are_shrunk(t
 def test_a_sound_without_pictures_is_heard_but_not_seen(tmp_path):
     write_sound(tmp_path / "a.wav", [tone(3, 44100)], 44100)
     item = alone(records(tmp_path, {"path": "a.wav"}))[0]
-    assert item["rate"] == 44100 and np.abs(item["sound"]).max() == pytest.approx(0.3, abs=0.01)
+    assert item.sound().rate == 44100 and np.abs(heard(item)).max() == pytest.approx(0.3, abs=0.01)
     with pytest.raises(HyError, match="no picture stream"):
-        item["pixels"]()
+        item.video()
 
 
 # -- records ---------------------------------------------------------------------------------------------
 
 
-def test_what_the_stages_reject_is_not_learned_from(tmp_path):
+def test_what_the_stages_reject_is_not_trained_on(tmp_path):
     good, mute = told(tmp_path), clip(tmp_path / "b.mp4")
-    rows = list(
-        run([Presence(), SoundCaption()], [{"path": str(p), "sound_caption": "hum"} for p in (good, mute)])
-    )
+    found = [ClipRecord.from_json({"path": str(path), "sound_caption": "hum"}) for path in (good, mute)]
+    rows = [one.to_json() for one in run_stages([Presence(), SoundCaption()], found)]
     assert [bool(row.get("rejected")) for row in rows] == [False, True]
-    (kept,) = read_records(records(tmp_path, *rows))
-    assert kept.path == good and kept.caption == "hum."
-    with pytest.raises(UsageError, match="no record to learn from .1 are rejected"):
-        read_records(records(tmp_path, rows[1]))
+    (kept,) = alone(records(tmp_path, *rows)).records
+    assert kept.file == good and caption_of(kept) == "hum."
+    with pytest.raises(UsageError, match="has no clips: all 1 are rejected"):
+        alone(records(tmp_path, rows[1]))
 
 
 def test_captions_of_records():
+    def said(**row):
+        return caption_of(ClipRecord.from_json({"path": "a.mp4", **row}))
+
     both = {"sound_caption": "rain", "music_caption": "slow piano", "caption": "a roof"}
-    assert caption_of({"audio_caption": {"text": "rain."}, **both}) == "rain."
-    assert caption_of({"audio_caption": "wind", **both}) == "wind."
-    assert caption_of(both) == "Sound: rain. Music: slow piano."
-    assert caption_of({"caption": "a roof"}) == "a roof." and caption_of({"caption": 3}) == ""
+    assert said(audio_caption={"text": "rain."}, **both) == "rain."
+    assert said(audio_caption="wind", **both) == "wind."
+    assert said(**both) == "Sound: rain. Music: slow piano."
+    assert said(caption="a roof") == "a roof." and said() == ""
 
 
 def test_files_are_on_one_side_with_all_their_spans(tmp_path):
     rows = [{"path": f"{i}.mp4", "span": [at, at + 2]} for i in range(40) for at in (0, 2)]
     path = records(tmp_path, *rows)
-    train, held = (SoundClips(9, records=path, split=split, heldout=0.1) for split in ("train", "heldout"))
-    names = [{one.name for one in side.records} for side in (train, held)]
-    assert len(names[0]) == 36 and len(names[1]) == 4 and not names[0] & names[1]
-    assert len(train.records) == 72 and len(held.records) == 8
-    again = SoundClips(9, records=records(tmp_path, *rows[::-1]), seed=5, split="heldout", heldout=0.1)
-    assert {one.name for one in again.records} == names[1]
+    train, held = (opened(path, split=split, heldout=0.2) for split in ("train", "heldout"))
+    names = [{one.path.name for one in side.records} for side in (train, held)]
+    assert len(names[0]) + len(names[1]) == 40 and 2 < len(names[1]) < 16 and not names[0] & names[1]
+    assert len(train.records) + len(held.records) == 80
+    again = opened(records(tmp_path, *rows[::-1]), seed=5, split="heldout", heldout=0.2)
+    assert {one.path.name for one in again.records} == names[1]
     single = records(tmp_path, rows[0])
-    with pytest.raises(UsageError, match="heldout = 0|left to learn"):
-        SoundClips(9, records=single)
-    assert SoundClips(9, records=single, split="heldout", heldout=0).records
+    with pytest.raises(UsageError, match="heldout = 0"):
+        opened(single, split="heldout", heldout=1e-6)
+    assert opened(single, split="heldout", heldout=0.0).records
 
 
-def test_wrong_records_and_numbers_are_one_line(tmp_path):
+def test_wrong_records_and_options_are_one_line(tmp_path):
     path = tmp_path / "clips.jsonl"
     for text, match in (
         ('{"path": "a.mp4"}\n{"path": "b.m', "line 2 is not JSON"),
-        ("[1]\n", "line 1 is no record"),
+        ("[1]\n", "line 1: .1. is not a record"),
         ('{"span": [0, 1]}\n', "line 1: a record without a path"),
         ('\n{"path": "a", "span": [3, 1]}\n', "line 2: .*span 3 to 1"),
-        ("", "no record to learn from"),
+        ("", "it is empty"),
         ("[" * 100000, "line 1 is not JSON"),
     ):
         path.write_text(text)
         with pytest.raises(UsageError, match=match):
-            read_records(path)
+            read_manifest(path)
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(UsageError, match="UTF-8"):
-        read_records(path)
-    with pytest.raises(MissingError, match="no records in"):
-        SoundClips(1, records=tmp_path / "gone.jsonl")
-    with pytest.raises(UsageError, match="records must be given"):
-        SoundClips(1)
+        read_manifest(path)
+    with pytest.raises(MissingError, match="no such manifest"):
+        opened(tmp_path / "gone.jsonl")
+    with pytest.raises(UsageError, match="no records are given"):
+        opened("")
     path.write_text('{"path": "a.mp4"}\n')
     for wrong in (
         {"seconds": 3},
@@ -178,11 +193,11 @@ def test_wrong_records_and_numbers_are_one_line(tmp_path):
         {"side": 3},
         {"heldout": 1},
     ):
-        with pytest.raises(UsageError, match="sound-clips"):
-            SoundClips(1, records=path, **wrong)
+        with pytest.raises(UsageError, match="sound-clips|heldout"):
+            opened(path, **wrong)
 
 
-def test_each_file_that_cannot_be_used_is_one_line_and_the_rest_is_learned_from(tmp_path, caplog):
+def test_each_file_that_cannot_be_used_is_one_line_and_the_rest_is_trained_from(tmp_path, caplog):
     told(tmp_path)
     (tmp_path / "text.mp4").write_text("no clip" * 99)
     clip(tmp_path / "mute.mp4")
@@ -191,7 +206,7 @@ def test_each_file_that_cannot_be_used_is_one_line_and_the_rest_is_learned_from(
     found = alone(records(tmp_path, *[{"path": name} for name in names]), seconds=[1.9, 2.0])
     with caplog.at_level(logging.WARNING):
         for index in range(40):
-            assert Path(found[index]["path"]).name == "a.mp4"
+            assert found[index].record.path.name == "a.mp4"
     lines = [line.getMessage() for line in caplog.records if line.name.startswith("hy_audio")]
     assert len(lines) == 4 and all(line.startswith("left out: ") and "\n" not in line for line in lines)
     assert all(sum(name in line for line in lines) == 1 for name in names[:4])
@@ -210,11 +225,19 @@ def test_a_file_that_breaks_off_is_used_up_to_there(tmp_path):
     assert 2 < most < 7
     for index in range(10):
         item = found[index]
-        assert item["start"] + 0.5 <= most + 1e-6 and len(item["pixels"]()) == 10
-        assert item["start"] > most - 1.5 or np.abs(item["sound"]).max() > 0.05
+        assert item.start + 0.5 <= most + 1e-6 and len(item.video()) == 10
+        assert item.start > most - 1.5 or np.abs(heard(item)).max() > 0.05
 
 
 # -- training --------------------------------------------------------------------------------------------
+
+
+# A share that holds some of the four files out and not all.
+HELDOUT = next(
+    share / 100
+    for share in range(1, 100)
+    if 0 < sum(is_heldout(f"{name}.mp4", share / 100) for name in "abcd") < 3
+)
 
 
 @pytest.fixture(scope="module")
@@ -222,20 +245,18 @@ def own(tmp_path_factory):
     """A folder with four clips and their records, made by the stages."""
     folder = tmp_path_factory.mktemp("own")
     paths = [told(folder, 2.5, f"{name}.mp4") for name in "abcd"]
-    rows = run(
-        [Presence(), SoundCaption()], [{"path": path.name, "sound_caption": "a tone"} for path in paths]
-    )
-    with chdir(folder):  # the stages take relative paths from there
-        return records(folder, *rows)
+    rows = [{"path": path.name, "sound_caption": "a tone"} for path in paths]
+    found = run_stages([Presence(), SoundCaption()], [ClipRecord.from_json(row, folder) for row in rows])
+    return records(folder, *[one.to_json() for one in found])
 
 
 def sets(path: Path, **more) -> list[str]:
     """The overrides that turn a recipe that ships to one's own clips, and make it tiny."""
-    clips = f'{{ records = "{path}", seconds = [0.6, 0.9], heldout = 0.25 }}'
+    table = f'{{ records = "{path}", seconds = [0.6, 0.9], heldout = {HELDOUT} }}'
     plain = {"steps": 2, "batch": 2, "eval_every": 0, "optim.warmup": 0, "data.batches": 0, **more}
     return [
         "data.source=sound-clips",
-        f"data.clips={clips}",
+        f"data.sources={{ sound-clips = {table} }}",
         *(f"{k}={json.dumps(v)}" for k, v in plain.items()),
     ]
 
@@ -247,7 +268,7 @@ def test_the_objectives_learn_from_own_clips(own, tmp_path):
 
     tiny = sets(own, **{"model.width": 16, "data.seconds": 0.512})
     vae = MelVAEObjective(recipe.load("pocket-mel-vae", tiny), tmp_path)
-    assert isinstance(vae.clips, SoundClips) and len(vae.clips.records) == 3 and len(vae.heldout.records) == 1
+    assert isinstance(vae.clips, SoundClips) and len(vae.clips.records) + len(vae.heldout.records) == 4
     batch = vae.batch(0)
     assert batch.shape == (2, 8192) and float(batch.abs().amax(1).min()) > 0.04
     vocoder = VocoderObjective(

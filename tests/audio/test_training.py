@@ -23,9 +23,9 @@ from hy_audio.training.mel_vae import MelVAEObjective
 from hy_audio.training.sounds import waveforms
 from hy_audio.training.vocoder import VocoderObjective
 from hy_audio.weights import to_storage_dtype
+from hy_core.data import Clip, SourceSpec
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.models import fingerprint
-from hy_core.plugins import installed
 from hy_core.tables import from_table
 from hy_core.weights.files import load_state
 from hy_train import recipe
@@ -44,7 +44,7 @@ SMALL = {
         "model.heads": 2,
         "model.depth_triple": 1,
         "model.depth_single": 1,
-        "data.clips.seconds": [0.6, 0.9],
+        "data.sources.world-sound.seconds": [0.6, 0.9],
         "optim.lr": 0.1,  # two steps that show: words enter by layers that begin at zero
         "optim.muon_lr": 0.1,
     },
@@ -287,7 +287,7 @@ def test_a_vocoder_without_discriminators_learns_to_be_silent_and_goes_on(tmp_pa
     assert [mel.shape[1] for mel in one] == [80, 32] and min(float(mel.min()) for mel in other) > -9.3
     assert all(float((mel - mel[0, 0, 0]).abs().max()) == 0 for mel in other)
     train(VocoderObjective, settings, tmp_path / "first")
-    start = {**more, "options.width": 0.0625, "data.start": str(tmp_path / "first/export")}
+    start = {**more, "options.width": 0.0625, "init_from": str(tmp_path / "first/export")}
     second = VocoderObjective(small("pocket-vocoder", **start), tmp_path / "second")
     mel, first = torch.randn(1, 80, 5), load_vocoder(tmp_path / "first/export/vocoder.safetensors")
     with torch.no_grad():
@@ -296,7 +296,7 @@ def test_a_vocoder_without_discriminators_learns_to_be_silent_and_goes_on(tmp_pa
     with pytest.raises(UsageError, match="another vocoder"):
         VocoderObjective(small("pocket-vocoder", **{**start, "model.channels": 32}), tmp_path)
     with pytest.raises(MissingError, match=r"vocoder.safetensors is missing"):
-        VocoderObjective(small("pocket-vocoder", **{**start, "data.start": "/nowhere"}), tmp_path)
+        VocoderObjective(small("pocket-vocoder", **{**start, "init_from": "/nowhere"}), tmp_path)
     with pytest.raises(UsageError, match="a floor of"):
         VocoderObjective(small("pocket-vocoder", **{"options.floor": 2.0}), tmp_path)
 
@@ -318,19 +318,19 @@ def test_a_dit_goes_on_from_the_shipped_one_or_an_export(trained, tmp_path):
     once = AudioFlowObjective(small("pocket-audio-dit", **parts(trained)), tmp_path / "once")
     once.prepare()
     once.export(tmp_path / "export")
-    table = {"model": {}, "data.start": str(tmp_path / "export")}
+    table = {"model": {}, "init_from": str(tmp_path / "export")}
     again = AudioFlowObjective(small("pocket-audio-dit", **table), tmp_path / "again")
     again.prepare()
     for key, value in once.dit.state_dict().items():
         torch.testing.assert_close(again.dit.state_dict()[key], value.bfloat16().float(), rtol=0, atol=0)
     drawn = [one.batch(1)["latents"] for one in (once, again)]  # the codec is the start's, in 16 bits
     torch.testing.assert_close(*drawn, rtol=0.02, atol=0.02)
-    shipped = AudioFlowObjective(small("pocket-audio-dit", **{**table, "data.start": "pocket"}), tmp_path)
+    shipped = AudioFlowObjective(small("pocket-audio-dit", **{**table, "init_from": "pocket"}), tmp_path)
     assert shipped.config == shipped.model.config and shipped.model.training
     with pytest.raises(UsageError, match="says what the model is"):
-        AudioFlowObjective(small("pocket-audio-dit", **{"data.start": "pocket"}), tmp_path)
+        AudioFlowObjective(small("pocket-audio-dit", **{"init_from": "pocket"}), tmp_path)
     with pytest.raises(MissingError, match="no such folder"):
-        AudioFlowObjective(small("pocket-audio-dit", **{**table, "data.start": "/nowhere"}), tmp_path)
+        AudioFlowObjective(small("pocket-audio-dit", **{**table, "init_from": "/nowhere"}), tmp_path)
 
 
 def test_batches_come_from_seed_step_and_rank(trained):
@@ -405,11 +405,11 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
     with pytest.raises(UsageError, match="model.bins"):
         MelVAEObjective(small("pocket-mel-vae", **{"model.bins": 40}), tmp_path)
     with pytest.raises(UsageError, match="data.source"):
-        MelVAEObjective(small("pocket-mel-vae", **{"data.clips.colours": 3}), tmp_path)
+        MelVAEObjective(small("pocket-mel-vae", **{"data.sources.world-sound.colours": 3}), tmp_path)
     with pytest.raises(UsageError, match="no dataset .world-sounds."):
         MelVAEObjective(small("pocket-mel-vae", **{"data.source": "world-sounds"}), tmp_path)
     with pytest.raises(HyError, match="have no sound"):
-        waveforms([{"fps": 8}], 16000, 100, np.random.default_rng(0))
+        waveforms([Silent()], 16000, 100, np.random.default_rng(0))
     with pytest.raises(UsageError, match="adversarial"):
         train(VocoderObjective, small("pocket-vocoder", precision="16-mix"), tmp_path)
     (tmp_path / "audio.json").write_text('{"seconds": -1}')
@@ -418,23 +418,34 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
 
 
 def test_the_worlds_bounces_are_at_no_fixed_moment():
-    plugins = installed()
-    plugins.load("world")
-    clips = plugins.datasets().pick("world-sound")(100, seed=1, impacts=1.0, block=4)
     from hy_world.sound import impacts
+    from hy_world.sources.sounding import SoundingSource
 
+    clips = SoundingSource(SourceSpec("world-sound", seed=1, count=100, group=4, options={"impacts": 1.0}))
     moments, lengths = set(), set()
     for index in range(40):
-        item = clips[index]
-        assert len(item["sound"]) / item["rate"] == pytest.approx(
-            len(item["pixels"]()) / item["fps"], abs=1e-3
-        )
-        assert len(item["sound"]) == len(clips[index // 4 * 4]["sound"])
-        lengths.add(len(item["sound"]))
-        seconds = len(item["sound"]) / item["rate"]
-        for moment, _ in impacts(item["scene"], item["frames"], item["fps"]):
-            if 0 <= moment - item["start"] / item["fps"] < seconds:
-                moments.add(round((moment - item["start"] / item["fps"]) / seconds, 2))
+        clip, known = clips[index], clips[index].annotations()
+        samples = clip.sound().samples.shape[1]
+        seconds = samples / clip.sound().rate
+        assert seconds == pytest.approx(clip.frames / clip.fps, abs=1e-3)
+        assert samples == clips[index // 4 * 4].sound().samples.shape[1]
+        lengths.add(samples)
+        for moment, _ in impacts(clip.scene, known["whole"], clip.fps):
+            if 0 <= moment - known["start"] / clip.fps < seconds:
+                moments.add(round((moment - known["start"] / clip.fps) / seconds, 2))
     assert len(lengths) >= 8 and len(moments) > 15
     one, same = clips[7], clips[7]
-    assert np.array_equal(one["sound"], same["sound"]) and np.array_equal(one["pixels"](), same["pixels"]())
+    assert np.array_equal(one.sound().samples, same.sound().samples)
+    assert np.array_equal(one.video(), same.video())
+
+
+class Silent(Clip):
+    """A clip without sound."""
+
+    fps = 8.0
+
+    def video(self):
+        return np.zeros((1, 8, 8, 3), np.uint8)
+
+    def caption(self, rng):
+        return ""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import json
 
-import numpy as np
 import torch
 from hy_avatar import network, pose
 from hy_avatar.clip_features import pose_track
 from hy_avatar.config import AvatarConfig, Expression, Speech
 from hy_avatar.drivers import Drivers
 from hy_core.condition import Condition
+from hy_core.data import Clip, ClipShape, SourceSpec
 from hy_core.testing.tiny import randomised
+from hy_core.training import TrainingBatch
 from hy_core.weights import save_port_weights
-from hy_world.characters_dataset import CharacterDataset, StageClip
+from hy_world.sources.characters import CharacterSource
 
 CONFIG = AvatarConfig(
     speech=Speech(layers=1, channels=20, hidden=8, inner=8, encoder="mel", every=1),
@@ -45,26 +46,27 @@ def weights(tiny, path, config=CONFIG):
 
 
 def actor(seed=0, frames=9, framing="full", size=64):
-    """A clip of a character with the truth about it."""
-    dataset = CharacterDataset(framings=(framing,), changing=0.0)
-    return dataset.clip(np.random.default_rng(seed), "train", frames, size, size)
+    """A clip of a character with its annotations."""
+    options = {"framings": [framing], "changing": 0.0}
+    return CharacterSource(SourceSpec("characters", "train", seed, 1, frames, size, size, options=options))[0]
 
 
 def pose_file(path, seed=0, size=64):
-    pose.save(path, pose_track(actor(seed, size=size).truth(), size, size))
+    pose.save(path, pose_track(actor(seed, size=size).annotations(), size, size))
     return path
 
 
-def batch(clips: list[StageClip], cond: Condition, keys: str = "abcdefgh", **more) -> dict:
-    """What training says of a batch of these clips."""
+def batch(clips: list[Clip], cond: Condition, keys: str = "abcdefgh", **more) -> TrainingBatch:
+    """A training batch of these clips."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.stack([torch.from_numpy(clip.pixels()).permute(3, 0, 1, 2) / 127.5 - 1 for clip in clips])
-    return {
+    values = {
         "latents": torch.randn(len(clips), 16, cond.frames, *cond.size, generator=generator),
-        "pixels": lambda: pixels,
-        "truth": lambda row: clips[row].truth(),
-        "keys": list(keys[: len(clips)]),
+        "shape": ClipShape(*clips[0].video().shape[:3]),
+        "text": list(cond.text),
+        "pooled": cond.pooled,
         "prompts": ["someone"] * len(clips),
+        "clips": clips,
+        "keys": list(keys[: len(clips)]),
         "generator": generator,
-        **more,
     }
+    return TrainingBatch(**{**values, **more})

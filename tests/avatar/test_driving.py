@@ -52,7 +52,7 @@ def test_body_and_face_follow_different_people(tiny, fed, tmp_path):
     mask, rest = large["expression"]["mask"][:, 0], large["pose_mask"]
     assert mask.shape == rest.shape == (1, 3, 16, 1)
     assert 0 < mask.mean() < 0.6 and (rest == 1).all()  # no token is all face: each has room for a body
-    head = actor(1).truth()["faces"][0, 0] / 64
+    head = actor(1).annotations()["faces"][0, 0] / 64
     row, column = (int(4 * (head[side] + head[side + 2]) / 2) for side in (1, 0))
     assert mask[0, 0].reshape(4, 4)[row, column] == 1  # the face is where the dancer's head is
     assert torch.equal(fed(pose=body, expression=body)["pose"], feed["pose"])
@@ -142,8 +142,8 @@ def test_latents_that_are_added_to_the_noisy_ones(tiny):
 def test_a_video_of_a_dancer(fed, tiny, tmp_path, monkeypatch):
     """Its rate is another than the clip's, a detector finds the joints, and nobody is stretched."""
     clip = actor(4, frames=17)
-    truth = clip.truth()
-    media.write(tmp_path / "dance.mp4", clip.pixels(), 16.0)
+    truth = clip.annotations()
+    media.write(tmp_path / "dance.mp4", clip.video(), 16.0)
     track = pose_track(truth, 64, 64)
     made = []
 
@@ -165,7 +165,7 @@ def test_a_video_of_a_dancer(fed, tiny, tmp_path, monkeypatch):
 
 
 def test_no_more_of_a_dance_is_watched_than_the_clip_shows(fed, tiny, tmp_path, monkeypatch):
-    truth, made = actor(4, frames=17).truth(), []
+    truth, made = actor(4, frames=17).annotations(), []
 
     class Detector:
         def detect(self, frame):
@@ -199,7 +199,7 @@ def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
 
     class Small:
         def detect(self, frame):
-            truth = actor(5).truth()
+            truth = actor(5).annotations()
             points, scores = np.zeros((1, 133, 2)), np.ones((1, 133))
             points[0, :17] = truth["joints"][0, 0] / 64 * [frame.shape[1], frame.shape[0]] / 2
             scores[0, 17:] = 0
@@ -210,7 +210,7 @@ def test_fitting_a_dancer_to_the_picture(fed, tmp_path, monkeypatch, caplog):
 
 
 def test_nobody_is_stretched_in_a_clip_of_another_shape():
-    track = pose_track(actor().truth(), 64, 64)
+    track = pose_track(actor().annotations(), 64, 64)
     wide = driving.placed(track, 2.0)
     limb = [np.linalg.norm(((p[:, 0, 2] - p[:, 0, 3]) * [a, 1.0]), axis=1)
             for p, a in ((track.points, 1.0), (wide.points, 2.0))]  # fmt: skip
@@ -218,9 +218,9 @@ def test_nobody_is_stretched_in_a_clip_of_another_shape():
 
 
 def test_heads_are_followed_where_they_are_seen():
-    track = pose_track(actor(6).truth(), 64, 64)
+    track = pose_track(actor(6).annotations(), 64, 64)
     boxes = driving.head_boxes(track) * 64
-    for box, real in zip(boxes, actor(6).truth()["faces"][0], strict=True):
+    for box, real in zip(boxes, actor(6).annotations()["faces"][0], strict=True):
         middle = (real[:2] + real[2:]) / 2
         assert (box[:2] < middle).all() and (middle < box[2:]).all()
         assert 0.6 < (box[2] - box[0]) / (real[2] - real[0]) < 1.8
@@ -241,7 +241,9 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
         clip = actor(seed, frames=3, framing="face")
         mood = clip.stage.characters[0].performance.expressions[0]
         if len(found.setdefault(mood, [])) < 12:
-            values = neutral_difference(clip.truth()["landmarks"][0])[:, 17:27]  # brows: no mouth that talks
+            values = neutral_difference(clip.annotations()["landmarks"][0])[
+                :, 17:27
+            ]  # brows: no mouth that talks
             found[mood].append(values.mean(0).ravel())
     middles = {mood: np.mean(values[:6], 0) for mood, values in found.items()}
     right = [
@@ -250,7 +252,7 @@ def test_a_mood_that_lasts_is_seen_whoever_wears_it():
         for value in values[6:]
     ]
     assert len(right) == 30 and np.mean(right) > 0.75
-    points = actor(3, framing="face").truth()["landmarks"][0]
+    points = actor(3, framing="face").annotations()["landmarks"][0]
     turned = 2 * points @ np.array([[0.96, 0.28], [-0.28, 0.96]]) + rng.normal(size=2)
     np.testing.assert_allclose(neutral_difference(points), neutral_difference(turned), atol=1e-6)
 

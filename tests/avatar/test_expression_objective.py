@@ -39,7 +39,7 @@ def test_a_recipe_trains_a_codec_that_a_run_can_read(tmp_path):
     fit.run(made, objective, tmp_path, quiet=True)
     assert objective.evaluate(4)["rebuilt"] < before["rebuilt"]
     codec = load_codec(tmp_path / "export" / NAME)
-    assert codec.dimension == 12 and TrainedExtractor(codec).extract(actor(size=48).pixels()).shape == (9, 12)
+    assert codec.dimension == 12 and TrainedExtractor(codec).extract(actor(size=48).video()).shape == (9, 12)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_recipe_trains_a_codec_that_a_run_can_read(tmp_path):
     [
         (["batch=1"], "a batch of 1"),
         (["data.kept=9"], "9 of 6 frames"),
-        (["data.source='world'"], "doesn't tell where faces are|draws no clips"),
+        (["data.source='world'"], "doesn't tell where faces are"),
         (["model.sizes=3"], "unknown key 'sizes'"),
-        (["data.sources.other.a=1"], "no source of this recipe"),
+        (["data.sources.other.a=1"], "no clips of this recipe come from"),
     ],
 )
 def test_recipes_that_don_t_fit(tmp_path, more, said):
@@ -72,8 +72,8 @@ def test_expressions_of_a_codec_in_training(tiny, tmp_path):
     builder.fill(batch(clips, cond), cond)
     found = cond.adapter_inputs["avatar"]["expression"]["features"]
     assert found.shape == (2, 1, 9, 12)
-    shown = torch.from_numpy(clips[1].pixels()).permute(3, 0, 1, 2) / 127.5 - 1
-    wanted = codec_latents(builder.extractor, shown, clips[1].truth())
+    shown = torch.from_numpy(clips[1].video()).permute(3, 0, 1, 2) / 127.5 - 1
+    wanted = codec_latents(builder.extractor, shown, clips[1].annotations())
     torch.testing.assert_close(found[1], wanted, atol=2e-3, rtol=2e-3)
     assert not torch.allclose(found[0], found[1], atol=1e-2)
 

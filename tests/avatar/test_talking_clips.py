@@ -15,7 +15,8 @@ from hy_avatar.driver_condition import DriverConditionBuilder
 from hy_avatar.objective import Dropout
 from hy_avatar.pose import from_openpose, to_openpose
 from hy_avatar.recipe import TrainingConfig
-from hy_avatar.stages import FaceMask, FacePoints, PersonPose, SpeechFeatures, TalkingHead, run
+from hy_avatar.stages import FaceMask, FacePoints, PersonPose, SpeechFeatures, TalkingHead
+from hy_core.data import ClipRecord, SourceSpec, run_stages
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.plugins import Plugins
 from PIL import Image
@@ -35,7 +36,8 @@ def prepared(tmp_path_factory):
         PersonPose(cache=cache, detector="avatar.talking:Bodies"),
         SpeechFeatures(cache=cache, encoder="mel", channels=20),
     ]
-    rows = list(run(stages, [{"path": str(folder / "a.mp4")}, {"path": str(mute)}]))
+    records = [ClipRecord(folder / "a.mp4"), ClipRecord(mute)]
+    rows = [one.to_json() for one in run_stages(stages, records)]
     assert "rejected" not in rows[0] and "no face" in rows[1]["rejected"]
     rows[0] |= {"path": "a.mp4", "captions": ["a red face", "a block"]}  # beside the file
     return write(folder / "clips.jsonl", rows)
@@ -52,9 +54,13 @@ def record(prepared, *without):
     return {name: value for name, value in row.items() if name not in without}
 
 
+def opened(path, frames=9, size=(32, 32), seed=0, count=1, split="train", **options):
+    table = {"records": str(path), "heldout": 0.0, "fps": 25.0, **options}
+    return TalkingClips(SourceSpec("talking-clips", split, seed, count, frames, *size, options=table))
+
+
 def drawn(path, frames=9, size=(32, 32), seed=0, **options):
-    source = TalkingClips(str(path), **{"heldout": 0.0, "fps": 25.0, **options})
-    return source.clip(np.random.default_rng(seed), "train", frames, *size)
+    return opened(path, frames, size, seed, **options)[0]
 
 
 def red(frame):
@@ -66,7 +72,7 @@ def red(frame):
 @pytest.mark.parametrize("fps", [25.0, 12.5])
 def test_drivers_lie_on_the_pixels(prepared, size, fps):
     clip = drawn(prepared, 9, size, seed=3, fps=fps)
-    shown, truth = clip.pixels(), clip.truth()
+    shown, truth = clip.video(), clip.annotations()
     assert shown.shape == (9, *size, 3) and shown.dtype == np.uint8
     assert truth["portrait"].shape == (*size, 3) and truth["fps"] == fps
     for index, frame in enumerate(shown):
@@ -93,7 +99,7 @@ def test_the_mouth_and_the_features_are_of_the_same_moment(prepared):
     mouth, _ = talking.syllables(40)
     for seed in range(4):
         clip = drawn(prepared, 17, (64, 64), seed)
-        truth = clip.truth()
+        truth = clip.annotations()
         points = truth["landmarks"][0]
         opening = points[:, 65:68, 1].mean(1) - points[:, 61:64, 1].mean(1)
         wanted = mouth[clip.start : clip.start + 17]
@@ -106,7 +112,7 @@ def test_the_mouth_and_the_features_are_of_the_same_moment(prepared):
 def test_without_features_the_sound_comes(prepared, tmp_path):
     path = write(tmp_path / "c.jsonl", [record(prepared, "speech")])
     clip = drawn(path, 9, fps=12.5)
-    truth = clip.truth()
+    truth = clip.annotations()
     assert truth["speech"].shape == (1, round(9 / 12.5 * 16000)) and "heard" not in truth
     whole = np.concatenate(list(clip.segment.sound()))
     begin = round(clip.start / 12.5 * 16000)
@@ -116,7 +122,9 @@ def test_without_features_the_sound_comes(prepared, tmp_path):
 def test_a_mute_clip_is_silent(tmp_path):
     talking.clip(tmp_path / "m.mp4")
     clip = drawn(write(tmp_path / "c.jsonl", [{"path": "m.mp4"}]))
-    assert not clip.truth()["speech"].any() and clip.caption(np.random.default_rng(0)) == "a person talks"
+    assert (
+        not clip.annotations()["speech"].any() and clip.caption(np.random.default_rng(0)) == "a person talks"
+    )
 
 
 def test_captions_and_portraits_are_drawn(prepared):
@@ -139,7 +147,7 @@ def test_training_conditions_come_from_it(tiny, prepared, tmp_path):
     feed = cond.adapter_inputs["avatar"]
     assert feed["speech"]["features"].shape == (2, 1, 9, 10, 1, 20)
     for row, clip in enumerate(clips):
-        wanted = torch.from_numpy(clip.truth()["heard"])
+        wanted = torch.from_numpy(clip.annotations()["heard"])
         torch.testing.assert_close(feed["speech"]["features"][row], wanted, atol=2e-2, rtol=2e-3)
     assert feed["speech"]["mask"].amax() == 1
     assert torch.isfinite(feed["expression"]["features"]).all() and feed["pose"].shape[0] == 2
@@ -172,36 +180,48 @@ def test_spans_are_where_they_say(prepared, tmp_path):
         write(tmp_path / "p.jsonl", [{"path": str(prepared.parent / "a.mp4"), "span": [0.4, 0.8]}]),
         10, (96, 128),
     )  # fmt: skip
-    assert np.array_equal(part.pixels(), whole.pixels()[10:20])
+    assert np.array_equal(part.video(), whole.video()[10:20])
 
 
 @pytest.mark.parametrize(
     ("rows", "error", "said"),
     [
-        ([], HyError, "has no clips"),
+        ([], HyError, "it is empty"),
         ([{"path": "a.mp4", "rejected": "x"}], HyError, "all 1 are rejected"),
         ([{"path": "gone.mp4"}], MissingError, "line 1: no such file: gone.mp4"),
         ([{"span": [0, 1]}], HyError, "line 1: a record without a path"),
-        ([[1]], HyError, "line 1: no object"),
+        ([[1]], HyError, "line 1: .1. is not a record"),
     ],
 )
 def test_files_of_records_that_are_none(tmp_path, rows, error, said):
     with pytest.raises(error, match=said):
-        TalkingClips(str(write(tmp_path / "c.jsonl", rows)))
+        opened(write(tmp_path / "c.jsonl", rows))
 
 
 def test_what_can_t_be_drawn(prepared):
     with pytest.raises(UsageError, match="has 99 frames at 25"):
         drawn(prepared, 99)
-    with pytest.raises(UsageError, match="none of 0 clips for 'heldout'"):
-        TalkingClips(str(prepared), heldout=0.0).clip(np.random.default_rng(0), "heldout", 9, 32, 32)
-    with pytest.raises(UsageError, match="one person, not 2"):
-        TalkingClips(str(prepared), heldout=0.0).clip(np.random.default_rng(0), "train", 9, 32, 32, 2)
+    with pytest.raises(UsageError, match="none of 1 files is in the split 'heldout'"):
+        opened(prepared, split="heldout", heldout=1e-6)
     with pytest.raises(UsageError, match="no records"):
-        TalkingClips()
-    for wrong in ({"fps": math.nan}, {"fps": 0.0}, {"heldout": 1.0}):
-        with pytest.raises(UsageError, match="out of range"):
-            TalkingClips(str(prepared), **wrong)
+        opened("")
+    for wrong in ({"fps": math.nan}, {"fps": 0.0}, {"heldout": 1.0}, {"people": 2}):
+        with pytest.raises(UsageError, match="fps|heldout|people"):
+            opened(prepared, **wrong)
+
+
+def test_it_is_finite_and_its_fingerprint_follows_the_files(prepared, tmp_path):
+    source = opened(prepared, count=5)
+    assert len(list(source)) == len(source) == 5 and source.shape(0) == (9, 32, 32)
+    assert len(opened(prepared, count=0)) == 1  # all that there are
+    with pytest.raises(IndexError):
+        source[5]
+    assert source.fingerprint == opened(prepared, count=5).fingerprint
+    talking.clip(tmp_path / "m.mp4")
+    path = write(tmp_path / "c.jsonl", [{"path": "m.mp4"}])
+    before = opened(path).fingerprint
+    talking.clip(tmp_path / "m.mp4", np.full((9, 96, 128, 3), 20, np.uint8))
+    assert opened(path).fingerprint != before
 
 
 def test_joints_go_to_coco_and_back():

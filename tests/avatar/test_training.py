@@ -14,6 +14,7 @@ from hy_avatar.driver_cache import DriverCache, fingerprint
 from hy_avatar.driver_condition import DriverConditionBuilder
 from hy_avatar.recipe import TrainingConfig
 from hy_avatar.reference import latents
+from hy_core.data import Clip
 from hy_core.errors import UsageError
 
 NO_DROPOUT = {"speech": 0.0, "expression": 0.0, "pose": 0.0, "reference": 0.0, "everything": 0.0}
@@ -48,9 +49,9 @@ def reads(monkeypatch):
     """The number of clips of each reading."""
     counts, real = [], ClipFeatures.read
 
-    def read(self, truths, *rest):
-        counts.append(len(truths))
-        return real(self, truths, *rest)
+    def read(self, annotations, *rest):
+        counts.append(len(annotations))
+        return real(self, annotations, *rest)
 
     monkeypatch.setattr(ClipFeatures, "read", read)
     return counts
@@ -74,12 +75,12 @@ def test_masks_have_the_network_s_patches(filled, patch):
 
 def test_features_of_several_clips_are_those_of_each(tiny, clips, monkeypatch):
     cond, one = tiny.condition(rows=2), builder()
-    truths = [clip.truth() for clip in clips]
+    known = [clip.annotations() for clip in clips]
     first = torch.rand(2, 3, 1, 32, 32)
-    together = one.features.read(truths, cond, first)
+    together = one.features.read(known, cond, first)
     monkeypatch.setattr(clip_features, "_ENCODED_PIXELS", 1)
-    for truth, row, start in zip(truths, together, first, strict=True):
-        (alone,) = one.features.read([truth], cond, start[None])
+    for one_known, row, start in zip(known, together, first, strict=True):
+        (alone,) = one.features.read([one_known], cond, start[None])
         assert alone.keys() == row.keys() and {"reference", "first", "pose", "speech"} <= row.keys()
         for name in row:
             torch.testing.assert_close(alone[name], row[name], atol=1e-5, rtol=1e-5)
@@ -98,13 +99,13 @@ def test_a_resumed_run_uses_the_cache(tiny, filled, reads, tmp_path):
     """So does another process. Another mask area, fixed first frames or another patch size are not in it."""
     beside = builder()
     assert beside.driver_cache(tmp_path, tiny.condition(rows=2)).find("ab") == {}
-    feed = filled(builder(), folder=tmp_path).adapter_inputs["avatar"]
+    feed = filled(builder(), cache_folder=tmp_path).adapter_inputs["avatar"]
     for one in (builder(), beside, builder(replace(CONFIG, fix_first_frame=True, restrict_to_mask=True))):
-        assert same(feed, filled(one, folder=tmp_path).adapter_inputs["avatar"])
+        assert same(feed, filled(one, cache_folder=tmp_path).adapter_inputs["avatar"])
     assert reads == [2]
-    filled(builder(replace(CONFIG, area=1.0)), folder=tmp_path)
-    filled(builder(fix_first_frame=1.0), folder=tmp_path)
-    filled(builder(), (4, 4), folder=tmp_path)
+    filled(builder(replace(CONFIG, area=1.0)), cache_folder=tmp_path)
+    filled(builder(fix_first_frame=1.0), cache_folder=tmp_path)
+    filled(builder(), (4, 4), cache_folder=tmp_path)
     assert reads == [2] * 4
     assert len(list((tmp_path / "avatar").iterdir())) == 4
 
@@ -116,7 +117,7 @@ def test_the_first_frame_is_fixed_and_is_the_reference(tiny, filled, clips):
     cond = filled(builder(fix_first_frame=1.0))
     assert set(cond.fixed_frames) == {0}
     feed = cond.adapter_inputs["avatar"]
-    pixels = batch(clips, cond)["pixels"]()[:, :, :1]
+    pixels = batch(clips, cond).video()[:, :, :1]
     torch.testing.assert_close(feed["reference"], latents(tiny.vae, pixels), atol=1e-2, rtol=1e-2)
     assert not torch.allclose(feed["reference"], portraits.adapter_inputs["avatar"]["reference"], atol=0.1)
     assert torch.equal(cond.contexts[0].latents, feed["reference"])
@@ -156,17 +157,39 @@ def test_drivers_that_arent_there(shares, message):
         builder(replace(CONFIG, speech=None), drivers=shares)
 
 
-def test_loss_weights_have_mean_1_in_each_clip(filled):
+def test_loss_weights_have_mean_1_in_each_clip(tiny, clips):
     """They are largest in the face."""
-    cond = filled(builder(face=3.0, lips=12.0))
-    weight = cond.weight.expand(-1, -1, cond.frames, *cond.size)
+    cond = tiny.condition(rows=2)
+    cond.patch = (2, 2)
+    weight = builder(face=3.0, lips=12.0).fill(batch(clips, cond), cond)
+    weight = weight.expand(-1, -1, cond.frames, *cond.size)
     torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(len(weight)), atol=1e-5, rtol=0)
     assert (weight.amax((1, 2, 3, 4)) > 4 * weight.amin((1, 2, 3, 4))).all()
 
 
+class Poor(Clip):
+    """A clip of which only the portrait is known."""
+
+    def __init__(self, clip):
+        self.clip = clip
+
+    @property
+    def fps(self):
+        return self.clip.fps
+
+    def video(self):
+        return self.clip.video()
+
+    def caption(self, rng):
+        return ""
+
+    def annotations(self):
+        return {"portrait": self.clip.annotations()["portrait"]}
+
+
 def test_a_source_without_faces_is_one_line(tiny, clips):
     cond = tiny.condition(rows=2)
-    poor = batch(clips, cond, truth=lambda row: {"portrait": clips[row].truth()["portrait"]})
+    poor = batch([Poor(clip) for clip in clips], cond)
     with pytest.raises(UsageError, match="trained on 'faces', which the clips' source doesn't have"):
         builder().fill(poor, cond)
 
