@@ -12,6 +12,7 @@ from hy_audio.sound_files import write_sound
 from hy_audio.soundtrack import add_soundtrack
 from hy_audio.soundtrack_options import SoundtrackOptions
 from hy_audio.stages import Bandwidth, Consistency, Presence
+from hy_core.data import ClipRecord
 from hy_core.errors import HyError
 from hy_core.media import timeline
 

@@ -320,11 +320,8 @@ def test_stages_in_a_row(tmp_path):
     frames, wave = hits()
     good = media.write(tmp_path / "a.mp4", frames, 25, Sound(wave, 48000))
     mute = clip(tmp_path / "b.mp4")
-    rows = list(
-        run(
-            [Presence(most_silence=0.95), Consistency(), SoundCaption()],
-            [{"path": str(good), "sound_caption": "two thuds"}, {"path": str(mute)}],
-        )
-    )
-    assert len(rows) == 2 and rows[0]["audio_caption"]["text"] == "two thuds." and rows[0]["av_score"] > 0.5
-    assert rows[1]["rejected"] and "av_score" not in rows[1]
+    found = [ClipRecord(good, results={"sound_caption": "two thuds"}), ClipRecord(mute)]
+    rows = list(run_stages([Presence(most_silence=0.95), Consistency(), SoundCaption()], found))
+    assert len(rows) == 2 and rows[0].results["audio_caption"]["text"] == "two thuds."
+    assert rows[0].results["av_score"] > 0.5
+    assert rows[1].rejected and "av_score" not in rows[1].results
