@@ -13,3 +13,4 @@ def register_stages(register: Callable[..., None]) -> None:
     register("sensitive", "hy_data.stages.sensitive:Sensitive")
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
+    register("caption", "hy_data.stages.caption:Caption")

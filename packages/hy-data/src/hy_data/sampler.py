@@ -209,7 +209,8 @@ def batch_sizes(
 def balanced_weights(concepts: np.ndarray, alpha: float = 0.5, most: float = 5.0) -> np.ndarray:
     """Return weights [N] that balance concepts, int [N], negative for none: size ** -alpha.
 
-    With alpha 0 all clips are equal, with 1 all concepts; no weight is over `most` times the least. A clip without a concept has the median weight.
+    With alpha 0 all clips are equal, with 1 all concepts; no weight is over `most` times the least. A clip without a
+    concept has the median weight.
     """
     concepts = np.asarray(concepts)
     has = concepts >= 0
