@@ -14,3 +14,4 @@ def register_stages(register: Callable[..., None]) -> None:
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
     register("caption", "hy_data.stages.caption:Caption")
+    register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")

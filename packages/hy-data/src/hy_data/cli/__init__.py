@@ -9,6 +9,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("hy_data.cli.decide:report", "Show what each set keeps and drops, and write report.html."),
     "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),
     "export": ("hy_data.cli.formats:write", "Write a set as WebDataset shards, a folder of clips or a list."),
+    "camera": ("hy_data.cli.camera:command", "Train or measure the classifier of camera motion."),
 }
 
 command = LazyGroup("data", table=COMMANDS, help="Turn raw videos into training sets.")
