@@ -14,12 +14,19 @@ import pyarrow.compute as pc
 from hy_core.files import write_text
 
 from hy_data.report import gallery, plots
-from hy_data.report.words import shown
+from hy_data.report.words import end, shown
+from hy_data.select.choose import USABLE
 from hy_data.select.decide import read_decision
-from hy_data.select.rules import DERIVED, Columns
-from hy_data.table import open_scores, score_of
+from hy_data.select.rules import Columns
+from hy_data.table import open_scores, read_scores, score_of
 
 _MOST_REASONS = 20
+_ABOUT = {
+    "side": "square root of the area that the crop leaves",
+    "shorter_side": "shorter side of what the crop leaves",
+    "aspect": "width by height",
+}
+_UNITS = {"side": "pixels", "shorter_side": "pixels", "duration": "s"}
 
 
 def write_page(folder: Path | str, pictures: int = 6) -> Path:
@@ -41,7 +48,7 @@ def write_page(folder: Path | str, pictures: int = 6) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hy_data", "report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown, "end": end}
     text = environment.get_template("page.html.j2").render(
         clips=len(manifest),
         files=pc.count_distinct(manifest["path"]).as_py(),
@@ -50,7 +57,7 @@ def write_page(folder: Path | str, pictures: int = 6) -> Path:
         sets=sets,
         unusable=_unusable(manifest),
         plots=list(_plots(decision.sets, manifest)),
-        balance=list(_balance(decision.sets, manifest)),
+        balance=list(_balance(decision.sets, folder)),
     )
     path = folder / "report.html"
     write_text(path, text)
@@ -73,7 +80,7 @@ def _needed(sets: tuple[dict[str, Any], ...]) -> set[str]:
     }
     own = {f"kept_{one['name']}" for one in sets}
     scores = {step["score"] for one in sets for step in one["funnel"]}
-    return facts | own | scores | {"concept", "sampling_weight"}
+    return facts | own | scores
 
 
 def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int) -> dict[str, Any]:
@@ -88,9 +95,10 @@ def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int
             }
         )
         before = step["left"]
-        shown_here = pictures if step["sense"] in ("min", "max", "any", "none") else 0
+        hidden = step["score"] == USABLE.score or (one["from"] and step["sense"] in ("is", "null"))
+        shown_here = 0 if hidden else pictures
         if step["dropped"] and shown_here:
-            title = f"Dropped by {step['rule']}: {step['dropped']}"
+            title = f"Dropped by the rule “{step['rule']}”: {step['dropped']}"
             galleries.append(
                 {"title": title, "clips": gallery.dropped(manifest, one["name"], step, shown_here)}
             )
@@ -139,20 +147,22 @@ def _plots(sets: tuple[dict[str, Any], ...], manifest: pa.Table) -> Iterator[dic
                     lines[step["score"]][f"{one['name']} {side}"] = step["threshold"]
     for name, thresholds in lines.items():
         score = score_of(usable.schema.field(name)) if name in usable.column_names else None
-        unit = "side, pixels" if name == "side" else score.unit if score else ""
-        image = plots.histogram(columns.numbers(name), thresholds, shown(f"{name} {unit}".strip(), 60))
+        unit = _UNITS.get(name, score.unit if score else "")
+        image = plots.histogram(
+            columns.numbers(name), thresholds, shown(f"{name}, {unit}" if unit else name, 60)
+        )
         yield {
             "score": name,
-            "description": score.description if score else "" if name not in DERIVED else "derived",
+            "description": score.description if score else _ABOUT.get(name, ""),
             "image": _data_uri(image),
         }
 
 
-def _balance(sets: tuple[dict[str, Any], ...], manifest: pa.Table) -> Iterator[dict[str, Any]]:
-    if "concept" not in manifest.column_names:
-        return
+def _balance(sets: tuple[dict[str, Any], ...], folder: Path) -> Iterator[dict[str, Any]]:
     for one in sets:
-        rows = manifest.filter(manifest[f"kept_{one['name']}"]).select(["concept", "sampling_weight"])
+        rows = read_scores(folder / "sets" / f"{one['name']}.parquet", ["concept", "sampling_weight"])
+        if rows.num_columns < 2:
+            return
         rows = rows.filter(pc.is_valid(rows["concept"]))
         groups = rows.group_by("concept").aggregate([([], "count_all"), ("sampling_weight", "sum")])
         if not len(groups):

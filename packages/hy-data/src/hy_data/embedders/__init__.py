@@ -1,0 +1,1 @@
+"""Models that make a vector of a clip's frames."""
