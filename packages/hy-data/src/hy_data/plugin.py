@@ -13,5 +13,8 @@ def register_stages(register: Callable[..., None]) -> None:
     register("sensitive", "hy_data.stages.sensitive:Sensitive")
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
+    register("overlay", "hy_data.stages.overlay:Overlay")
+    register("objects", "hy_data.stages.objects:Objects")
+    register("dover", "hy_data.stages.dover:Dover")
     register("caption", "hy_data.stages.caption:Caption")
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")

@@ -15,8 +15,9 @@ _JOIN = 0.03  # of the height: gaps inside of a logo that are closed
 _SMALLEST, _LARGEST = 8e-4, 0.12  # share of the picture that a logo's box has
 _LONGEST = 0.85  # of a side, beyond which a still edge is a border and no logo
 _NARROWEST = 5  # pixels
-_FULL = 0.4  # share of a logo's box that is still edge
-_OWN = 0.7  # share of the edges in a logo's box that stay
+_FULL = 0.25  # share of a logo's box that is still edge
+_ALL_WAYS = 0.2  # energy of the gradients across their main direction, in that along it
+_OWN = 0.5  # share of the edges in a logo's box that stay
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,18 @@ def find_still_edges(frames: np.ndarray) -> StillEdges:
             and min(wide, high) >= _NARROWEST
             and stays[part].mean() >= _FULL
             and (stays & edges)[part].sum() >= _OWN * edges[part].sum()
+            and _spread(way[0][part][stays[part]], way[1][part][stays[part]]) >= _ALL_WAYS
         ):
             boxes.append([left / width, top / height, (left + wide) / width, (top + high) / height])
     boxes.sort(key=lambda box: -(box[2] - box[0]) * (box[3] - box[1]))
     return StillEdges(share, np.asarray(boxes, np.float64).reshape(-1, 4))
+
+
+def _spread(across: np.ndarray, down: np.ndarray) -> float:
+    """How evenly gradients point all ways, 0..1: 0 for a straight line, which a camera may follow."""
+    if not len(across):
+        return 0.0
+    least, most = np.linalg.eigvalsh(
+        np.array([[across @ across, across @ down], [across @ down, down @ down]])
+    )
+    return float(least / most) if most > 0 else 0.0
