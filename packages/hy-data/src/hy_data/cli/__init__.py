@@ -10,6 +10,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),
     "export": ("hy_data.cli.formats:write", "Write a set as WebDataset shards, a folder of clips or a list."),
     "camera": ("hy_data.cli.camera:command", "Train or measure the classifier of camera motion."),
+    "cache": (
+        "hy_data.cli.cache:command",
+        "Encode the clips and captions of a set as latents and text features.",
+    ),
 }
 
 command = LazyGroup("data", table=COMMANDS, help="Turn raw videos into training sets.")
