@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hy_core.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS = {
+    "run": ("hy_data.cli.run:command", "Run a recipe on videos: shots, scores, sets."),
+}
 
 command = LazyGroup("data", table=COMMANDS, help="Turn raw videos into training sets.")

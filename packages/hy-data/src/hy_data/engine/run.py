@@ -36,6 +36,26 @@ class Report:
     seconds: float
     rows: int
     notes: list[str] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "inputs": self.inputs,
+            "clips": self.clips,
+            "rows": self.rows,
+            "seconds": round(self.seconds, 1),
+            "stages": self.stages,
+        }
+
+    def lines(self, out: Path) -> list[str]:
+        """Return it as lines for people."""
+        clips = self.clips
+        return [
+            f"{self.inputs} files, {sum(clips.values())} clips: {clips['ok']} ok, {clips['filtered']} filtered, "
+            f"{clips['failed']} failed, in {self.seconds:.0f} s",
+            f"{out / SCORES}",
+        ]
 
 
 def run(
