@@ -327,7 +327,7 @@ def test_steps_without_their_columns_are_skipped_with_a_note_or_refused(tmp_path
     notes = decide(tmp_path, RECIPE).notes
     assert [note.split(":")[0] for note in notes] == ["near-duplicates are kept", "concepts are not balanced"]
     with pytest.raises(UsageError, match="no column embedding"):
-        decide(tmp_path, {**RECIPE, "concepts": {}})
+        decide(tmp_path, {**RECIPE, "concepts": {"count": 2}})
     with pytest.raises(UsageError, match=r"\[duplicates\] methd"):
         decide(tmp_path, {**RECIPE, "duplicates": {"methd": "off"}})
     assert decide(tmp_path, {**RECIPE, "duplicates": {"method": "off"}}).notes[0].endswith("method is off")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from hy_core.cli import output
 from hy_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from hy_data.recipe import Recipe
 
 
 @click.command("run")
@@ -89,34 +93,35 @@ def command(
     elif not quiet:
         for line in report.lines(out):
             click.echo(output.clean(line))
+        if report.decision is not None:
+            from hy_data.cli.decide import show
+
+            show(report.decision, as_json=False)
 
 
-def _dry_run(source: Path, out: Path, recipe: object, limit: int | None, as_json: bool) -> None:
-    from typing import cast
-
+def _dry_run(source: Path, out: Path, recipe: Recipe, limit: int | None, as_json: bool) -> None:
+    """Show what would run."""
     from hy_data import recipe as recipes
     from hy_data.engine.plan import make_plan
-    from hy_data.recipe import Recipe
     from hy_data.sources.files import list_inputs
 
-    one = cast(Recipe, recipe)
-    plan = make_plan(one, recipes.load_plugins(one))
+    plan = make_plan(recipe, recipes.load_plugins(recipe))
     listing = list_inputs(source, out)
     count = min(len(listing.entries), limit or len(listing.entries))
     size = sum(entry["size"] for entry in listing.entries[:count])
-    rows = [
-        {"stage": stage.name, "worker": stage.group + 1, "scores": [score.name for score in stage.scores]}
-        for stage in plan.stages
-    ]
     if as_json:
-        click.echo(
-            json.dumps({"inputs": count, "bytes": size, "ignored": dict(listing.ignored), "stages": rows})
-        )
+        stages = [
+            {"stage": one.name, "worker": one.group + 1, "scores": [score.name for score in one.scores]}
+            for one in plan.stages
+        ]
+        ignored = dict(listing.ignored)
+        click.echo(json.dumps({"inputs": count, "bytes": size, "ignored": ignored, "stages": stages}))
         return
     click.echo(
-        f"{count} inputs, {size / 1e9:.2f} GB; recipe {one.name}, {len(plan.groups())} kinds of workers"
+        f"{count} inputs, {size / 1e9:.2f} GB; recipe {recipe.name}, kinds of workers and their stages:"
     )
-    for row in rows:
-        click.echo(f"  {row['worker']}  {row['stage']:20} {', '.join(map(str, row['scores']))}".rstrip())
-    for name, ignored in sorted(listing.ignored.items()):
-        click.echo(output.clean(f"  ignored: {ignored} {name}"))
+    for one in plan.stages:
+        scores = ", ".join(score.name for score in one.scores)
+        click.echo(f"  {one.group + 1:2}  {one.name:20} {scores}".rstrip())
+    for name, ignored_count in sorted(listing.ignored.items()):
+        click.echo(output.clean(f"  ignored: {ignored_count} {name}"))

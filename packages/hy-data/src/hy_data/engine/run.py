@@ -19,6 +19,7 @@ from hy_data.engine.ledger import Ledger
 from hy_data.engine.plan import Plan, make_plan
 from hy_data.engine.rows import score_rows
 from hy_data.recipe import EngineOptions, Recipe
+from hy_data.select.decide import Decision, decide
 from hy_data.sources.files import Listing, list_inputs
 from hy_data.sources.intake import Intake
 from hy_data.table import write_scores
@@ -36,7 +37,7 @@ class Report:
     seconds: float
     rows: int
     notes: list[str] = field(default_factory=list)
-    stages: list[dict[str, Any]] = field(default_factory=list)
+    decision: Decision | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -45,7 +46,7 @@ class Report:
             "clips": self.clips,
             "rows": self.rows,
             "seconds": round(self.seconds, 1),
-            "stages": self.stages,
+            "sets": list(self.decision.sets) if self.decision else [],
         }
 
     def lines(self, out: Path) -> list[str]:
@@ -97,7 +98,9 @@ def run(
             driver.close()
             _store_totals(driver, time.monotonic() - start)
         rows = write_scores(score_rows(plan, ledger, out / DOWNLOADS), out / SCORES, plan.scores())
-    return Report(pace.inputs, dict(pace.clips), time.monotonic() - start, rows, _notes(listing))
+        decision = decide(out, vars(recipe)) if recipe.sets else None
+    seconds = time.monotonic() - start
+    return Report(pace.inputs, dict(pace.clips), seconds, rows, _notes(listing), decision)
 
 
 def make_executor(plan: Plan, options: EngineOptions) -> Executor:

@@ -47,8 +47,8 @@ class Decision:
 def decide(folder: Path | str, recipe: Mapping[str, Any]) -> Decision:
     """Write `manifest.parquet` and `sets/` of a folder that has `scores.parquet`; files appear together.
 
-    `recipe` has the tables `sets`, and `duplicates` and `concepts` for those steps. Rows aren't held: a million need
-    under 2 GB. `MissingError` without scores, `UsageError` for a wrong recipe.
+    `recipe` has the tables `sets`, `duplicates` and `concepts`, as `vars` of a `Recipe` does. Rows aren't held: a
+    million need under 2 GB. `MissingError` without scores, `UsageError` for a wrong recipe.
     """
     folder = Path(folder)
     specs = read_sets(recipe.get("sets", {}))

@@ -49,8 +49,8 @@ class Together:
 def run_steps(file: pq.ParquetFile, recipe: Mapping[str, Any], folder: Path) -> Together:
     """Find near-duplicates and concepts as the tables `duplicates` and `concepts` of a recipe say.
 
-    A step whose table isn't in the recipe is skipped, with a note, if its columns aren't in the scores. `UsageError`
-    for a wrong table. What takes long is kept in cache/select of `folder`.
+    A step whose table is empty or not in the recipe is skipped, with a note, if its columns aren't in the scores.
+    `UsageError` for a wrong table. What takes long is kept in cache/select of `folder`.
     """
     duplicates = _options("duplicates", DuplicateOptions, recipe)
     balance = _options("concepts", ConceptOptions, recipe)
@@ -112,7 +112,7 @@ def _options(name: str, kind: Any, recipe: Mapping[str, Any]) -> Any:
 def _missing(recipe: Mapping[str, Any], table: str, wanted: set[str], names: list[str]) -> str | None:
     """Why a step can't run; None if it can, and if the recipe asks for it."""
     missing = sorted(wanted - set(names))
-    return f"no stage made {' and '.join(missing)}" if missing and table not in recipe else None
+    return f"no stage made {' and '.join(missing)}" if missing and not recipe.get(table) else None
 
 
 def _joined(ids: pa.ChunkedArray, found: pa.Table, name: str) -> pa.Array:
