@@ -74,7 +74,11 @@ class Ledger:
             self._lock = _locked(folder)
         try:
             self._open(read_only)
+        except UsageError:
+            self._unlock()
+            raise
         except sqlite3.DatabaseError as error:
+            self._unlock()
             raise UsageError(f"{self.path} can't be read as a ledger ({error})", "use another -o") from None
 
     def _open(self, read_only: bool) -> None:
@@ -248,9 +252,12 @@ class Ledger:
                 self.commit()
         finally:
             self._database.close()
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Ledger:
         return self

@@ -96,7 +96,7 @@ def _write(url: str, answer: Any, part: Path, have: int, most: int) -> None:
     if wanted is not None and wanted > most:
         raise HyError(limit, "raise source.max_download_gb")
     with part.open("ab" if have else "wb") as file:
-        for block in answer.iter_bytes(1 << 20):
+        for block in answer.iter_raw():
             have += len(block)
             if have > most:
                 raise HyError(limit, "raise source.max_download_gb")
