@@ -275,14 +275,62 @@ def test_sets_come_after_the_sets_they_choose_from():
     assert names.index("256p") < names.index("360p")
 
 
-def test_a_changed_threshold_takes_under_two_seconds_for_ten_thousand_clips(tmp_path):
-    synthetic.write(tmp_path, 10_000)
-    decide(tmp_path, RECIPE)
-    changed = {"sets": {**RECIPE["sets"], "256p": {**RECIPE["sets"]["256p"], "keep": 0.3}}}
+def test_a_changed_threshold_takes_under_two_seconds_for_ten_thousand_clips(tmp_path, monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(10_000, 32)).astype(np.float16)
+    rows = ({**row, "embedding": vector} for row, vector in zip(synthetic.rows(10_000), vectors, strict=True))
+    write_scores(rows, tmp_path / "scores.parquet", synthetic.SCORES)
+    table = {"duplicates": {"method": "vector"}, "concepts": {"count": 2}}
+    decide(tmp_path, {**table, **RECIPE})
+    changed = {**table, "sets": {**RECIPE["sets"], "256p": {**RECIPE["sets"]["256p"], "keep": 0.3}}}
+    monkeypatch.setattr("hy_data.select.steps.find_duplicates", lambda *_: pytest.fail("searched again"))
     begin = time.process_time()
     decide(tmp_path, changed)
     assert time.process_time() - begin < 2
     assert pq.ParquetFile(tmp_path / "manifest.parquet").metadata.num_rows == 10_000
+
+
+def test_duplicates_are_dropped_and_concepts_balanced_within_each_set(tmp_path):
+    """Forty clips of one concept, ten of another, and a copy of the first."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, row in enumerate(synthetic.rows(60)):
+        vector = np.eye(8)[int(number % 5 == 4)] + rng.normal(size=8) * 0.02
+        rows.append({**row, "embedding": vector.astype(np.float16)})
+    rows[1] |= {"embedding": rows[0]["embedding"], "width": 10_000, "height": 10_000}
+    write_scores(rows, tmp_path / "scores.parquet")
+    first_five = dict(rows[5])
+    exact = {"method": "vector", "certain": 0.99999}
+    table = {"duplicates": exact, "concepts": {"count": 2, "alpha": 1.0}}
+    decision = decide(tmp_path, {**table, **recipe(a={}, few={"limits": {"people": {"max": 3}}})})
+    assert decision.notes == ()
+    before = (tmp_path / "manifest.parquet").read_bytes()
+    rows[5] |= {"embedding": rows[0]["embedding"]}  # stored duplicates are of other vectors now
+    write_scores(rows, tmp_path / "scores.parquet")
+    decide(tmp_path, {**table, **recipe(a={})})
+    assert read_scores(tmp_path / "manifest.parquet")["duplicate_of"].null_count == 58
+    write_scores([*rows[:5], first_five, *rows[6:]], tmp_path / "scores.parquet")
+    decide(tmp_path, {**table, **recipe(a={}, few={"limits": {"people": {"max": 3}}})})
+    assert (tmp_path / "manifest.parquet").read_bytes() == before
+    manifest = read_scores(tmp_path / "manifest.parquet").to_pylist()
+    assert manifest[0]["duplicate_of"] == manifest[1]["id"] and manifest[1]["kept_a"]
+    assert [reason_text(one) for one in manifest[0]["reasons_a"]] == [f"duplicate_of: {manifest[1]['id']}"]
+    assert "embedding" not in manifest[0]
+    for name in ("a", "few"):
+        kept = read_scores(tmp_path / f"sets/{name}.parquet").to_pylist()
+        drawn = [sum(row["sampling_weight"] for row in kept if row["concept"] == one) for one in (0, 1)]
+        assert drawn[0] == pytest.approx(drawn[1], rel=1e-3)
+        assert np.mean([row["sampling_weight"] for row in kept]) == pytest.approx(1)
+
+
+def test_steps_without_their_columns_are_skipped_with_a_note_or_refused(tmp_path):
+    synthetic.write(tmp_path, 20)
+    notes = decide(tmp_path, RECIPE).notes
+    assert [note.split(":")[0] for note in notes] == ["near-duplicates are kept", "concepts are not balanced"]
+    with pytest.raises(UsageError, match="no column embedding"):
+        decide(tmp_path, {**RECIPE, "concepts": {"count": 2}})
+    with pytest.raises(UsageError, match=r"\[duplicates\] methd"):
+        decide(tmp_path, {**RECIPE, "duplicates": {"methd": "off"}})
+    assert decide(tmp_path, {**RECIPE, "duplicates": {"method": "off"}}).notes[0].endswith("method is off")
 
 
 MILLION = """

@@ -45,6 +45,9 @@ def column(path, rows, name="x"):
         ([np.float32(0.5), 1], pa.float64(), [0.5, 1.0]),
         ([np.ones(2, np.float16), None], pa.list_(pa.float16()), [[1.0, 1.0], None]),
         ([np.ones(2, np.float64), np.ones(1, np.float16)], pa.list_(pa.float32()), [[1.0, 1.0], [1.0]]),
+        ([np.ones(2, np.uint8), None], pa.list_(pa.uint8()), [[1, 1], None]),
+        ([np.ones(2, np.uint8), np.ones(2, np.float16)], pa.list_(pa.float32()), [[1.0, 1.0], [1.0, 1.0]]),
+        ([np.ones((1, 2), np.uint8)], pa.list_(pa.list_(pa.uint8())), [[[1, 1]]]),
         ([np.ones((1, 2), np.float32)], pa.list_(pa.list_(pa.float32())), [[[1.0, 1.0]]]),
     ],
 )

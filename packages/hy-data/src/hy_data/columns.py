@@ -17,14 +17,16 @@ TYPES: dict[str, pa.DataType] = {
     "float": pa.float64(),
     "text": pa.string(),
     "numbers": pa.list_(pa.float32()),
-    "half": pa.list_(pa.float16()),
-    "single": pa.list_(pa.float32()),
-    "halves": pa.list_(pa.list_(pa.float16())),
-    "singles": pa.list_(pa.list_(pa.float32())),
+    "uint8": pa.list_(pa.uint8()),
+    "float16": pa.list_(pa.float16()),
+    "float32": pa.list_(pa.float32()),
+    "uint8 2": pa.list_(pa.list_(pa.uint8())),
+    "float16 2": pa.list_(pa.list_(pa.float16())),
+    "float32 2": pa.list_(pa.list_(pa.float32())),
     "json": pa.string(),
 }
-"""The type of a column of each kind. "half" to "singles" are arrays [n] and [m, n] of float16 and of other numbers."""
-VECTORS = ("half", "single", "halves", "singles")
+"""The type of a column of each kind. "uint8" to "float32 2" are arrays [n] and [m, n]."""
+VECTORS = ("uint8", "float16", "float32", "uint8 2", "float16 2", "float32 2")
 _PLAIN = {bool: "bool", int: "int", float: "float", str: "text", type(None): ""}
 _MOST = 2**63
 
@@ -45,7 +47,7 @@ def read(values: list[Any]) -> tuple[str, pa.Array]:
         return kind, _texts(values)
     if kind == "float":
         values = [None if one is None else float(one) for one in values]
-    if kind in ("halves", "singles"):
+    if kind.endswith(" 2"):
         values = [None if one is None else list(one) for one in values]
     return kind, pa.array(values, TYPES[kind], from_pandas=True)
 
@@ -57,9 +59,9 @@ def unite(kinds: Iterable[str]) -> str:
         return next(iter(found), "")
     if found <= {"bool", "int", "float"}:
         return "float"
-    if found <= {"numbers", "half", "single"}:
-        return "single"
-    return "singles" if found <= {"halves", "singles"} else "json"
+    if found <= {"numbers", *VECTORS[:3]}:
+        return "float32"
+    return "float32 2" if found <= {*VECTORS[3:]} else "json"
 
 
 def convert(array: pa.Array, kind: str, to: str) -> pa.Array:
@@ -108,7 +110,7 @@ def _simple(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, np.ndarray):
-        array = value if value.dtype == np.float16 else value.astype(np.float32)
+        array = value if value.dtype in (np.uint8, np.float16) else value.astype(np.float32)
         return array if array.ndim == 2 else array.reshape(-1)
     return value
 
@@ -120,8 +122,7 @@ def _kind(value: Any) -> str:
     if kind is not None:
         return kind
     if isinstance(value, np.ndarray):
-        half, flat = value.dtype == np.float16, value.ndim == 1
-        return ("half" if half else "single") if flat else ("halves" if half else "singles")
+        return str(value.dtype) + (" 2" if value.ndim == 2 else "")
     numbers = isinstance(value, list) and all(type(one) in (int, float) for one in value)
     return "numbers" if numbers else "json"
 

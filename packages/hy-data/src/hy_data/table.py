@@ -6,8 +6,8 @@
 
 Columns of every table are in `BASE`, then come the others by name. A column's type follows from all of its values,
 never from their order: bool, int64, float64 (whole numbers among others; NaN is null), string, list<float32> for lists
-of numbers, list<float16> or list<float32> for arrays, and a JSON text for everything else and for values of different
-kinds.
+of numbers, list<uint8>, list<float16> or list<float32> for arrays, and a JSON text for everything else and for values
+of different kinds.
 """
 
 from __future__ import annotations

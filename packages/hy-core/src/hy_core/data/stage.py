@@ -44,13 +44,15 @@ class Stage:
 
     `version` is part of the fingerprint of the stage's results: raise it when the same options give other results.
     `scores` are the results that clips can be filtered by; a stage measures and leaves it to the recipe's thresholds
-    to reject, except for clips that can't be used at all.
+    to reject, except for clips that can't be used at all. `needs` names the stages whose results it reads (empty: none;
+    None: those of all stages before it): a pipeline shows it no others, and runs it again when one of them changes.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     scores: ClassVar[tuple[Score, ...]] = ()
     resources: ClassVar[Resources] = Resources()
+    needs: ClassVar[tuple[str, ...] | None] = None
 
     @dataclass(frozen=True)
     class Options:

@@ -39,7 +39,8 @@ class Decoder:
                     if time is not None:
                         end = max(end, float((time + (packet.duration or 0)) * packet.time_base))
                     corrupt = corrupt or packet.is_corrupt
-                if packet.stream_index != self.stream.index:
+                # Not packet.stream_index, which is 0 at the end of any stream.
+                if packet.stream.index != self.stream.index:
                     continue
                 packets += packet.size > 0
                 for frame in packet.decode():

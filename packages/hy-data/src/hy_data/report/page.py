@@ -17,7 +17,7 @@ from hy_data.report import gallery, plots
 from hy_data.report.words import shown
 from hy_data.select.decide import read_decision
 from hy_data.select.rules import DERIVED, Columns
-from hy_data.table import open_scores, score_of
+from hy_data.table import open_scores, read_scores, score_of
 
 _MOST_REASONS = 20
 
@@ -50,7 +50,7 @@ def write_page(folder: Path | str, pictures: int = 6) -> Path:
         sets=sets,
         unusable=_unusable(manifest),
         plots=list(_plots(decision.sets, manifest)),
-        balance=list(_balance(decision.sets, manifest)),
+        balance=list(_balance(decision.sets, folder)),
     )
     path = folder / "report.html"
     write_text(path, text)
@@ -73,7 +73,7 @@ def _needed(sets: tuple[dict[str, Any], ...]) -> set[str]:
     }
     own = {f"kept_{one['name']}" for one in sets}
     scores = {step["score"] for one in sets for step in one["funnel"]}
-    return facts | own | scores | {"concept", "sampling_weight"}
+    return facts | own | scores
 
 
 def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int) -> dict[str, Any]:
@@ -148,11 +148,11 @@ def _plots(sets: tuple[dict[str, Any], ...], manifest: pa.Table) -> Iterator[dic
         }
 
 
-def _balance(sets: tuple[dict[str, Any], ...], manifest: pa.Table) -> Iterator[dict[str, Any]]:
-    if "concept" not in manifest.column_names:
-        return
+def _balance(sets: tuple[dict[str, Any], ...], folder: Path) -> Iterator[dict[str, Any]]:
     for one in sets:
-        rows = manifest.filter(manifest[f"kept_{one['name']}"]).select(["concept", "sampling_weight"])
+        rows = read_scores(folder / "sets" / f"{one['name']}.parquet", ["concept", "sampling_weight"])
+        if rows.num_columns < 2:
+            return
         rows = rows.filter(pc.is_valid(rows["concept"]))
         groups = rows.group_by("concept").aggregate([([], "count_all"), ("sampling_weight", "sum")])
         if not len(groups):

@@ -3,8 +3,9 @@
 No stage runs and no file of a clip is opened. Files of a folder of `hy data run`:
 
     manifest.parquet    one row a clip: all columns of scores.parquet but its vectors; `duplicate_of`, `concept` and
-                        their like; for each set `kept_NAME` and `reasons_NAME`, all reasons why not (`rules.REASON`)
-    sets/NAME.parquet   the rows of a set, without those columns; a set of images has one row a picture
+                        like; for each set `kept_NAME` and `reasons_NAME`, all reasons why not (`rules.REASON`)
+    sets/NAME.parquet   the rows of a set, without those columns; `sampling_weight` balances the concepts of this set;
+                        a set of images has one row a picture
     sets/NAME.json      the set's thresholds and its funnel, see `funnel.summary`
 """
 
@@ -28,6 +29,7 @@ from hy_data.select.choose import Chosen, choose
 from hy_data.select.funnel import summary
 from hy_data.select.rules import DERIVED, Columns, reasons
 from hy_data.select.sets import SetSpec, read_sets
+from hy_data.select.steps import Together, run_steps
 from hy_data.table import is_vector, open_scores, score_of
 
 _NEEDED = ("id", "start", "stop", "crop", "width", "height", "frames", "status", "stage", "reason")
@@ -45,8 +47,8 @@ class Decision:
 def decide(folder: Path | str, recipe: Mapping[str, Any]) -> Decision:
     """Write `manifest.parquet` and `sets/` of a folder that has `scores.parquet`; files appear together.
 
-    `recipe` has the tables `sets`, and `duplicates` and `concepts` for those steps. Rows aren't held: a million need
-    under 2 GB. `MissingError` without scores, `UsageError` for a wrong recipe.
+    `recipe` has the tables `sets`, `duplicates` and `concepts`, as `vars` of a `Recipe` does. Rows aren't held: a
+    million need under 2 GB. `MissingError` without scores, `UsageError` for a wrong recipe.
     """
     folder = Path(folder)
     specs = read_sets(recipe.get("sets", {}))
@@ -54,12 +56,14 @@ def decide(folder: Path | str, recipe: Mapping[str, Any]) -> Decision:
         schema = file.schema_arrow
         scores = {field.name: score for field in schema if (score := score_of(field)) is not None}
         table = file.read([name for name in schema.names if name in _needed(specs)])
-        columns = Columns(table, {"usable": _usable(table)})
+        together = run_steps(file, recipe, folder)
+        added = {name: together.columns[name] for name in together.columns.column_names}
+        columns = Columns(table, {"usable": _usable(table), **added})
         chosen = choose(specs, columns, scores, folder)
-        summaries = tuple(summary(one, table) for one in chosen)
-        _write(folder, file, columns, chosen, summaries)
+        decision = Decision(tuple(summary(one, table) for one in chosen), together.notes)
+        _write(folder, file, columns, chosen, together, decision)
     _remove_old(folder, {spec.name for spec in specs})
-    return Decision(summaries, ())
+    return decision
 
 
 def read_decision(folder: Path | str) -> Decision:
@@ -90,27 +94,35 @@ def _write(
     file: pq.ParquetFile,
     columns: Columns,
     chosen: Sequence[Chosen],
-    summaries: Sequence[Mapping[str, Any]],
+    together: Together,
+    decision: Decision,
 ) -> None:
-    notes = {one.spec.name: json.dumps(stated) for one, stated in zip(chosen, summaries, strict=True)}
-    notes[""] = json.dumps({"sets": summaries, "notes": []})
+    notes = {stated["name"]: json.dumps(stated) for stated in decision.sets}
+    notes[""] = json.dumps({"sets": decision.sets, "notes": decision.notes})
+    weights = {one.spec.name: together.weights(one.kept) for one in chosen}
     with Staging() as staging, ExitStack() as stack:
         writers: dict[str, _Writer] = {}
         for name, note in {"": notes[""], **notes}.items():
             path = folder / "sets" / f"{name}.parquet" if name else folder / "manifest.parquet"
             writers[name] = stack.enter_context(_Writer(staging.file(path), note))
-        for stated in summaries:
+        for stated in decision.sets:
             text = json.dumps(stated, indent=1) + "\n"
             staging.file(folder / "sets" / f"{stated['name']}.json").write_text(text)
         for part, rows in _parts(file):
+            for name in together.columns.column_names:
+                part = part.append_column(name, together.columns[name][rows])
             manifest = part
             for one in chosen:
-                kept = one.kept[rows]
+                name, kept = one.spec.name, one.kept[rows]
                 why = reasons(one.rules, one.failed, columns, rows)
-                manifest = manifest.append_column(f"kept_{one.spec.name}", pa.array(kept))
-                manifest = manifest.append_column(f"reasons_{one.spec.name}", why)
-                own = part.filter(pa.array(kept))
-                writers[one.spec.name].add(_pictures(own, one.spec) if one.spec.kind == "image" else own)
+                manifest = manifest.append_column(f"kept_{name}", pa.array(kept))
+                manifest = manifest.append_column(f"reasons_{name}", why)
+                own = part
+                if (weight := weights[name]) is not None:
+                    place = part.schema.get_field_index("sampling_weight")
+                    own = own.set_column(place, "sampling_weight", pa.array(weight[rows]))
+                own = own.filter(pa.array(kept))
+                writers[name].add(_pictures(own, one.spec) if one.spec.kind == "image" else own)
             writers[""].add(manifest)
         stack.close()
 

@@ -1,0 +1,15 @@
+"""`hy data`: from raw videos to training sets."""
+
+from __future__ import annotations
+
+from hy_core.cli.lazy import LazyGroup
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "decide": ("hy_data.cli.decide:decide", "Decide again which clips each set gets; no stage runs."),
+    "report": ("hy_data.cli.decide:report", "Show what each set keeps and drops, and write report.html."),
+    "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),
+    "export": ("hy_data.cli.formats:write", "Write a set as WebDataset shards, a folder of clips or a list."),
+    "camera": ("hy_data.cli.camera:command", "Train or measure the classifier of camera motion."),
+}
+
+command = LazyGroup("data", table=COMMANDS, help="Turn raw videos into training sets.")

@@ -1,0 +1,16 @@
+"""What hy-data announces: its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hy_core import hookimpl
+
+
+@hookimpl
+def register_stages(register: Callable[..., None]) -> None:
+    """Register the stages of the data pipeline; each is imported when a recipe names it."""
+    register("sensitive", "hy_data.stages.sensitive:Sensitive")
+    register("text", "hy_data.stages.text:Text")
+    register("faces", "hy_data.stages.faces:Faces")
+    register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
