@@ -14,3 +14,5 @@ def register_stages(register: Callable[..., None]) -> None:
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
+    register("embedding", "hy_data.stages.embedding:Embedding")
+    register("signature", "hy_data.stages.embedding:SignatureStage")
