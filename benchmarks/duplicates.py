@@ -48,11 +48,12 @@ def copies(media: Path | None, folder: Path) -> list[Copy]:
     embedding.setup()
     made: list[Copy] = []
     for number, (shot, source) in enumerate(available(media)):
-        frames = None
+        loaded: list[tuple[np.ndarray, float]] = []
         for name, edit in {"original": Edit(lambda x: x, crf=20), **EDITS}.items():
             path = folder / f"{shot.name}.{len(made):04d}.mp4"
             if not path.exists():
-                frames, fps = read(shot, source) if frames is None else (frames, fps)
+                loaded = loaded or [read(shot, source)]
+                ((frames, fps),) = loaded
                 write(path, edit.change(frames), fps * edit.fps, edit.crf)
             record = ClipRecord(path)
             seen = ClipFrames(record, (*embedding.views(), *signature.views()))
