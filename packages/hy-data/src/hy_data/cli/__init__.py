@@ -5,6 +5,7 @@ from __future__ import annotations
 from hy_core.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("hy_data.cli.run:command", "Run a recipe on videos: shots, scores, sets."),
     "decide": ("hy_data.cli.decide:decide", "Decide again which clips each set gets; no stage runs."),
     "report": ("hy_data.cli.decide:report", "Show what each set keeps and drops, and write report.html."),
     "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),
