@@ -120,11 +120,10 @@ def test_subtitles_are_level_lines_near_the_edge() -> None:
 
 def test_frames_with_strokes_near_the_edge_are_examined() -> None:
     pictures = np.full((12, 80, 120, 3), 90, np.uint8)
-    pictures[7, 65:75, 20:100:4] = 255  # a subtitle
+    pictures[9, 65:75, 20:100:4] = 255  # a subtitle
     pictures[2, 40:50, 20:100:4] = 255  # text in the middle
     chosen = likely(pictures, 4)
-    assert len(chosen) == 4 and 7 in chosen and 2 not in likely(pictures, 3)
-    assert any(index < 5 for index in chosen) and any(index > 7 for index in chosen)
+    assert len(chosen) == 4 and {4, 7, 9} <= {*chosen} and 2 not in chosen
     assert likely(pictures[:3], 4) == [0, 1, 2]
 
 
