@@ -22,3 +22,5 @@ def register_stages(register: Callable[..., None]) -> None:
     register("faces", "hy_data.stages.faces:Faces")
     register("caption", "hy_data.stages.caption:Caption")
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
+    register("embedding", "hy_data.stages.embedding:Embedding")
+    register("signature", "hy_data.stages.embedding:SignatureStage")
