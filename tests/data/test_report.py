@@ -121,7 +121,7 @@ def test_the_page_shows_numbers_of_the_funnel_and_the_balance_of_concepts(pages)
     folder, text = pages
     page = Page(text)
     assert re.search(r"2 of 8 clips, 32x32x8", page.text) or re.search(r"3 of 8 clips, 32x32x8", page.text)
-    assert "Dropped by blur >=" in page.text
+    assert "Dropped by the rule “blur >=" in page.text
     assert page.text.count("histogram") == 0 and text.count("data:image/svg+xml") >= 3
     assert "concepts; as diverse as" in page.text
 

@@ -14,12 +14,19 @@ import pyarrow.compute as pc
 from hy_core.files import write_text
 
 from hy_data.report import gallery, plots
-from hy_data.report.words import shown
+from hy_data.report.words import end, shown
+from hy_data.select.choose import USABLE
 from hy_data.select.decide import read_decision
-from hy_data.select.rules import DERIVED, Columns
+from hy_data.select.rules import Columns
 from hy_data.table import open_scores, read_scores, score_of
 
 _MOST_REASONS = 20
+_ABOUT = {
+    "side": "square root of the area that the crop leaves",
+    "shorter_side": "shorter side of what the crop leaves",
+    "aspect": "width by height",
+}
+_UNITS = {"side": "pixels", "shorter_side": "pixels", "duration": "s"}
 
 
 def write_page(folder: Path | str, pictures: int = 6) -> Path:
@@ -41,7 +48,7 @@ def write_page(folder: Path | str, pictures: int = 6) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hy_data", "report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown, "end": end}
     text = environment.get_template("page.html.j2").render(
         clips=len(manifest),
         files=pc.count_distinct(manifest["path"]).as_py(),
@@ -88,9 +95,10 @@ def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int
             }
         )
         before = step["left"]
-        shown_here = pictures if step["sense"] in ("min", "max", "any", "none") else 0
+        hidden = step["score"] == USABLE.score or (one["from"] and step["sense"] in ("is", "null"))
+        shown_here = 0 if hidden else pictures
         if step["dropped"] and shown_here:
-            title = f"Dropped by {step['rule']}: {step['dropped']}"
+            title = f"Dropped by the rule “{step['rule']}”: {step['dropped']}"
             galleries.append(
                 {"title": title, "clips": gallery.dropped(manifest, one["name"], step, shown_here)}
             )
@@ -139,11 +147,13 @@ def _plots(sets: tuple[dict[str, Any], ...], manifest: pa.Table) -> Iterator[dic
                     lines[step["score"]][f"{one['name']} {side}"] = step["threshold"]
     for name, thresholds in lines.items():
         score = score_of(usable.schema.field(name)) if name in usable.column_names else None
-        unit = "side, pixels" if name == "side" else score.unit if score else ""
-        image = plots.histogram(columns.numbers(name), thresholds, shown(f"{name} {unit}".strip(), 60))
+        unit = _UNITS.get(name, score.unit if score else "")
+        image = plots.histogram(
+            columns.numbers(name), thresholds, shown(f"{name}, {unit}" if unit else name, 60)
+        )
         yield {
             "score": name,
-            "description": score.description if score else "" if name not in DERIVED else "derived",
+            "description": score.description if score else _ABOUT.get(name, ""),
             "image": _data_uri(image),
         }
 

@@ -14,6 +14,7 @@ def shown(value: Any, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def number(value: float | None) -> str:
-    """Return a number in at most four digits, or nothing for none."""
-    return "" if value is None else f"{value:.4g}"
+def end(value: Any, most: int) -> str:
+    """Return the end of a value such as a path, as `shown` does."""
+    text = shown(value, 1 << 12)
+    return text if len(text) <= most else "…" + text[1 - most :]

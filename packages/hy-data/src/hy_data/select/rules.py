@@ -24,6 +24,12 @@ REASON = pa.struct(
 """Why a clip isn't in a set: `value` of `score` is beyond `threshold` (senses min and max; null if it wasn't measured),
 or `found` is what isn't wanted (the others)."""
 
+LABELS = {
+    "usable": ("passed all stages", "{}"),
+    "duplicate_of": ("no near-duplicate", "near-duplicate of {}"),
+}
+"""Of the rules that ask for no value: their descriptions, and their reasons by what was found."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -63,7 +69,7 @@ class Rule:
         if self.sense in ("min", "max"):
             return f"{self.score} {'>=' if self.sense == 'min' else '<='} {self.threshold:.4g}"
         if self.sense in ("is", "null"):
-            return self.score if self.sense == "is" else f"no {self.score}"
+            return LABELS.get(self.score, (self.score,))[0]
         return f"{self.score} {'in' if self.sense == 'any' else 'not in'} {', '.join(self.choices)}"
 
 
@@ -197,5 +203,5 @@ def reason_text(reason: Mapping[str, Any]) -> str:
     if sense == "is":
         return f"not {score}"
     if sense == "null":
-        return f"{score}: {found}"
+        return LABELS.get(score, ("", f"{score}: {{}}"))[1].format(found)
     return f"{score} was not measured" if found is None else f"{score} is {found}"
