@@ -10,6 +10,7 @@ from hy_core import hookimpl
 @hookimpl
 def register_stages(register: Callable[..., None]) -> None:
     """Register the stages of the data pipeline; each is imported when a recipe names it."""
+    register("shots", "hy_data.stages.shots:Shots")
     register("sensitive", "hy_data.stages.sensitive:Sensitive")
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
