@@ -1,6 +1,7 @@
 """Clips with labels and edits of them, for `duplicates.py`: real videos of packages, cut at their known cuts.
 
-A clip's place is where it was taken, its cast who is seen; both were labelled by looking. `EDITS` are what copies of a
+A clip's place is where it was taken, its cast who is seen; both were labelled by looking
+(passers-by on a square are one cast). `EDITS` are what copies of a
 video go through; each edit is written as a file of its own.
 """
 
@@ -68,7 +69,8 @@ SHOTS = [
     *_shots("cityCC0.mpg", (0, 116, "city 1", ""), (116, 190, "city 2", "")),
     *_shots("VID_20191220_170832.mp4", (0, 41, "garden", "dog")),
     *_shots("movie-hello.mp4", (0, 100, "desktop", ""), (140, 240, "desktop", "")),
-    *_shots("vtest.avi", (0, 60, "square", "1"), (300, 360, "square", "2"), (600, 660, "square", "3")),
+    *_shots("vtest.avi", (0, 60, "square", "passers-by"), (300, 360, "square", "passers-by"),
+            (600, 660, "square", "passers-by")),
     *_shots("Megamind.avi", (20, 99, "film 1", ""), (99, 155, "film 2", ""), (155, 201, "film 3", ""),
             (201, 270, "film 4", "")),
 ]  # fmt: skip

@@ -4,7 +4,8 @@
     python scripts/figures.py --check    # fail if a table differs from its reports
 
 A report is the JSON that `hy eval ... --json` printed; docs/figures/tables.toml says which report came from which
-command and which lines of it a card shows. Counts of several reports in one section are added.
+command and which lines of it a card shows. Counts of several reports in one section are added. The report of a
+classifier is shown with its confusion matrix.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from confusion import tests_table
 from marked import DOCS, replaced, write_pages
 
 FIGURES = DOCS / "figures"
@@ -95,6 +97,13 @@ def main(arguments: list[str]) -> int:
         path = DOCS / one["page"]
         text = pages.get(path) or path.read_text(encoding="utf-8")
         pages[path] = replaced(text, "figures", table(one["section"], settings["reports"]), one["page"])
+    for one in settings.get("classifier", []):
+        path, name = DOCS / one["page"], one["report"]
+        text = pages.get(path) or path.read_text(encoding="utf-8")
+        report = json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
+        source = f"{'../' * one['page'].count('/')}figures/{name}.json"
+        content = tests_table(report, settings["reports"][name], source)
+        pages[path] = replaced(text, one.get("part", "figures"), content, one["page"])
     return write_pages(pages, "--check" in arguments, "scripts/figures.py")
 
 

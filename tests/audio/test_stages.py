@@ -13,7 +13,7 @@ from hy_audio.stages.captions import cleaned, merged
 from hy_audio.stages.kinds import CLASSES, AudioSetTagger, SegmentLabels, classify, kind_of, overall
 from hy_audio.stages.presence import bandwidth, silence
 from hy_core import media
-from hy_core.data import ClipRecord, Stage
+from hy_core.data import ClipRecord, Stage, run_stages
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.request import Sound
 from scipy.signal import fftconvolve, firwin, lfilter

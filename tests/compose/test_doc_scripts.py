@@ -76,3 +76,16 @@ def test_a_changed_figure_is_found(figures, monkeypatch, capsys):
 def test_counts_of_several_reports_are_added(figures):
     one = {"attributes": {"shape": {"right": 3, "total": 4, "accuracy": 0.75, "base": 0.2, "real": 1.0}}}
     assert figures.line([one, one], "shape") == "75.0% (6/8) | 40.9 to 92.9 | 20.0% | 100.0%"
+
+
+def test_the_report_of_a_classifier_is_a_table_with_its_confusion_matrix(figures):
+    levels = {"0.6": {"kept": 0.8, "accuracy": 1.0}, "0.7": {"kept": 0.0, "accuracy": None}}
+    scenes = {"flat": {"right": 1, "total": 2}, "room": {"right": 3, "total": 3}}
+    test = {"total": 5, "accuracy": 0.8, "levels": levels, "scenes": scenes, "confusion": [[3, 1], [0, 1]]}
+    report = {"classes": ["zoom in", "static shot"], "tests": {"normal": test}}
+    lines = figures.tests_table(report, "hy data camera eval", "../figures/x.json").splitlines()
+    assert "| normal (flat 50.0%, room 100.0%) | 5 | 80.0% | 80.0% | 100.0% | 0.0% |  |" in lines
+    assert lines[-5:-2] == ["| --- | ---: | ---: |", "| zoom in | 3 | 1 |", "| static shot |  | 1 |"]
+    assert "| | zoom in | static |" in lines and lines[-1].endswith(
+        "([report as written](../figures/x.json))"
+    )

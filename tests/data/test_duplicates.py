@@ -98,6 +98,21 @@ def test_other_places_and_other_people_before_the_same_wall_are_no_duplicates() 
     assert wall.agreement > 0.3, "the wall itself matches"
 
 
+def test_a_still_place_at_another_time_is_an_option() -> None:
+    wall = scene(1)[0]
+    first, other = np.stack([wall] * 4), np.stack([wall] * 4)
+    for step in range(4):
+        first[step, 100:150, 20 + 12 * step : 45 + 12 * step] = shapes(np.random.default_rng(8), 50, 25)
+        other[step, 90:150, 190 - 12 * step : 215 - 12 * step] = shapes(np.random.default_rng(9), 60, 25)
+    found = match(seen(first), seen(other))
+    assert found.agreement > 0.75 > found.motion
+    assert is_duplicate(found, DuplicateOptions())
+    assert not is_duplicate(found, DuplicateOptions(same_place=False))
+    for name in ("mirrored", "compressed"):
+        copy = match(seen(first), seen(EDITS[name](first)))
+        assert is_duplicate(copy, DuplicateOptions(same_place=False)), copy
+
+
 def test_blank_pictures_prove_nothing() -> None:
     blank = np.full((2, HEIGHT, WIDTH, 3), 200, np.uint8)
     found = match(seen(blank), seen(blank - 90))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -150,8 +151,11 @@ class FrameStage(Stage):
     """A stage that looks at frames. Subclasses define `views` and `measure`.
 
     A pipeline runs consecutive frame stages on one `ClipFrames` with the views of all of them; after a stage that
-    changes the record's span or crop it makes a new one (`ClipFrames.is_of`).
+    changes the record's span or crop it makes a new one (`ClipFrames.is_of`). One that also reads results of other
+    stages names those in `needs`.
     """
+
+    needs: ClassVar[tuple[str, ...] | None] = ()
 
     def views(self) -> tuple[View, ...]:
         """Return what `measure` reads of the frames."""

@@ -103,10 +103,10 @@ def _sensor(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     exposure = 1 + rng.choice([0.0, 0.0, 0.05]) * np.sin(np.linspace(0, rng.uniform(1, 6), len(frames)))
     noise = np.float32(rng.choice([0.0, 1.5, 4.0]))
     pictures = np.empty_like(frames)
-    for index, frame in enumerate(frames):
+    size = frames[0].size
+    grain = noise * rng.standard_normal(2 * size, np.float32) if noise else np.zeros(2 * size, np.float32)
+    for index, (frame, start) in enumerate(zip(frames, rng.integers(size, size=len(frames)), strict=True)):
         picture = cv2.GaussianBlur(frame, (0, 0), softness) if softness else frame
-        picture = picture * np.float32(exposure[index])
-        if noise:
-            picture += noise * rng.standard_normal(frame.shape, np.float32)
-        pictures[index] = np.clip(picture, 0, 255)
+        shown = picture * np.float32(exposure[index]) + grain[start : start + size].reshape(frame.shape)
+        pictures[index] = np.clip(shown, 0, 255)
     return pictures

@@ -74,6 +74,7 @@ def camera_path(
         angle = at * np.radians(rng.uniform(*speed.orbit)) * _TO[way][0]
         position[:, 0], position[:, 2] = pivot * np.sin(angle), pivot * (1 - np.cos(angle))
         angles[:, 0] = -angle
+    angles[:, :2] += at[:, None] * _drift(kind, way, rng) * np.arctan(motion / focal)
     shake = _shake(frames, rng)
     if kind == "handheld":
         shake *= rng.uniform(1.5, 8.0) / PIXELS
@@ -84,6 +85,16 @@ def camera_path(
     angles += shake[:, :3] / focal
     position += shake[:, 3:] * np.array([0.4, 0.4, 0.2]) / focal * depth
     return Path(position, np.stack([_rotation(*one) for one in angles]), focals)
+
+
+def _drift(kind: str, way: str, rng: np.random.Generator) -> np.ndarray:
+    """Return what half of the moves have besides, in shares of them: a zoom beside the middle, a pan that slopes."""
+    if rng.random() < 0.5 or kind not in ("zoom", "pan", "tilt"):
+        return np.zeros(2)
+    if kind == "zoom":
+        angle = rng.uniform(0, 2 * np.pi)
+        return np.array([np.cos(angle), np.sin(angle)]) * rng.uniform(0, 0.6)
+    return np.array(_TO[way])[::-1] * rng.uniform(-0.2, 0.2)
 
 
 def _progress(frames: int, rng: np.random.Generator) -> np.ndarray:

@@ -86,7 +86,7 @@ def train_command(
 ) -> None:
     """Train a classifier on generated clips and own ones, write it, and measure it on held-out ones.
 
-    With the default counts this takes about five minutes of one core.
+    With the default counts this takes about four minutes of one core.
     """
     from hy_core.files import check_writable
     from rich.progress import Progress

@@ -46,11 +46,16 @@ class DuplicateOptions:
     inliers: int = option(
         6, minimum=4, maximum=400, help="least local features that explain a part of a picture"
     )
-    agreement: float = option(0.8, minimum=0, maximum=1, help="least share of the common picture that agrees")
+    agreement: float = option(
+        0.75, minimum=0, maximum=1, help="least share of the common picture that agrees"
+    )
     texture: float = option(
         0.05, minimum=0, maximum=1, help="least textured share: a blank picture proves nothing"
     )
     overlap: float = option(0.4, minimum=0, maximum=1, help="least common part of the smaller picture")
+    same_place: bool = option(
+        True, help="whether clips of a still camera count that differ in what moves before it"
+    )
     quality: str = option(
         "", help='column that decides between copies of one size, such as a quality score; "" for none'
     )
@@ -104,6 +109,7 @@ def is_duplicate(match: Match, options: DuplicateOptions) -> bool:
         and match.texture >= options.texture
         and match.agreement >= options.agreement
         and match.overlap >= options.overlap
+        and (options.same_place or match.motion >= options.agreement)
     )
 
 

@@ -7,7 +7,7 @@ and the share of the frame that agrees is measured. Inliers alone would merge ot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import cv2
@@ -26,7 +26,10 @@ _LEAST_HEIGHT = 160
 _COMPARE_HEIGHT = 72
 _WINDOW = 9
 _PAIRS = 4
-_FEATURE_PAIRS = 2
+_REFINED = 3
+_BY_FEATURES = 4
+_LEAST_MOTION = 0.01
+_MOVES = 12.0
 _CERTAIN = 0.93
 _LEAST_TEXTURE = 0.1
 _NOISE = 9.0  # variance that compression leaves of a flat place
@@ -39,7 +42,8 @@ class Match:
     """How well two clips match at their most similar frames.
 
     `agreement`: the share of the textured common picture that agrees, 0 to 1. `texture`: the textured share of the
-    common picture. `overlap`: the common picture as a share of the smaller one. `inliers`: local features that one
+    common picture. `overlap`: the common picture as a share of the smaller one. `motion`: the agreement where the
+    first clip moves; the same as `agreement` if little or all of it does. `inliers`: local features that one
     affine map explains; 0 if none were needed. `mirrored`: one is the mirror image of the other. `whole`: the map was
     found without features, from the whole pictures laid on each other.
     """
@@ -48,13 +52,15 @@ class Match:
     agreement: float = 0.0
     texture: float = 0.0
     overlap: float = 0.0
+    motion: float = 0.0
     mirrored: bool = False
     whole: bool = False
 
     @property
     def worth(self) -> float:
         """What the best match of several frames has most of."""
-        return self.agreement * min(1.0, self.overlap / 0.8) * min(1.0, self.texture / _LEAST_TEXTURE)
+        seen = min(1.0, self.overlap / 0.8) * min(1.0, self.texture / _LEAST_TEXTURE)
+        return self.agreement * seen * (0.75 + 0.25 * self.motion)
 
 
 class Frames:
@@ -82,6 +88,15 @@ class Frames:
         small -= small.mean((1, 2), keepdims=True)
         return small / np.maximum(np.linalg.norm(small, axis=(1, 2), keepdims=True), 1e-6)
 
+    @cached_property
+    def moving(self) -> np.ndarray:
+        """Where pictures differ from their median, bool [72, W]."""
+        height, width = self.pictures[0].shape
+        size = (max(2, round(width * _COMPARE_HEIGHT / height)), _COMPARE_HEIGHT)
+        small = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in self.pictures])
+        far = np.abs(small - np.median(small, axis=0)).max(0).astype(np.float32)
+        return cv2.blur(far, (5, 5)) > _MOVES
+
     def features(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return places [N, 2] in pixels (x, y) and root SIFT descriptors, float32 [N, 128], of a picture."""
         if index not in self._features:
@@ -106,15 +121,20 @@ def match(first: Frames, second: Frames) -> Match:
 
     Copies that show the whole picture match without local features; those are tried for the others.
     """
-    best = Match()
     pairs = _likely_pairs(first, second)
-    for whole in (True, False):
-        for mirrored, i, j in pairs if whole else pairs[: 2 * _FEATURE_PAIRS]:
-            found = _match_pictures(first, i, second, j, mirrored, whole)
-            if found.worth > best.worth:
-                best = found
-            if best.worth > _CERTAIN:
-                return best
+    plain = [_match_whole(first, second, pair, refine=False) for pair in pairs]
+    best = max(plain, key=lambda one: one.worth)
+    if best.worth > _CERTAIN:
+        return best
+    order = sorted(range(len(pairs)), key=lambda at: -plain[at].worth)[:_REFINED]
+    later = [partial(_match_whole, first, second, pairs[at], refine=True) for at in order]
+    later += [partial(_match_features, first, second, pair) for pair in pairs[:_BY_FEATURES]]
+    for attempt in later:
+        found = attempt()
+        if found.worth > best.worth:
+            best = found
+        if best.worth > _CERTAIN:
+            break
     return best
 
 
@@ -137,32 +157,32 @@ def _likely_pairs(first: Frames, second: Frames) -> list[tuple[bool, int, int]]:
     return [(mirrored, i, j) for _, mirrored, i, j in sorted(pairs, key=lambda one: -one[0])]
 
 
-def _match_pictures(first: Frames, i: int, second: Frames, j: int, mirrored: bool, whole: bool) -> Match:
+def _match_whole(first: Frames, second: Frames, pair: tuple[bool, int, int], refine: bool) -> Match:
+    mirrored, i, j = pair
     one, two = first.pictures[i], second.pictures[j]
+    transform = np.diag([one.shape[1] / two.shape[1], one.shape[0] / two.shape[0], 1.0])[:2]
+    found = compare(one, two[:, ::-1] if mirrored else two, transform, first.moving, refine)
+    return Match(0, *found, mirrored=mirrored, whole=True)
+
+
+def _match_features(first: Frames, second: Frames, pair: tuple[bool, int, int]) -> Match:
+    mirrored, i, j = pair
+    one, two = first.pictures[i], second.pictures[j]
+    (places, descriptors), (others, theirs) = first.features(i), second.features(j)
     if mirrored:
         two = two[:, ::-1]
-    inliers = 0
-    if whole:
-        transform = np.diag([one.shape[1] / two.shape[1], one.shape[0] / two.shape[0], 1.0])[:2]
-    else:
-        (places, descriptors), (others, theirs) = first.features(i), second.features(j)
-        if mirrored:
-            others, theirs = _mirrored(others, theirs, two.shape[1])
-        at = _matches(descriptors, theirs)
-        if len(at) < _LEAST_MATCHES:
-            return Match(mirrored=mirrored)
-        cv2.setRNGSeed(0)
-        fitted, kept = cv2.estimateAffine2D(
-            others[at[:, 1]],
-            places[at[:, 0]],
-            ransacReprojThreshold=max(2.0, one.shape[0] / 64),
-            maxIters=500,
-        )
-        if fitted is None or not _plausible(fitted, one.shape, two.shape):
-            return Match(mirrored=mirrored)
-        transform, inliers = fitted, int(kept.sum())
-    agreement, texture, overlap = compare(one, two, transform)
-    return Match(inliers, agreement, texture, overlap, mirrored, whole)
+        others, theirs = _mirrored(others, theirs, two.shape[1])
+    at = _matches(descriptors, theirs)
+    if len(at) < _LEAST_MATCHES:
+        return Match(mirrored=mirrored)
+    cv2.setRNGSeed(0)
+    transform, kept = cv2.estimateAffine2D(
+        others[at[:, 1]], places[at[:, 0]], ransacReprojThreshold=max(2.0, one.shape[0] / 64), maxIters=500
+    )
+    if transform is None or not _plausible(transform, one.shape, two.shape):
+        return Match(mirrored=mirrored)
+    found = compare(one, two, transform, first.moving, refine=True)
+    return Match(int(kept.sum()), *found, mirrored=mirrored)
 
 
 def _matches(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -198,10 +218,15 @@ def _plausible(transform: np.ndarray, one: tuple[int, ...], two: tuple[int, ...]
     return abs(cosine) < 0.2 and abs(float(across[1])) < 0.25 * float(lengths[0]) and across[0] > 0 < down[1]
 
 
-def compare(one: np.ndarray, two: np.ndarray, transform: np.ndarray) -> tuple[float, float, float]:
-    """Return agreement, texture and overlap (see `Match`) if `transform` [2, 3] maps the second to the first."""
+def compare(
+    one: np.ndarray, two: np.ndarray, transform: np.ndarray, moving: np.ndarray, refine: bool
+) -> tuple[float, float, float, float]:
+    """Return agreement, texture, overlap and motion (see `Match`) if `transform` [2, 3] maps the second to the first.
+
+    `moving`: where the first clip moves, bool [72, W].
+    """
     scale = _COMPARE_HEIGHT / one.shape[0]
-    size = (max(2, round(one.shape[1] * scale)), _COMPARE_HEIGHT)
+    size = (moving.shape[1], _COMPARE_HEIGHT)
     a = cv2.resize(one, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     to_small = np.diag([size[0] / one.shape[1], scale])
     moved = to_small @ transform
@@ -209,19 +234,23 @@ def compare(one: np.ndarray, two: np.ndarray, transform: np.ndarray) -> tuple[fl
     factor = min(1.0, float(np.hypot(*moved[:, 0])) * 1.2)
     other = cv2.resize(two, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA).astype(np.float32)
     moved = moved @ np.diag([two.shape[1] / other.shape[1], two.shape[0] / other.shape[0], 1.0])
-    if factor < 1 or not np.allclose(moved[:, :2], np.diag(np.diag(moved))):
+    if refine:
         moved = _refined(a, other, moved)
     b = cv2.warpAffine(other, moved, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.full(other.shape, 255, np.uint8), moved, size, flags=cv2.INTER_NEAREST) > 0
     smaller = min(a.size, abs(float(np.linalg.det(moved[:, :2]))) * other.size)
     area = float(inside.sum())
     if area < 0.2 * smaller:
-        return 0.0, 0.0, area / max(smaller, 1.0)
-    return *_share(a, b, inside), min(1.0, area / smaller)
+        return 0.0, 0.0, area / max(smaller, 1.0), 0.0
+    agrees, textured = _agreeing(a, b, inside)
+    number, moves = int(textured.sum()), textured & moving
+    agreement = float(agrees[textured].mean()) if number else 0.0
+    motion = float(agrees[moves].mean()) if moves.sum() > _LEAST_MOTION * number else agreement
+    return agreement, number / area, min(1.0, area / smaller), motion
 
 
-def _share(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """The share of the textured pixels inside around which two pictures agree, and how many are textured.
+def _agreeing(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where two pictures agree, and where either is textured, bool [H, W].
 
     Flat places agree in any two pictures, so they don't count, and a place that is textured in one picture only doesn't
     agree.
@@ -242,10 +271,7 @@ def _share(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> tuple[float, flo
     together = mean(a * b) - mean_a * mean_b
     correlation = (together + _NOISE) / np.sqrt((variance_a + _NOISE) * (variance_b + _NOISE))
     textured = (np.maximum(variance_a, variance_b) > _TEXTURED) & inside
-    number = int(textured.sum())
-    if not number:
-        return 0.0, 0.0
-    return float((correlation > _CORRELATION)[textured].mean()), number / float(inside.sum())
+    return correlation > _CORRELATION, textured
 
 
 def _refined(a: np.ndarray, b: np.ndarray, transform: np.ndarray) -> np.ndarray:

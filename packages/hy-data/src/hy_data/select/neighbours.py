@@ -127,7 +127,13 @@ def fit_faiss_centroids(vectors: np.ndarray, count: int, seed: int) -> np.ndarra
     """Return unit centroids of unit vectors by spherical k-means of FAISS, float32 [count, D]."""
     faiss = _faiss()
     kmeans = faiss.Kmeans(
-        vectors.shape[1], count, niter=20, seed=seed, spherical=True, max_points_per_centroid=256
+        vectors.shape[1],
+        count,
+        niter=20,
+        seed=seed,
+        spherical=True,
+        max_points_per_centroid=256,
+        min_points_per_centroid=1,
     )
     kmeans.train(vectors)
     centroids: np.ndarray = kmeans.centroids.reshape(count, -1)

@@ -45,6 +45,7 @@ class CameraMotion(FrameStage):
         return (VIEW,)
 
     def measure(self, record: ClipRecord, frames: ClipFrames) -> tuple[Mapping[str, JSON | np.ndarray], None]:
+        """Classify the gray pictures uint8 [T, H, W] of `VIEW`."""
         pictures = frames[VIEW]
         name, confidence = self._classifier.classify(pictures) if len(pictures) > 1 else (UNSURE, 0.0)
         is_sure = confidence >= self.options.confidence
