@@ -189,8 +189,8 @@ def perform(
         from hy_world.characters_speech import babble
 
         mouth = babble(rng, frames, fps)
-    first, last = (np.float64(EXPRESSIONS[name]) for name in expressions)
-    neutral = np.float64(EXPRESSIONS["neutral"])
+    first, last = (np.asarray(EXPRESSIONS[name], np.float64) for name in expressions)
+    neutral = np.asarray(EXPRESSIONS["neutral"], np.float64)
     first, last = (neutral + rng.uniform(0.85, 1.0) * (face - neutral) for face in (first, last))
     if expressions[0] == expressions[1]:
         last = first

@@ -94,7 +94,7 @@ def pose(character: Character, framing: str, slot: Slot) -> Pose:
     performance = character.performance
     level, size = FRAMINGS[framing]
     radius = size * slot.unit
-    rest = np.float64([slot.middle, level * slot.unit + (slot.height - slot.unit) / 2])
+    rest = np.asarray([slot.middle, level * slot.unit + (slot.height - slot.unit) / 2], np.float64)
     centre = rest + performance.root * radius
     return lay(performance, centre, radius, tuple(radius * part for part in FACES[character.look.face]))
 
@@ -102,9 +102,9 @@ def pose(character: Character, framing: str, slot: Slot) -> Pose:
 def lay(performance: Performance, centre: np.ndarray, radius: float, half: tuple[float, float]) -> Pose:
     """Lay a performance out around heads at `centre` [T, 2] with these half axes, all in pixels."""
     angles = performance.limbs.reshape(-1, 4, 2)
-    side = np.float64([-1, 1, -1, 1])  # the right side is on the picture's left
-    roots = np.float64([(-SHOULDER[0], SHOULDER[1]), SHOULDER, (-HIP[0], HIP[1]), HIP])
-    length = np.float64([ARM, ARM, LEG, LEG])
+    side = np.asarray([-1, 1, -1, 1], np.float64)  # the right side is on the picture's left
+    roots = np.asarray([(-SHOULDER[0], SHOULDER[1]), SHOULDER, (-HIP[0], HIP[1]), HIP], np.float64)
+    length = np.asarray([ARM, ARM, LEG, LEG], np.float64)
     # Angles run outward from straight down.
     step = np.stack([side[:, None] * np.sin(angles), np.cos(angles)], axis=-1) * length[:, None, None]
     root = np.broadcast_to(roots, (len(angles), 4, 2))
@@ -129,16 +129,16 @@ def _truth(character: Character, laid: Pose, slot: Slot, height: int, width: int
     joints = np.empty((len(performance), 17, 2))
     joints[:, 0] = points[:, 30]
     joints[:, 1], joints[:, 2] = points[:, 42:48].mean(1), points[:, 36:42].mean(1)
-    ear = np.float64([laid.half[0], 0])
+    ear = np.asarray([laid.half[0], 0], np.float64)
     joints[:, 3], joints[:, 4] = laid.centre + ear, laid.centre - ear
     for first, (right, left) in ((5, (0, 1)), (11, (2, 3))):
         for part in range(3):
             joints[:, first + 2 * part] = laid.limbs[:, left, part]
             joints[:, first + 2 * part + 1] = laid.limbs[:, right, part]
     inside = (joints >= 0).all(-1) & (joints[..., 0] < width) & (joints[..., 1] < height)
-    half = np.float64(laid.half)
+    half = np.asarray(laid.half, np.float64)
     lips = mouth_centre(laid)
-    reach = np.float64([MOUTH_HALF * half[0], (SMILE + LIP + OPEN) * half[1]])
+    reach = np.asarray([MOUTH_HALF * half[0], (SMILE + LIP + OPEN) * half[1]], np.float64)
     return Truth(
         performance.mouth,
         performance.expressions,

@@ -82,7 +82,7 @@ def _judge(video: np.ndarray, framing: str, slot: geometry.Slot) -> SeenCharacte
     part, background = _part(video, framing, slot)
     frames = len(video)
     level = FRAMINGS[framing][0] * slot.unit + (slot.height - slot.unit) / 2
-    rest = np.float64([(slot.right - slot.left) / 2, level])
+    rest = np.asarray([(slot.right - slot.left) / 2, level], np.float64)
     skin = _commonest(part, SKINS, rest, 0.9)
     heads = _heads(part, skin, rest)
     seen = ~np.isnan(heads.centre[:, 0])
@@ -120,7 +120,7 @@ def _judge(video: np.ndarray, framing: str, slot: geometry.Slot) -> SeenCharacte
     if framing != "face" and trousers != NONE:
         _joints(part, heads, shirt, trousers, framing == "full", joints)
         joints[..., 0] += slot.left
-    half = np.float64(heads.half)
+    half = np.asarray(heads.half, np.float64)
     centre = heads.centre + [slot.left, 0]
     # The nose and the eyes sit where the head and its turn say.
     moved = geometry.TURN * half[0] * np.nan_to_num(turn)
@@ -173,7 +173,7 @@ def _commonest(part: _Part, colours: dict[str, tuple[int, int, int]], place: np.
     unlike = _length(pixels - part.empty[near]) > 30
     counts = {}
     for name, colour in colours.items():
-        counts[name] = ((_length(pixels - np.float32(colour)) < _NEAR) & unlike).sum()
+        counts[name] = ((_length(pixels - np.asarray(colour, np.float32)) < _NEAR) & unlike).sum()
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] > 0.02 * unlike.size else NONE
 
@@ -193,8 +193,13 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
         return _Heads(missing, FACES["round"], NONE)
     radius = part.radius
     near = (np.abs(part.x - rest[0]) < 1.8 * radius) & (np.abs(part.y - rest[1]) < 1.9 * radius)
-    distance, unlike = _length(part.pixels - np.float32(SKINS[skin])), _length(part.pixels - part.empty)
-    other = np.min([_length(part.pixels - np.float32(one)) for one in (*HAIRS.values(), MOUTH)], axis=0)
+    distance, unlike = (
+        _length(part.pixels - np.asarray(SKINS[skin], np.float32)),
+        _length(part.pixels - part.empty),
+    )
+    other = np.min(
+        [_length(part.pixels - np.asarray(one, np.float32)) for one in (*HAIRS.values(), MOUTH)], axis=0
+    )
     is_skin = near & (distance < _NEAR) & (distance < unlike) & (distance < other)
     is_skin = _joined(is_skin, np.hypot(part.x - rest[0], part.y - rest[1]) < 0.7 * radius, round(2 * radius))
     # Specks elsewhere must not stretch the region: rows and columns with next to no skin don't count.
@@ -299,7 +304,7 @@ def _draw(
 ) -> np.ndarray:
     """Draw a character with its arms down where the heads are, [T, H, W, 3]."""
     count = len(frames)
-    features = np.tile(np.float64(EXPRESSIONS[expression]), (count, 1))
+    features = np.tile(np.asarray(EXPRESSIONS[expression], np.float64), (count, 1))
     still = np.zeros(count)
     opening, turn = (still if value is None else np.nan_to_num(value[frames]) for value in (mouth, turn))
     limbs = np.zeros((count, 8))
@@ -336,8 +341,8 @@ def _unlikeness(actual: np.ndarray, drawings: list[np.ndarray], shift: tuple[int
 
 def _share(pixels: np.ndarray, base: tuple[int, ...], colour: tuple[int, ...]) -> np.ndarray:
     """Return how much of each pixel is of a colour and not of the base, 0..1; 0 if it is like neither."""
-    towards = np.float32(colour) - np.float32(base)
-    difference = pixels - np.float32(base)
+    towards = np.asarray(colour, np.float32) - np.asarray(base, np.float32)
+    difference = pixels - np.asarray(base, np.float32)
     share = np.einsum("...c,c->...", difference, towards) / float(towards @ towards)
     rest = _length(difference - np.clip(share, 0, 1)[..., None] * towards)
     return np.clip(share, 0, 1) * np.clip(2 - rest / 50, 0, 1)
@@ -348,8 +353,8 @@ def _unmix(pixels: np.ndarray, skin: tuple[int, int, int]) -> tuple[np.ndarray, 
 
     Sums of these are the same for a sharp and a blurred picture, for blur mixes linearly.
     """
-    towards = np.float32([WHITE, BLACK]) - np.float32(skin)
-    shares = (pixels - np.float32(skin)) @ np.linalg.pinv(towards).astype(np.float32)
+    towards = np.asarray([WHITE, BLACK], np.float32) - np.asarray(skin, np.float32)
+    shares = (pixels - np.asarray(skin, np.float32)) @ np.linalg.pinv(towards).astype(np.float32)
     return shares[..., 0], shares[..., 1]
 
 
@@ -449,7 +454,7 @@ def _joints(part: _Part, heads: _Heads, shirt: str, trousers: str, legs: bool, j
         two = (HIP, LEG, maps[trousers], maps[shirt], upper, lower)
         limbs += [(12, -1, *two), (11, 1, *two)]
     for index, side, root, length, first, second, upper, lower in limbs:
-        start = heads.centre + np.float64([side * root[0], root[1]]) * radius
+        start = heads.centre + np.asarray([side * root[0], root[1]], np.float64) * radius
         ways = [
             np.stack([side * np.sin(angle), np.cos(angle)], axis=-1) * length * radius
             for angle in (upper, lower)
@@ -464,7 +469,7 @@ def _joints(part: _Part, heads: _Heads, shirt: str, trousers: str, legs: bool, j
 
 def _likeness(part: _Part, colour: tuple[int, int, int]) -> np.ndarray:
     """Return how well a limb of a colour would lie at each pixel, [T, H, W]: blurred nearness of the colour."""
-    near = np.clip(1.4 - _length(part.pixels - np.float32(colour)) / 80, 0, 1)
+    near = np.clip(1.4 - _length(part.pixels - np.asarray(colour, np.float32)) / 80, 0, 1)
     near *= np.clip(_length(part.pixels - part.empty) / 40 - 0.3, 0, 1)
     reach = max(1, round(0.15 * part.radius))
     for axis in (1, 2):
@@ -484,7 +489,7 @@ def _limb(start: np.ndarray, ways: list[np.ndarray], first: np.ndarray, second: 
         values = likeness[frame, np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
         return np.where(inside, values, 0.0)
 
-    shares = np.float64([0.25, 0.5, 0.75, 0.9])
+    shares = np.asarray([0.25, 0.5, 0.75, 0.9], np.float64)
     upper = sum(look(first, start[:, None] + share * ways[0]) for share in shares)
     elbow = start[:, None, None] + ways[0][:, None]
     tail = ways[1][None, None]

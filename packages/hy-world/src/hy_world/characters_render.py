@@ -79,7 +79,7 @@ class Canvas:
     def fill(self, place: tuple[slice, slice], alpha: np.ndarray, colour: tuple[float, ...]) -> None:
         """Blend a colour in where `alpha` [T, h, w] says."""
         part = self.pixels[:, place[0], place[1]]
-        part += alpha[..., None] * (np.float32(colour) - part)
+        part += alpha[..., None] * (np.asarray(colour, np.float32) - part)
 
 
 def _column(values: np.ndarray | float) -> np.ndarray:
@@ -176,7 +176,7 @@ def draw(canvas: Canvas, character: Character, laid: Pose) -> None:
         capsule(canvas, knee, ankle, limb, shirt)
         capsule(canvas, root, knee, limb, trousers)
         ellipse(canvas, ankle, _FOOT * radius, _FOOT * radius, BLACK)
-    middle = laid.centre + np.float64([0, 0.5 * (_TORSO_TOP + HIP[1] + _LIMB)]) * radius
+    middle = laid.centre + np.asarray([0, 0.5 * (_TORSO_TOP + HIP[1] + _LIMB)], np.float64) * radius
     ellipse(canvas, middle, _TORSO * radius, 0.5 * (HIP[1] + _LIMB - _TORSO_TOP) * radius, shirt, 4.0)
     for arm in (0, 1):
         root, elbow, wrist = np.moveaxis(laid.limbs[:, arm], 1, 0)

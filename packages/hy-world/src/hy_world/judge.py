@@ -20,7 +20,7 @@ from hy_world.scene import BACKGROUNDS, COLOURS, EXTENT, GROW, HOP, MOVE, SHAPES
 
 NONE = "none"  # the attribute of a thing that isn't there
 
-_PALETTE = np.float32(list(COLOURS.values()))
+_PALETTE = np.asarray(list(COLOURS.values()), np.float32)
 _FOREGROUND = 40.0  # least distance of a thing's pixel from the background, of 255 * sqrt(3)
 _UNLIKE = 75.0  # a pixel this far from all mixes of a colour and the background isn't of that colour
 _PIXELS = 1500  # as many are enough to tell the colours
@@ -34,7 +34,10 @@ _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
 def _area(shape: str) -> float:
     """Return the area of a shape of radius 1, measured on a fine drawing of it."""
     span = np.arange(-140, 141, dtype=np.float32)
-    return float(coverage(shape, span, span[:, None], np.float32(100), np.float32(0)).sum() / 1e4)
+    return float(
+        coverage(shape, span, span[:, None], np.asarray(100, np.float32), np.asarray(0, np.float32)).sum()
+        / 1e4
+    )
 
 
 _AREA = {shape: _area(shape) for shape in SHAPES}
@@ -130,7 +133,7 @@ def _shares(difference: np.ndarray, empty: np.ndarray, colours: list[str]) -> li
     """Return how much of each pixel each colour covers, [T, H, W] in 0..1."""
     shares, costs = [], []
     for colour in colours:
-        towards = np.float32(COLOURS[colour]) - empty
+        towards = np.asarray(COLOURS[colour], np.float32) - empty
         share = np.einsum("thwc,hwc->thw", difference, towards / (towards * towards).sum(-1, keepdims=True))
         share = np.clip(share, 0, 1)
         shares.append(share)
@@ -184,8 +187,8 @@ def _windows(
     span = np.arange(2 * reach + 1)
     rows, columns = (top + reach)[:, None] + span, (left + reach)[:, None] + span
     windows = padded[np.arange(len(share))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    dx = np.float32(left[:, None] + span + 0.5 - x[:, None])[:, None, :]
-    dy = np.float32(top[:, None] + span + 0.5 - y[:, None])[:, :, None]
+    dx = np.asarray(left[:, None] + span + 0.5 - x[:, None], np.float32)[:, None, :]
+    dy = np.asarray(top[:, None] + span + 0.5 - y[:, None], np.float32)[:, :, None]
     return windows.astype(np.float32), dx, dy
 
 
@@ -213,7 +216,13 @@ def _fit(
     windows: np.ndarray, dx: np.ndarray, dy: np.ndarray, shape: str, radius: np.ndarray, angle: np.ndarray
 ) -> float:
     """Return intersection over union of the coverage and the shape drawn there, over all frames."""
-    drawn = coverage(shape, dx, dy, np.float32(radius)[:, None, None], np.float32(angle)[:, None, None])
+    drawn = coverage(
+        shape,
+        dx,
+        dy,
+        np.asarray(radius, np.float32)[:, None, None],
+        np.asarray(angle, np.float32)[:, None, None],
+    )
     return float(np.minimum(drawn, windows).sum() / np.maximum(drawn, windows).sum())
 
 

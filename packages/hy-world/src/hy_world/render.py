@@ -31,16 +31,16 @@ _POINTED = {
 def backdrop(background: str, height: int, width: int) -> np.ndarray:
     """Return the empty background, float32 [H, W, 3] in 0..255, read-only."""
     if background in _PLAIN:
-        picture = np.broadcast_to(np.float32(_PLAIN[background]), (height, width, 3)).copy()
+        picture = np.broadcast_to(np.asarray(_PLAIN[background], np.float32), (height, width, 3)).copy()
     elif background in _GRADIENT:
-        top, bottom = np.float32(_GRADIENT[background])
+        top, bottom = np.asarray(_GRADIENT[background], np.float32)
         way = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None, None]
         picture = np.broadcast_to(top + (bottom - top) * way, (height, width, 3)).copy()
     else:
         cell = min(height, width) / _CHECKS_ACROSS
         rows, columns = np.arange(height) // cell, np.arange(width) // cell
         odd = ((rows[:, None] + columns) % 2)[..., None]
-        picture = np.where(odd, np.float32(_CHECKS[1]), np.float32(_CHECKS[0]))
+        picture = np.where(odd, np.asarray(_CHECKS[1], np.float32), np.asarray(_CHECKS[0], np.float32))
     picture.flags.writeable = False
     return picture
 
@@ -69,14 +69,17 @@ def render(scene: Scene, frames: int = FRAMES, height: int = 64, width: int = 64
     """Draw a clip, uint8 [T, H, W, 3]; `UsageError` if the frame isn't of the scene's shape."""
     video = np.repeat(backdrop(scene.background, height, width)[None], frames, axis=0)
     for thing, track in zip(scene.things, scene.tracks(frames, height, width), strict=True):
-        colour = np.float32(COLOURS[thing.colour])
+        colour = np.asarray(COLOURS[thing.colour], np.float32)
         reach = math.ceil(track.radius.max() * EXTENT[thing.shape]) + 1
         # One window per frame, around the centre; the windows' pixels are drawn all at once.
         left, top = np.floor(track.x).astype(int) - reach, np.floor(track.y).astype(int) - reach
         span = np.arange(2 * reach + 1, dtype=np.float32) + 0.5
         dx = (span + (left - track.x)[:, None]).astype(np.float32)[:, None, :]
         dy = (span + (top - track.y)[:, None]).astype(np.float32)[:, :, None]
-        radius, angle = np.float32(track.radius)[:, None, None], np.float32(track.angle)[:, None, None]
+        radius, angle = (
+            np.asarray(track.radius, np.float32)[:, None, None],
+            np.asarray(track.angle, np.float32)[:, None, None],
+        )
         alpha = coverage(thing.shape, dx, dy, radius, angle)[..., None]
         for i in range(frames):
             rows = slice(max(top[i], 0), top[i] + span.size)
