@@ -11,6 +11,7 @@ from audio.sounds import MUSIC, OTHER, RATE, both, made, note
 from hy_audio.stages import SoundKind
 from hy_audio.stages.heuristic import heuristic, regularity, tonality
 from hy_audio.stages.kinds import classify, overall, tagger_of
+from hy_core.data import ClipRecord
 
 TAKES = 20
 
@@ -98,8 +99,8 @@ def test_sound_kind_needs_no_tagger(tmp_path):
     pytest.importorskip("onnxruntime")
     for kind, name in ((MUSIC[1], "pure music"), (OTHER[0], "pure sound")):
         path = clip(tmp_path / f"{name}.mp4", 100, 25, made(kind, 3, 4.0)[None], RATE)
-        (row,) = SoundKind().run({"path": str(path)})
-        assert row["audio_class"] == name and "rejected" not in row
+        (row,) = SoundKind().run(ClipRecord(path))
+        assert row.results["audio_class"] == name and not row.rejected
 
 
 def test_real_recordings():

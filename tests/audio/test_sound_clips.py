@@ -159,8 +159,9 @@ def test_files_are_on_one_side_with_all_their_spans(tmp_path):
     again = opened(records(tmp_path, *rows[::-1]), seed=5, split="heldout", heldout=0.2)
     assert {one.path.name for one in again.records} == names[1]
     single = records(tmp_path, rows[0])
-    with pytest.raises(UsageError, match="heldout = 0"):
+    with pytest.raises(UsageError, match="none of 1 files") as error:
         opened(single, split="heldout", heldout=1e-6)
+    assert "heldout = 0" in error.value.hint
     assert opened(single, split="heldout", heldout=0.0).records
 
 
@@ -176,7 +177,7 @@ def test_wrong_records_and_options_are_one_line(tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(UsageError, match=match):
-            read_manifest(path)
+            read_manifest(path, check_files=False)
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(UsageError, match="UTF-8"):
         read_manifest(path)

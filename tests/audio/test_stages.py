@@ -87,7 +87,7 @@ def test_files_that_cannot_be_read_are_rejected_and_records_without_a_path_are_e
     assert list(Presence().run(before)) == [before]
     for wrong in ({}, {"path": 3}, {"path": "a", "span": [3, 1]}, {"path": "a", "span": "x"}):
         with pytest.raises(UsageError):
-            list(Presence().run(wrong))
+            ClipRecord.from_json(wrong)
     with pytest.raises(UsageError):
         Presence(most_silence=2.0)
     with pytest.raises(UsageError):

@@ -327,7 +327,7 @@ def test_a_dit_goes_on_from_the_shipped_one_or_an_export(trained, tmp_path):
     torch.testing.assert_close(*drawn, rtol=0.02, atol=0.02)
     shipped = AudioFlowObjective(small("pocket-audio-dit", **{**table, "init_from": "pocket"}), tmp_path)
     assert shipped.config == shipped.model.config and shipped.model.training
-    with pytest.raises(UsageError, match="says what the model is"):
+    with pytest.raises(UsageError, match="determines the model"):
         AudioFlowObjective(small("pocket-audio-dit", **{"init_from": "pocket"}), tmp_path)
     with pytest.raises(MissingError, match="no such folder"):
         AudioFlowObjective(small("pocket-audio-dit", **{**table, "init_from": "/nowhere"}), tmp_path)
@@ -407,7 +407,9 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
     with pytest.raises(UsageError, match="data.source"):
         MelVAEObjective(small("pocket-mel-vae", **{"data.sources.world-sound.colours": 3}), tmp_path)
     with pytest.raises(UsageError, match="no dataset .world-sounds."):
-        MelVAEObjective(small("pocket-mel-vae", **{"data.source": "world-sounds"}), tmp_path)
+        MelVAEObjective(
+            small("pocket-mel-vae", **{"data.source": "world-sounds", "data.sources": {}}), tmp_path
+        )
     with pytest.raises(HyError, match="have no sound"):
         waveforms([Silent()], 16000, 100, np.random.default_rng(0))
     with pytest.raises(UsageError, match="adversarial"):

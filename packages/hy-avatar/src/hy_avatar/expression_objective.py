@@ -151,7 +151,8 @@ class FaceCodecObjective(Objective[tuple[Tensor, Tensor]]):
     def evaluate(self, clips: int = 32) -> dict[str, float]:
         """Each loss on held-out clips, and `still`: the mean difference of the two frames, which none must reach."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 10))
-        one, other = pair(torch.stack([self.faces(self.heldout, index) for index in range(clips)]), rng)
+        count = min(clips, len(self.heldout))
+        one, other = pair(torch.stack([self.faces(self.heldout, index) for index in range(count)]), rng)
         place = next(self.model.parameters()).device
         one, other = one.to(place), other.to(place)
         found = losses(self.model, one, other)
