@@ -80,7 +80,7 @@ def drawn(
     height, width = size
     fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"
     name = rng.choice(["DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf"])
-    share = rng.uniform(0.045, 0.07)
+    share = rng.uniform(0.04, 0.06)
     font = ImageFont.truetype(str(fonts / str(name)), max(9, round(height * share)))
     look = rng.integers(4)
     picture = Image.new("RGBA", (width, height))
@@ -91,7 +91,7 @@ def drawn(
         font = font.font_variant(size=font.size * 0.9)
         box = pen.multiline_textbbox((0, 0), text, font=font, stroke_width=stroke, align="center")
     left = (width - box[2] + box[0]) / 2 - box[0]
-    gap = height * rng.uniform(0.02, 0.05)
+    gap = height * rng.uniform(0.02, 0.04)
     above = gap - box[1] if top else height - gap - box[3]
     if look == 3:
         edge = height * 0.01
@@ -111,13 +111,13 @@ def drawn(
 def burned(
     frames: list[np.ndarray], kind: str, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames with subtitles, all of the time (`whole`), changing twice, or for 40% of it (`part`); where they are."""
+    """Frames with subtitles, all of the time (`whole`), changing twice, or for 25% of it (`part`); where they are."""
     size, top = frames[0].shape[:2], rng.random() < 0.2
     count = len(frames)
     cues = {
         "whole": [(0, count)],
         "changing": [(0, count // 3), (count // 3, 2 * count // 3), (2 * count // 3, count)],
-        "part": [(first := int(rng.uniform(0, 0.6) * count), first + int(0.4 * count))],
+        "part": [(first := int(rng.uniform(0, 0.75) * count), first + int(0.25 * count))],
     }[kind]
     shown, where = list(frames), np.zeros(size, bool)
     for start, stop in cues:
@@ -136,7 +136,7 @@ def text(folder: Path, arguments: argparse.Namespace) -> None:
     kept: list[float] = []
     spent = 0.0
     with tempfile.TemporaryDirectory() as home:
-        for number, (path, start, stop) in enumerate(spans(folder, 4.0, arguments.most)):
+        for number, (path, start, stop) in enumerate(spans(folder, 6.0, arguments.most)):
             frames = decoded(path, start, stop)
             for kind, total in totals.items():
                 shown, where = (

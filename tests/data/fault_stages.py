@@ -66,7 +66,9 @@ class Bright(FrameStage):
     def measure(self, record: ClipRecord, frames: ClipFrames) -> tuple[dict[str, Any], str | None]:
         means = frames[SMALL].mean((1, 2)).astype(np.float32)
         time.sleep(self.options.nap)
-        return {"brightness": float(means.mean()) * self.options.scale, "means": means[:4]}, None
+        height, width = frames.size
+        brightness = float(means.mean()) * self.options.scale
+        return {"brightness": brightness, "means": means[:4], "height": height, "width": width}, None
 
 
 class Trouble(FrameStage):

@@ -13,7 +13,7 @@ from hy_core.errors import MissingError
 from hy_data.frames import ClipFrames
 from hy_data.ocr import TextBoxes
 from hy_data.stages import text as module
-from hy_data.stages.text import Text, lasting, scaled_crop, subtitle_lines
+from hy_data.stages.text import Text, lasting, likely, scaled_crop, subtitle_lines
 from PIL import Image, ImageDraw, ImageFont
 
 HEIGHT, WIDTH = 180, 320
@@ -110,11 +110,21 @@ def test_subtitles_are_level_lines_near_the_edge() -> None:
     assert subtitles(low[None], empty) == 1
     assert subtitles(low[None] - [0, 84], empty) == 1, "at the top"
     assert subtitles(low[None] - [0, 40], empty) == 0, "in the middle"
-    short = line(90, 85, 100, 95)
+    short = line(20, 85, 30, 95)
     assert subtitles(short[None], empty) == 0, "a sign"
+    assert subtitles(short[None] + [75, 0], empty) == 1, "centred"
     assert subtitles(short[None], short[None]) == 2, "the same place in two frames"
     tilted = low + [[0, 0], [0, 12], [0, 12], [0, 0]]
     assert subtitles(tilted[None] - [0, 4], empty) == 0
+
+
+def test_frames_with_strokes_near_the_edge_are_examined() -> None:
+    pictures = np.full((12, 80, 120, 3), 90, np.uint8)
+    pictures[9, 65:75, 20:100:4] = 255  # a subtitle
+    pictures[2, 40:50, 20:100:4] = 255  # text in the middle
+    chosen = likely(pictures, 4)
+    assert len(chosen) == 4 and {4, 7, 9} <= {*chosen} and 2 not in chosen
+    assert likely(pictures[:3], 4) == [0, 1, 2]
 
 
 def test_lasting_text_is_at_one_place_in_all_frames() -> None:

@@ -10,10 +10,19 @@ from hy_core import hookimpl
 @hookimpl
 def register_stages(register: Callable[..., None]) -> None:
     """Register the stages of the data pipeline; each is imported when a recipe names it."""
+    register("probe", "hy_data.stages.probe:Probe")
     register("shots", "hy_data.stages.shots:Shots")
+    register("sharp-start", "hy_data.stages.sharp_start:SharpStart")
+    register("borders", "hy_data.stages.borders:Borders")
+    register("quality", "hy_data.stages.quality:Quality")
+    register("aesthetics", "hy_data.stages.aesthetics:Aesthetics")
+    register("motion", "hy_data.stages.motion:Motion")
     register("sensitive", "hy_data.stages.sensitive:Sensitive")
     register("text", "hy_data.stages.text:Text")
     register("faces", "hy_data.stages.faces:Faces")
+    register("overlay", "hy_data.stages.overlay:Overlay")
+    register("objects", "hy_data.stages.objects:Objects")
+    register("dover", "hy_data.stages.dover:Dover")
     register("caption", "hy_data.stages.caption:Caption")
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
     register("embedding", "hy_data.stages.embedding:Embedding")

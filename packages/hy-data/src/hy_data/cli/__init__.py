@@ -6,6 +6,9 @@ from hy_core.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("hy_data.cli.run:command", "Run a recipe on videos: shots, scores, sets."),
+    "stats": ("hy_data.cli.stats:command", "Counts of clips and speeds of stages of a run."),
+    "show": ("hy_data.cli.show:command", "Show a clip: its scores, caption and a contact sheet."),
+    "explain": ("hy_data.cli.explain:command", "Tell why a clip is in a set or not."),
     "decide": ("hy_data.cli.decide:decide", "Decide again which clips each set gets; no stage runs."),
     "report": ("hy_data.cli.decide:report", "Show what each set keeps and drops, and write report.html."),
     "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),

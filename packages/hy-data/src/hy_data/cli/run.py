@@ -102,10 +102,10 @@ def command(
 def _dry_run(source: Path, out: Path, recipe: Recipe, limit: int | None, as_json: bool) -> None:
     """Show what would run."""
     from hy_data import recipe as recipes
-    from hy_data.engine.plan import make_plan
+    from hy_data.engine.run import check_recipe
     from hy_data.sources.files import list_inputs
 
-    plan = make_plan(recipe, recipes.load_plugins(recipe))
+    plan = check_recipe(recipe, recipes.load_plugins(recipe))
     listing = list_inputs(source, out)
     count = min(len(listing.entries), limit or len(listing.entries))
     size = sum(entry["size"] for entry in listing.entries[:count])

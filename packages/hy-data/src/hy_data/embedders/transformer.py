@@ -25,6 +25,7 @@ def load(kind: str, folder: Path, device: str = "auto") -> Callable[[np.ndarray]
 
     `MissingError` for no such folder, `UsageError` for one that holds no model of this kind.
     """
+    from safetensors import SafetensorError
     from transformers import CLIPModel, XCLIPModel
 
     folder = folder.expanduser()
@@ -36,7 +37,7 @@ def load(kind: str, folder: Path, device: str = "auto") -> Callable[[np.ndarray]
     try:
         # Never unpickled: a .bin file could run code.
         model = cls.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"{folder} can't be loaded as {cls.__name__}: {reason}") from error
     return _Embedder(kind, model.eval().requires_grad_(False), _normalisation(folder), pick_device(device))

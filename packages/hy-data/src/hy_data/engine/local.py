@@ -16,7 +16,7 @@ from hy_data.engine.plan import Plan
 from hy_data.engine.worker import Job, Message
 from hy_data.recipe import EngineOptions
 
-_SERVE = "import sys; from hy_data.engine.worker import main; main(int(sys.argv[1]))"
+_SERVE = "import sys; from hy_data.engine.lifeline import serve; serve(*map(int, sys.argv[1:]))"
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         process = subprocess.Popen(
             # -P: no module is imported from the current folder, which may hold anything.
-            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno())],
+            [sys.executable, "-P", "-c", _SERVE, str(os.getpid()), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -63,7 +63,7 @@ class LocalExecutor:
         self._workers[worker.channel] = worker
         memory = int(self.options.memory_gb * 2**30)
         with suppress(OSError):
-            worker.channel.send((os.getpid(), self.plan, group, 2 * memory))
+            worker.channel.send((self.plan, group, 2 * memory))
         return worker
 
     def send(self, worker: LocalWorker, job: Job) -> None:

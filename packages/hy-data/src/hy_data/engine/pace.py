@@ -74,6 +74,7 @@ class Pace:
 
     def decoded(self, seconds: float, media: float) -> None:
         """Note the decoding of a clip."""
+        self.decode.counts["ok"] += 1
         self.decode.add(seconds, media)
 
     def split(self, clip: Clip) -> None:

@@ -54,7 +54,8 @@ class Plan:
     """All stages of a run in order."""
 
     stages: tuple[PlannedStage, ...]
-    plugins: tuple[str, ...] = ()
+    scoring: int
+    """How many of the stages score; those after them run on clips that a set keeps."""
 
     def groups(self) -> list[tuple[PlannedStage, ...]]:
         """Return the stages by group."""
@@ -71,8 +72,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def make_plan(recipe: Recipe, plugins: Plugins, names: Sequence[str] | None = None) -> Plan:
-    """Make the plan of a recipe's `stages`, or of others by name.
+def make_plan(recipe: Recipe, plugins: Plugins, *, finish: bool = False) -> Plan:
+    """Make the plan of a recipe's `stages`, with `finish` also of those.
 
     `UsageError` for unknown stages and wrong options, `PluginError` for a stage that can't be imported.
     """
@@ -81,12 +82,12 @@ def make_plan(recipe: Recipe, plugins: Plugins, names: Sequence[str] | None = No
     registered = plugins.stages()
     planned: list[PlannedStage] = []
     group, was_frames = -1, False
-    for index, name in enumerate(recipe.stages if names is None else names):
+    for index, name in enumerate([*recipe.stages, *(recipe.finish if finish else ())]):
         kind = registered.pick(name)
         values = recipe.stage.get(name, {})
         stage = _made(kind, name, values)
         on_frames, splits = isinstance(stage, FrameStage), type(stage).run is not Stage.run
-        if not (on_frames and was_frames and not splits):
+        if not (on_frames and was_frames and not splits) or index == len(recipe.stages):
             group += 1
         was_frames = on_frames and not splits
         needs = _needs(stage, planned)
@@ -111,7 +112,7 @@ def make_plan(recipe: Recipe, plugins: Plugins, names: Sequence[str] | None = No
         )
     if not planned:
         raise UsageError("the recipe has no stages", 'add some, such as stages = ["shots"]')
-    return Plan(tuple(planned), recipe.plugins)
+    return Plan(tuple(planned), len(recipe.stages))
 
 
 def _made(kind: Any, name: str, values: dict[str, Any]) -> Stage:

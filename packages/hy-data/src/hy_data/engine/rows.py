@@ -56,8 +56,13 @@ def row_of(clip: Clip, plan: Plan) -> dict[str, Any]:
     results = {name: one for name, one in clip.results().items() if name not in _RESERVED}
     duration = results.get("duration")
     start, stop = clip.record.span or (0.0, float(duration) if isinstance(duration, int | float) else None)
-    dropped = None if clip.dropped is None else clip.found[clip.dropped]
-    status = "pending" if not clip.is_done else "ok" if dropped is None else dropped.status
+    at = clip.dropped
+    if at is not None and at >= plan.scoring:  # a finishing stage: the scores are good
+        results["finish_failed"] = f"{plan.stages[at].name}: {clip.found[at].reason}"
+        at = None
+    dropped = None if at is None else clip.found[at]
+    is_scored = clip.is_done or clip.index >= plan.scoring
+    status = "pending" if not is_scored else "ok" if dropped is None else dropped.status
     return {
         **results,
         "id": clip.id,
@@ -68,7 +73,7 @@ def row_of(clip: Clip, plan: Plan) -> dict[str, Any]:
         "crop": list(clip.record.crop) if clip.record.crop else None,
         "captions": list(clip.record.captions),
         "status": status,
-        "stage": None if clip.dropped is None else plan.stages[clip.dropped].name,
+        "stage": None if at is None else plan.stages[at].name,
         "reason": None if dropped is None else dropped.reason,
         "tries": dropped.tries if dropped else 1,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,18 +11,21 @@ from typing import Any
 
 from hy_core.errors import UsageError
 from hy_core.files import write_text
+from hy_core.plugins import Plugins
 
 from hy_data import recipe as recipes
+from hy_data.engine.clip import Clip
 from hy_data.engine.driver import Driver
 from hy_data.engine.executor import Executor
 from hy_data.engine.ledger import Ledger
 from hy_data.engine.plan import Plan, make_plan
-from hy_data.engine.rows import score_rows
+from hy_data.engine.rows import score_rows, walk
 from hy_data.recipe import EngineOptions, Recipe
 from hy_data.select.decide import Decision, decide
+from hy_data.select.sets import read_sets
 from hy_data.sources.files import Listing, list_inputs
 from hy_data.sources.intake import Intake
-from hy_data.table import write_scores
+from hy_data.table import open_scores, write_scores
 
 SCORES = "scores.parquet"
 DOWNLOADS = "downloads"
@@ -76,7 +79,8 @@ def run(
     start = time.monotonic()
     plugins = recipes.load_plugins(recipe)
     plan = make_plan(recipe, plugins)
-    listing = list_inputs(source, out)
+    check_recipe(recipe, plugins)
+    listing, downloads = list_inputs(source, out), out / DOWNLOADS
     with Ledger(out) as ledger:
         if ledger.note:
             note(ledger.note)
@@ -84,23 +88,64 @@ def run(
         if retry_failed:
             note(f"{ledger.forget_failed()} failed results are forgotten")
         ledger.set_inputs(islice(listing.entries, limit))
-        driver = Driver(plan, ledger, lambda: make_executor(plan, recipe.engine), recipe.engine)
-        pace = driver.pace
-        pace.inputs, pace.total_bytes = ledger.input_sizes()
-        if observer is not None:
-            pace.observer = observer
-        intake = Intake(ledger, recipe.source, out / DOWNLOADS, pace)
-        clips = intake.clips()
-        try:
-            driver.run(clips)
-        finally:
-            clips.close()
-            driver.close()
-            _store_totals(driver, time.monotonic() - start)
-        rows = write_scores(score_rows(plan, ledger, out / DOWNLOADS), out / SCORES, plan.scores())
+
+        def drive(plan: Plan, source: Callable[[Driver], Generator[Clip | None, None, None]]) -> Driver:
+            driver = Driver(plan, ledger, lambda: make_executor(plan, recipe.engine), recipe.engine)
+            if observer is not None:
+                driver.pace.observer = observer
+            clips = source(driver)
+            begun = time.monotonic()
+            try:
+                driver.run(clips)
+            finally:
+                clips.close()
+                driver.close()
+                _store_totals(driver, time.monotonic() - begun)
+            return driver
+
+        def inputs(driver: Driver) -> Generator[Clip | None, None, None]:
+            driver.pace.inputs, driver.pace.total_bytes = ledger.input_sizes()
+            return Intake(ledger, recipe.source, downloads, driver.pace).clips()
+
+        pace = drive(plan, inputs).pace
+        rows = write_scores(score_rows(plan, ledger, downloads), out / SCORES, plan.scores())
         decision = decide(out, vars(recipe)) if recipe.sets else None
+        if recipe.finish:
+            kept = kept_clips(out) if recipe.sets else None
+            longer = make_plan(recipe, plugins, finish=True)
+            drive(longer, lambda driver: scored_clips(plan, ledger, downloads, kept))
+            write_scores(score_rows(longer, ledger, downloads), out / SCORES, longer.scores())
+            decision = decide(out, vars(recipe)) if recipe.sets else None
     seconds = time.monotonic() - start
     return Report(pace.inputs, dict(pace.clips), seconds, rows, _notes(listing), decision)
+
+
+def check_recipe(recipe: Recipe, plugins: Plugins) -> Plan:
+    """Return the plan of all stages; `UsageError` for what would be refused when the stages have run."""
+    if recipe.sets:
+        read_sets(recipe.sets)
+    return make_plan(recipe, plugins, finish=True)
+
+
+def kept_clips(out: Path) -> set[str]:
+    """Return the ids of the clips that a set of a decided folder keeps."""
+    with open_scores(out / "manifest.parquet") as file:
+        names = [name for name in file.schema_arrow.names if name.startswith("kept_")]
+        table = file.read(["id", *names])
+    kept: set[str] = set()
+    for name in names:
+        kept.update(table["id"].filter(table[name]).to_pylist())
+    return kept
+
+
+def scored_clips(
+    plan: Plan, ledger: Ledger, downloads: Path, kept: set[str] | None
+) -> Generator[Clip | None, None, None]:
+    """Yield the clips that went through all stages well and are in `kept`, to run more stages on them."""
+    for one in walk(plan, ledger, downloads):
+        if isinstance(one, Clip) and one.is_done and one.dropped is None and (kept is None or one.id in kept):
+            one.is_done = False
+            yield one
 
 
 def make_executor(plan: Plan, options: EngineOptions) -> Executor:
@@ -120,7 +165,7 @@ def open_run(out: Path) -> tuple[Recipe, Plan, Ledger]:
     if not path.is_file():
         raise UsageError(f"{out} has no recipe.toml", "give the folder of a run: hy data run INPUT -o OUT")
     recipe = recipes.load(path)
-    return recipe, make_plan(recipe, recipes.load_plugins(recipe)), Ledger(out, read_only=True)
+    return recipe, make_plan(recipe, recipes.load_plugins(recipe), finish=True), Ledger(out, read_only=True)
 
 
 def _store_totals(driver: Driver, seconds: float) -> None:

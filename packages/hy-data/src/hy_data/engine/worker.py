@@ -173,28 +173,12 @@ def limit_memory(most: int) -> None:
         return
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the system kill this process when its parent ends, also if it hangs then."""
-    try:
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux
-    except (OSError, AttributeError, TypeError):
-        pass
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main(descriptor: int) -> None:
     """Serve one driver over a socket until it closes."""
-    import signal
     from multiprocessing.connection import Connection
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the driver, which ends its workers
     channel: Any = Connection(descriptor)
-    parent, plan, group, memory = channel.recv()
-    die_with_parent(parent)
+    plan, group, memory = channel.recv()
     try:
         served = Group(plan, group)
         limit_memory(memory)

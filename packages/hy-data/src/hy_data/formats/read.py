@@ -1,4 +1,4 @@
-"""Read a data set of any known layout as clip records.
+"""Read a data set of any known layout as clip records::
 
     a folder      of clips and pictures, each with its caption in NAME.txt beside it, or in `captions.json`;
                   with videos.txt and prompts.txt, or metadata.csv, .jsonl or .json (finetrainers, Hugging Face);

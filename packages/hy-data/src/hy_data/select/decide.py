@@ -1,6 +1,6 @@
 """Decide which clips each set gets: `scores.parquet` and a recipe become `manifest.parquet` and `sets/`.
 
-No stage runs and no file of a clip is opened. Files of a folder of `hy data run`:
+No stage runs and no file of a clip is opened. Files of a folder of `hy data run`::
 
     manifest.parquet    one row a clip: all columns of scores.parquet but its vectors; `duplicate_of`, `concept` and
                         like; for each set `kept_NAME` and `reasons_NAME`, all reasons why not (`rules.REASON`)

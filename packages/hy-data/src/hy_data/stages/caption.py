@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hy_core.data import JSON, ClipRecord, Stage
 from hy_core.errors import MissingError
@@ -28,6 +28,7 @@ class Caption(FrameStage):
     """
 
     name = "caption"
+    needs: ClassVar[tuple[str, ...] | None] = None  # the results of all stages
 
     @dataclass(frozen=True)
     class Options(Stage.Options):

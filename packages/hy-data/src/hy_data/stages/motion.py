@@ -1,0 +1,150 @@
+"""Motion by optical flow: speed, smoothness, still and slide-show clips, and transitions that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from hy_core.data import JSON, ClipRecord, Score, Stage
+from hy_core.options import option
+
+from hy_data.frames import ClipFrames, FrameStage, View
+from hy_data.transitions import HEIGHT, WIDTH, find_gradual
+
+VIEW = View(256, fps=12, gray=True)
+SIDE = 256
+"""Pixels of the longer side of pictures whose flow is estimated."""
+_STILL = 1.5  # grey levels that the most changed hundredth of a still picture may change
+_HOLD = 0.5  # seconds of a slide
+_JUMP = 12.0  # mean grey levels between two slides
+_MOVED = 0.02  # pixels a pair that don't count as motion
+
+
+class Motion(FrameStage):
+    """Estimate the flow of consecutive frames at 12 a second by OpenCV's DIS (fast preset).
+
+    Speed is in picture diagonals a second. Smoothness is 1 for motion of constant velocity and towards 0 for motion
+    that changes as much from pair to pair as it moves. `slideshow` is the share of time in pictures held for half a
+    second or more before or after a change to another held picture. `scene_boundary` is the strongest sign of a
+    transition inside of the clip: the part of a change that motion doesn't explain, next to what is usual around it (0
+    to 1), or 1 for a dissolve.
+    """
+
+    name = "motion"
+    scores = (
+        Score("motion_speed", "mean speed of the picture's points", "high", "diagonals/s"),
+        Score("motion_smoothness", "constancy of the motion, 0 to 1", "high"),
+        Score("static", "share of the time in which nothing moves", "low"),
+        Score("slideshow", "share of the time in held pictures that jump", "low"),
+        Score("scene_boundary", "sign of a transition in the clip, 0 to 1", "low"),
+    )
+
+    @dataclass(frozen=True)
+    class Options(Stage.Options):
+        """What is looked at."""
+
+        pairs: int = option(
+            600, help="Pairs of frames that are examined, spread evenly.", minimum=2, maximum=100_000
+        )
+
+    options: Options
+
+    def views(self) -> tuple[View, ...]:
+        return (VIEW,)
+
+    def measure(self, record: ClipRecord, frames: ClipFrames) -> tuple[Mapping[str, JSON | np.ndarray], None]:
+        images, times = frames[VIEW], frames.times(VIEW)
+        scale = min(1.0, SIDE / max(images.shape[1:]))
+        size = (max(round(images.shape[2] * scale), 16), max(round(images.shape[1] * scale), 16))
+        small = [np.ascontiguousarray(cv2.resize(one, size, interpolation=cv2.INTER_AREA)) for one in images]
+        still = is_still(small)
+        flows = self._flows(small, still)
+        steps = np.maximum(np.diff(times), 1e-3)
+        seconds = np.array([steps[pair] for pair in flows])
+        lengths = np.array([float(np.hypot(flow[..., 0], flow[..., 1]).mean()) for flow in flows.values()])
+        moving = lengths / np.hypot(*size) / seconds if len(lengths) else np.zeros(1)
+        total = float(steps.sum()) or 1.0
+        return {
+            "motion_speed": round(float(moving.mean()), 5),
+            "motion_smoothness": round(smoothness(flows), 5),
+            "static": round(float(steps[still].sum() / total) if len(still) else 1.0, 5),
+            "slideshow": round(slideshow(small, still, times), 5),
+            "scene_boundary": round(boundary(small, flows), 5),
+        }, None
+
+    def _flows(self, images: list[np.ndarray], still: np.ndarray) -> dict[int, np.ndarray]:
+        """Return the flow of pairs of frames, float32 [H, W, 2] in pixels, by the number of the first one."""
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        count = len(images) - 1
+        chosen = (
+            range(count) if count <= self.options.pairs else np.linspace(0, count - 1, self.options.pairs)
+        )
+        nothing = np.zeros((*images[0].shape, 2), np.float32)
+        flows = {}
+        for pair in dict.fromkeys(int(one) for one in chosen):
+            flows[pair] = nothing if still[pair] else dis.calc(images[pair], images[pair + 1], nothing.copy())
+        return flows
+
+
+def is_still(images: list[np.ndarray]) -> np.ndarray:
+    """Return for each pair of consecutive frames uint8 [H, W] whether nothing changes but noise: bool [T - 1]."""
+    soft = [cv2.blur(image, (3, 3)) for image in images]
+    return np.array(
+        [float(np.percentile(cv2.absdiff(a, b), 99)) <= _STILL for a, b in zip(soft, soft[1:], strict=False)],
+        bool,
+    )
+
+
+def smoothness(flows: Mapping[int, np.ndarray]) -> float:
+    """Return the constancy of the flow over time, 0 to 1; 1 where nothing moves."""
+    coarse = {pair: cv2.resize(flow, (8, 8), interpolation=cv2.INTER_AREA) for pair, flow in flows.items()}
+    lengths, changes = [], []
+    for pair, flow in coarse.items():
+        if pair + 1 in coarse:
+            after = coarse[pair + 1]
+            lengths.append(float(np.hypot(*np.moveaxis((flow + after) / 2, 2, 0)).mean()))
+            changes.append(float(np.hypot(*np.moveaxis(after - flow, 2, 0)).mean()))
+    if not lengths or np.mean(lengths) < _MOVED:
+        return 1.0
+    return float(1 / (1 + np.median(changes) / max(np.median(lengths), _MOVED)))
+
+
+def slideshow(images: list[np.ndarray], still: np.ndarray, times: np.ndarray) -> float:
+    """Return the share of the time in held pictures that are next to another, different held picture."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(np.int8), [0]])))
+    holds = [
+        (int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if times[b] - times[a] >= _HOLD
+    ]
+    slides: set[tuple[int, int]] = set()
+    for one, other in zip(holds, holds[1:], strict=False):
+        if float(cv2.absdiff(images[one[1]], images[other[0]]).mean()) >= _JUMP:
+            slides |= {one, other}
+    length = float(times[-1] - times[0])
+    return sum(float(times[b] - times[a]) for a, b in slides) / length if length > 0 else 0.0
+
+
+def boundary(images: list[np.ndarray], flows: Mapping[int, np.ndarray]) -> float:
+    """Return the strongest sign of a transition within the frames, 0 to 1."""
+    tiny = np.stack([cv2.resize(one, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for one in images])
+    if len(tiny) > 8 and find_gradual(np.repeat(tiny[..., None], 3, 3)):
+        return 1.0
+    rows, columns = np.mgrid[: images[0].shape[0], : images[0].shape[1]].astype(np.float32)
+    left = np.zeros(len(images) - 1)
+    for pair, flow in flows.items():
+        warped = cv2.remap(
+            images[pair + 1],
+            columns + flow[..., 0],
+            rows + flow[..., 1],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        left[pair] = float(cv2.absdiff(images[pair], warped).mean())
+    contrast = max(float(np.mean([image.std() for image in images[:: max(len(images) // 8, 1)]])), 4.0)
+    best = 0.0
+    for pair in flows:
+        around = [left[near] for near in range(pair - 3, pair + 4) if near != pair and near in flows]
+        usual = float(np.median(around)) if around else 0.0
+        best = max(best, (left[pair] - 2 * usual) / contrast)
+    return float(np.clip(best, 0, 1))
