@@ -103,7 +103,9 @@ def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int
                 {"title": title, "clips": gallery.dropped(manifest, one["name"], step, shown_here)}
             )
     if pictures and one["kept"]:
-        galleries.insert(0, {"title": "Kept", "clips": gallery.kept(manifest, one["name"], pictures)})
+        galleries.insert(
+            0, {"title": "Clips of the set", "clips": gallery.kept(manifest, one["name"], pictures)}
+        )
     for group in galleries:
         for clip in group["clips"]:
             clip["picture"] = gallery.picture(clip, folder)
