@@ -167,7 +167,7 @@ def _balance(sets: tuple[dict[str, Any], ...], folder: Path) -> Iterator[dict[st
             return
         rows = rows.filter(pc.is_valid(rows["concept"]))
         groups = rows.group_by("concept").aggregate([([], "count_all"), ("sampling_weight", "sum")])
-        if not len(groups):
+        if len(groups) < 2:
             continue
         before, after = (
             np.asarray(groups[name], np.float64) for name in ("count_all", "sampling_weight_sum")
