@@ -17,7 +17,7 @@ from hy_core.errors import HyError
 from hy_world.listen import Heard, hear, listen, score_heard
 from hy_world.render import render
 from hy_world.report import Report
-from hy_world.scene import FPS, Scene
+from hy_world.scene import FPS, Scene, Thing
 from hy_world.score import Line
 from hy_world.sound import impacts
 from hy_world.text_to_video import TITLES, draw
@@ -115,10 +115,19 @@ def _among(
 ) -> list[Line]:
     """Impacts of those clips alone that have some: here a sound of another clip is wrong in its moments only."""
     chosen = [index for index, hits in enumerate(_hits(scenes, frames, fps)) if hits]
-    picked = ([values[index] for index in chosen] for values in (scenes, made, real, frames, fps))
-    lines = score_heard(*picked) if len(chosen) > 1 else []
+    if len(chosen) < 2:
+        return []
+    lines = score_heard(
+        [scenes[index] for index in chosen],
+        [made[index] for index in chosen],
+        [real[index] for index in chosen],
+        [frames[index] for index in chosen],
+        [fps[index] for index in chosen],
+    )
     return [replace(line, attribute="impact, bouncing") for line in lines if line.attribute == "impact"]
 
 
-def _hits(scenes: Sequence[Scene], frames: Sequence[int], fps: Sequence[float]) -> list[list]:
+def _hits(
+    scenes: Sequence[Scene], frames: Sequence[int], fps: Sequence[float]
+) -> list[list[tuple[float, Thing]]]:
     return [impacts(*clip) for clip in zip(scenes, frames, fps, strict=True)]

@@ -8,6 +8,7 @@ they never use.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,11 @@ _MOTION_UNSEEN = {
     "shrink": (("dwindles and gets smaller", "dwindling and getting smaller"), ("deflates", "deflating")),
     "still": (("remains still", "remaining still"), ("stands still", "standing still")),
 }
-_PHRASES = {"train": _MOTION, "heldout": _MOTION_HELDOUT, "unseen": _MOTION_UNSEEN}
+_PHRASES: dict[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "train": _MOTION,
+    "heldout": _MOTION_HELDOUT,
+    "unseen": _MOTION_UNSEEN,
+}
 _PLAIN = ("on a {} background", "against a {} background", "in front of a {} wall", "on {}")
 _PLAIN_HELDOUT = ("in front of a {} background", "against a {} wall")
 _WHERE = {
@@ -210,7 +215,7 @@ def caption(
 
 def _sentences(wording: str, things: int, moving: bool, background: bool, picture: bool) -> list[str]:
     if wording == "heldout":
-        pool = _ONE_HELDOUT if things == 1 else _TWO_HELDOUT
+        pool: tuple[str, ...] = _ONE_HELDOUT if things == 1 else _TWO_HELDOUT
     else:
         pool = _ONE if things == 1 else _TWO
     if picture and wording != "heldout":

@@ -143,7 +143,7 @@ def sample_stage(
     framing = framing or _pick(rng, tuple(FRAMINGS))
     driven = None if mouth is None else np.atleast_2d(mouth)
     if driven is not None and driven.shape != (people, frames):
-        raise UsageError(f"mouth has shape {np.shape(mouth)}", f"it takes {people} x {frames} openings")
+        raise UsageError(f"mouth has shape {driven.shape}", f"it takes {people} x {frames} openings")
     cast: list[Character] = []
     while len(cast) < people:
         look = _look(rng)

@@ -89,6 +89,10 @@ class Pose:
     limbs: np.ndarray  # [T, 4, 3, 2]: right arm, left arm, right leg, left leg; root, joint, end
 
 
+def _scaled(half: tuple[float, float], radius: float) -> tuple[float, float]:
+    return half[0] * radius, half[1] * radius
+
+
 def pose(character: Character, framing: str, slot: Slot) -> Pose:
     """Lay a character out in its slot."""
     performance = character.performance
@@ -96,7 +100,7 @@ def pose(character: Character, framing: str, slot: Slot) -> Pose:
     radius = size * slot.unit
     rest = np.asarray([slot.middle, level * slot.unit + (slot.height - slot.unit) / 2], np.float64)
     centre = rest + performance.root * radius
-    return lay(performance, centre, radius, tuple(radius * part for part in FACES[character.look.face]))
+    return lay(performance, centre, radius, _scaled(FACES[character.look.face], radius))
 
 
 def lay(performance: Performance, centre: np.ndarray, radius: float, half: tuple[float, float]) -> Pose:

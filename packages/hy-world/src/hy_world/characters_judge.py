@@ -217,7 +217,7 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
     best, shape, offset = -1.0, NONE, 0.0
     some = np.flatnonzero(seen)[:: max(1, int(seen.sum()) // 4)]
     for name, factors in FACES.items():
-        half = tuple(radius * factor for factor in factors)
+        half = (radius * factors[0], radius * factors[1])
         drop = _centroid(name, half)
         overlap = _overlap(region[some], name, centroid[some] - [0, drop], half)
         if overlap > best:
@@ -225,7 +225,7 @@ def _heads(part: _Part, skin: str, rest: np.ndarray) -> _Heads:
     centre = np.where(seen[:, None], centroid - [0, offset], np.nan)
     if best < 0.5:
         return _Heads(missing, FACES["round"], NONE)
-    return _Heads(centre, tuple(radius * factor for factor in FACES[shape]), shape)
+    return _Heads(centre, (radius * FACES[shape][0], radius * FACES[shape][1]), shape)
 
 
 def _joined(there: np.ndarray, seed: np.ndarray, reach: int) -> np.ndarray:
@@ -280,8 +280,8 @@ def _shapes(part: _Part, heads: _Heads, seen: np.ndarray, look: Look) -> tuple[s
     actual = _soft(part.pixels[some][:, *window])
     choices, drawings = [], []
     for shape, factors in FACES.items():
-        half = tuple(part.radius * factor for factor in factors)
-        found = _Heads(heads.centre + [0, guessed - _centroid(shape, half)], half, shape)
+        half = (part.radius * factors[0], part.radius * factors[1])
+        found = _Heads(heads.centre + np.array([0, guessed - _centroid(shape, half)]), half, shape)
         for style in STYLES:
             choices.append((style, found))
             drawn = _draw(part, found, some, replace(look, style=style, face=shape))
@@ -473,7 +473,8 @@ def _likeness(part: _Part, colour: tuple[int, int, int]) -> np.ndarray:
     near *= np.clip(_length(part.pixels - part.empty) / 40 - 0.3, 0, 1)
     reach = max(1, round(0.15 * part.radius))
     for axis in (1, 2):
-        near = sum(np.roll(near, k, axis) for k in range(-reach, reach + 1)) / (2 * reach + 1)
+        shifted = [np.roll(near, k, axis) for k in range(-reach, reach + 1)]
+        near = np.sum(shifted, axis=0) / (2 * reach + 1)
     return near
 
 
@@ -490,10 +491,11 @@ def _limb(start: np.ndarray, ways: list[np.ndarray], first: np.ndarray, second: 
         return np.where(inside, values, 0.0)
 
     shares = np.asarray([0.25, 0.5, 0.75, 0.9], np.float64)
-    upper = sum(look(first, start[:, None] + share * ways[0]) for share in shares)
+    upper = np.sum([look(first, start[:, None] + share * ways[0]) for share in shares], axis=0)
     elbow = start[:, None, None] + ways[0][:, None]
     tail = ways[1][None, None]
-    lower = sum(look(second, elbow + share * tail) for share in (0.2, 0.4, 0.6, 0.8, 1.0))
+    parts = [look(second, elbow + share * tail) for share in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    lower = np.sum(parts, axis=0)
     beyond = look(second, elbow + 1.5 * tail)
     return upper[:, :, None] / 4 + lower / 5 - 0.3 * beyond
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hy_core.vae import VAE
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """WIDTHxHEIGHT in multiples of 16."""
 
     name = "WxH"

@@ -59,6 +59,7 @@ def _first(
 ) -> Report:
     """Judge clips of which the first frame was given."""
     pictures = [clip[:1] for clip in truth]
+    assert asked.model is not None
     alone = [psnr(coded(asked.model.vae, one[None])[0], one) for one in pictures]
     made = [psnr(clip[:1], picture) for clip, picture in zip(clips, pictures, strict=True)]
     away = [one - other for one, other in zip(made, alone, strict=True)]
@@ -110,10 +111,14 @@ def _ends(
         for name, chosen in (("middle", range(len(clips))), ("middle, moved", going)):
             if not chosen:
                 continue
+
+            def holds(clip: int, scene: int, at: Sequence[int] = chosen) -> list[bool]:
+                return [_error(verdicts[at[clip]], scenes[at[scene]], asked) < limit]
+
             yield compare(
                 name,
                 len(chosen),
-                lambda clip, scene, at=chosen: [_error(verdicts[at[clip]], scenes[at[scene]], asked) < limit],
+                holds,
                 [_error(real[index], scenes[index], asked) < limit for index in chosen],
             )
 

@@ -120,7 +120,8 @@ def score_heard(
     "size" and "shape", for each impact of a single thing whether pitch and timbre tell it (a missed impact tells
     nothing); "silence" and "sound", whether silent scenes are silent and others not.
     """
-    count, chance, made = len(scenes), {}, list(made)
+    count, made = len(scenes), list(made)
+    chance: dict[str, Any] = {}
     shifts = range(1, count) if count <= _SHIFTS else range(1, count, count // _SHIFTS)
     for shift in shifts:
         dealt = made[shift:] + made[:shift]

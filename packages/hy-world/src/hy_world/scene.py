@@ -141,9 +141,9 @@ def sample_scene(
         background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
         choices = combinations(split, background, still)
         if oversample:
-            choices = [
+            choices = tuple(
                 one for one in choices for _ in range(math.prod(oversample.get(name, 1) for name in one))
-            ]
+            )
         picked = [choices[rng.integers(len(choices))] for _ in range(count)]
         if len({colour for colour, _, _ in picked}) < count:
             continue

@@ -124,7 +124,7 @@ def _speed(thing: Thing, track: Track, scene: Scene, fps: float) -> np.ndarray:
         np.abs(np.diff(track.angle)) * reach[1:],
         np.abs(np.diff(reach)),
     )
-    speed = sum(steps) * fps / unit
+    speed = np.sum(steps, axis=0) * fps / unit
     return np.append(speed, speed[-1])
 
 

@@ -135,6 +135,7 @@ class EvalRequest:
             for conditioner, request in zip(own, requests, strict=True):
                 conditioner.validate(request)
             conditioners = [Each(dict(zip((r.seed for r in requests), own, strict=True)))]
+        assert self.session is not None  # a task that makes clips has a model
         for result in self.session.stream(requests, conditioners, rows=self.rows):
             self.advance(1)
             yield result
@@ -165,6 +166,7 @@ class EvalRequest:
 
     def plugin(self, **options: Any) -> Conditioner:
         """The task's plugin with options, beside those of the command line."""
+        assert self.conditioner is not None
         return self.conditioner(**{**self.options, **options})
 
 
@@ -178,7 +180,8 @@ class Each(Conditioner):
     def __init__(self, clips: Mapping[int, Conditioner]) -> None:
         self.clips = clips
         self.first = next(iter(clips.values()))
-        self.name, self.options = self.first.name, self.first.options
+        self.options = self.first.options
+        self.__dict__["name"] = self.first.name  # as that of the plugin
 
     def segments(self, request: Request) -> Segments | None:
         return self.clips[request.seed].segments(request)

@@ -51,9 +51,9 @@ class SoundingSource(ProceduralSource[SceneClip]):
             raise IndexError(index)
         spec, options = self.spec, self.options
         shared = np.random.default_rng((spec.seed, 2, index // spec.group))
-        seconds = round(shared.uniform(*options.seconds) * 100) / 100
+        seconds = round(shared.uniform(options.seconds[0], options.seconds[1]) * 100) / 100
         rng = np.random.default_rng((spec.seed, 3, index))
-        frames = max(round(seconds * rng.uniform(*options.fps)), _MIN_FRAMES)
+        frames = max(round(seconds * rng.uniform(options.fps[0], options.fps[1])), _MIN_FRAMES)
         fps = frames / seconds
         whole = round(frames * rng.uniform(1, 2)) if rng.random() < options.windows else frames
         start = int(rng.integers(whole - frames + 1))

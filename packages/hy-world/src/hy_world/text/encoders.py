@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data import topics
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -115,13 +116,15 @@ def untrained() -> nn.ModuleDict:
         "tags": nn.Linear(LLM["hidden_size"], 1 + len(TAGS)),
         "clip": nn.Linear(CLIP["hidden_size"], sum(size for _, size in HEADS)),
     }
-    llm, clip = LlamaModel(LlamaConfig(**LLM)), CLIPTextModel(CLIPTextConfig(**CLIP))
+    llm = LlamaModel(LlamaConfig(**cast(dict[str, Any], LLM)))
+    clip = CLIPTextModel(CLIPTextConfig(**cast(dict[str, Any], CLIP)))
     return nn.ModuleDict({"llm": llm, "clip": clip, "read_out": nn.ModuleDict(read_out)})
 
 
 def save(model: nn.ModuleDict, tokenizer: Tokenizer, out: Path, data: Batch) -> None:
     """Write `llm/` and `clip/` under `out`, ready for `TextEncoder.load(out)`; `data` sets their scale."""
-    llm, clip = deepcopy(model["llm"]), deepcopy(model["clip"])
+    llm: Any = deepcopy(model["llm"])
+    clip: Any = deepcopy(model["clip"])
     rescale(llm, clip, data)
     TEMPLATES.save(_save(out / "llm", llm, tokenizer, f"{BEGIN} $A") / "templates.json")
     _save(out / "clip", clip, tokenizer, f"{BEGIN} $A {END}")
@@ -237,7 +240,8 @@ def loss(model: nn.ModuleDict, data: Batch) -> Tensor:
 
     Returns a scalar tensor.
     """
-    llm, read_out = model["llm"], model["read_out"]
+    llm: Any = model["llm"]
+    read_out: Any = model["read_out"]
     rows = torch.arange(len(data.ids))
     states = llm(input_ids=data.ids, use_cache=False, output_hidden_states=True)
     inner = read_out["norm"](states.hidden_states[-1 - SKIP])
@@ -255,7 +259,8 @@ def loss(model: nn.ModuleDict, data: Batch) -> Tensor:
 def _read_loss(logits: Tensor, data: Batch) -> Tensor:
     parts = logits[data.known].split([size for _, size in HEADS], dim=-1)
     labels = data.labels[data.known].T
-    return sum(F.cross_entropy(part, label) for part, label in zip(parts, labels, strict=True)) / 4
+    losses = [F.cross_entropy(part, label) for part, label in zip(parts, labels, strict=True)]
+    return torch.stack(losses).sum() / 4
 
 
 @torch.no_grad()
@@ -270,12 +275,13 @@ def rescale(llm: LlamaModel, clip: CLIPTextModel, data: Batch) -> None:
     within[:, 0] = False  # the begin token is cut off
     scale = 1 / states[within].std()
     llm.embed_tokens.weight *= scale
-    for layer in llm.layers:
+    for layer in cast(Any, llm.layers):
         layer.self_attn.o_proj.weight *= scale
         layer.mlp.down_proj.weight *= scale
     scale = 1 / clip(input_ids=data.ids).pooler_output.std()
-    clip.final_layer_norm.weight *= scale
-    clip.final_layer_norm.bias *= scale
+    norm: Any = clip.final_layer_norm
+    norm.weight *= scale
+    norm.bias *= scale
 
 
 def _save(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, order: str) -> Path:

@@ -20,7 +20,8 @@ class TextObjective(Objective[text.Batch]):
     def __init__(self, recipe: Recipe, folder: Path):
         super().__init__(recipe, folder)
         torch.manual_seed(recipe.seed)
-        self.model = text.untrained()
+        self.encoders = text.untrained()
+        self.model = self.encoders
 
     def prepare(self) -> None:
         """Train the tokenizer: seconds."""
@@ -33,7 +34,7 @@ class TextObjective(Objective[text.Batch]):
 
     def loss(self, batch: text.Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of token batches, a scalar tensor, and numbers to log."""
-        return text.loss(self.model, batch), {}
+        return text.loss(self.encoders, batch), {}
 
     def evaluate(self) -> dict[str, float]:
         """Statements in 100 that a linear probe reads right, by encoder and wording, the mean of attributes."""
@@ -48,4 +49,4 @@ class TextObjective(Objective[text.Batch]):
 
     def export(self, folder: Path) -> None:
         rng = np.random.default_rng(seeded(self.recipe.seed, 1))
-        text.save(self.model, self.tokenizer, folder, text.draw(self.tokenizer, rng, 512))
+        text.save(self.encoders, self.tokenizer, folder, text.draw(self.tokenizer, rng, 512))

@@ -270,4 +270,4 @@ def _place(rng: np.random.Generator, wording: Wording, background: str) -> None:
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
