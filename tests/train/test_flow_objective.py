@@ -90,7 +90,7 @@ def test_a_bucket_is_drawn_from_its_beginning_on(tmp_path):
 
 @needs_pocket
 def test_a_bucket_can_be_of_clips_with_one_thing(tmp_path):
-    bucket = TINY["data"]["buckets"][0]
+    bucket = {**TINY["data"]["buckets"][0], "clips": 40}
     table = {**TINY, "data": {"source": "world", "buckets": [bucket, {**bucket, "options": {"objects": 1}}]}}
     objective = FlowObjective(recipe.parse(table), tmp_path)
     objective.prepare()

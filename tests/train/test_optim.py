@@ -76,7 +76,7 @@ def test_muon_minimises():
 
 @pytest.mark.parametrize("decay", ["cosine", "linear"])
 def test_the_rate_warms_up_and_falls_to_the_floor(decay):
-    settings = Optim(warmup=10, decay=decay, floor=0.1)
+    settings = Optim(warmup=10, decay=decay, min_lr_ratio=0.1)
     rates = [optim.rate(settings, 100, step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) == rates[10]
     assert rates[-1] == pytest.approx(0.1)

@@ -51,7 +51,7 @@ def test_the_numbers_of_a_motion_mean_what_its_name_says(seed):
 
 def test_no_spin_is_so_fast_that_a_latent_frame_hides_its_way():
     rng = np.random.default_rng(1)
-    scenes = [sample_scene(rng, "all", objects=1, often={"spin": 20}) for _ in range(200)]
+    scenes = [sample_scene(rng, "all", objects=1, oversample={"spin": 20}) for _ in range(200)]
     turns = [np.degrees(np.diff(scene.tracks()[0].angle[::4])) for scene in scenes]
     fastest = max(turn.max() for turn in turns)
     assert 15 < fastest < 36  # half of a star's symmetry, the least of any shape's

@@ -41,11 +41,6 @@ def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, group: int
     """Open the source of a recipe; `group` neighbours last equally long. `UsageError` if it doesn't fit the recipe."""
     plugins = Plugins()
     plugins.load(*recipe.plugins)
-    if unused := sorted(set(data.sources) - {data.source}):
-        raise UsageError(
-            f"[data.sources.{unused[0]}]: no clips of this recipe come from {unused[0]!r}",
-            f"it uses {data.source}",
-        )
     spec = SourceSpec(
         data.source,
         "heldout" if heldout else "train",
@@ -56,7 +51,13 @@ def open_clips(recipe: Recipe, data: ClipData, heldout: bool = False, group: int
         group=group,
         options=data.sources.get(data.source, {}),
     )
-    return open_source(spec, plugins)
+    found = open_source(spec, plugins)
+    if unused := sorted(set(data.sources) - {data.source}):
+        raise UsageError(
+            f"[data.sources.{unused[0]}]: no clips of this recipe come from {unused[0]!r}",
+            f"it uses {data.source}",
+        )
+    return found
 
 
 def waveforms(clips: Iterable[Clip], rate: int, count: int, rng: np.random.Generator) -> Tensor:

@@ -9,3 +9,5 @@ stage         the stage camera-motion
 photographs, scenes, moves, generator   labelled clips of synthetic camera moves, for training and measuring
 training      train and measure a classifier
 """
+
+from __future__ import annotations

@@ -1,1 +1,3 @@
 """Models that make a vector of a clip's frames."""
+
+from __future__ import annotations

@@ -8,3 +8,5 @@ driver    queues, deadlines, retries
 ledger    the account, an SQLite file
 rows      rows of the table of scores
 """
+
+from __future__ import annotations

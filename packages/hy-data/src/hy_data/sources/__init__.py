@@ -1,1 +1,3 @@
 """Where clips come from: folders, lists, addresses."""
+
+from __future__ import annotations

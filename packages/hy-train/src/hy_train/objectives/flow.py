@@ -64,12 +64,12 @@ class FlowObjective(Objective[FlowBatch]):
         self.buckets = self.data.buckets
         plugins = recipe_plugins(recipe)
         names = [one.source or self.data.source for one in self.buckets]
-        check_tables(self.data.sources, names)
         specs = [
             one.spec(self.data.source, recipe.seed, self.data.sources.get(name, {}))
             for one, name in zip(self.buckets, names, strict=True)
         ]
         self.sources = open_sources(specs, plugins)
+        check_tables(self.data.sources, names)
         self.conditioners = [plugins.conditioners().pick(name).for_training() for name in recipe.conditioning]
         for name in (name for one in self.buckets for name in one.conditioning or ()):
             if name not in recipe.conditioning:

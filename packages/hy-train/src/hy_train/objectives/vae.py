@@ -106,7 +106,6 @@ class VAEObjective(Objective[Tensor]):
 
     def _open(self, split: Split) -> list[DataSource]:
         data, names = self.data, self.data.source.split("+")
-        check_tables(data.sources, names)
         specs = [
             SourceSpec(
                 name, split, self.recipe.seed, data.clips, data.frames, data.size, data.size,
@@ -114,7 +113,9 @@ class VAEObjective(Objective[Tensor]):
             )
             for name in names
         ]  # fmt: skip
-        return open_sources(specs, recipe_plugins(self.recipe))
+        found = open_sources(specs, recipe_plugins(self.recipe))
+        check_tables(data.sources, names)
+        return found
 
     def _initial(self) -> VAE:
         """The codec of `init_from`, with fewer latent channels if [model] says so; else [model] must agree with it."""
