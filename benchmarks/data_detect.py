@@ -18,13 +18,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import matplotlib
 import numpy as np
+import scenedetect
+import skimage.data
 from hy_core.data import ClipRecord
 from hy_core.errors import HyError
 from hy_core.media import timeline
+from hy_data.frames import ClipFrames, FrameStage, View
+from hy_data.stages.faces import Faces
+from hy_data.stages.overlay import Overlay
+from hy_data.stages.sensitive import Sensitive
 from hy_data.stages.text import Text
 from PIL import Image, ImageDraw, ImageFont
 
+FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 SUFFIXES = {".mp4", ".avi", ".mpg", ".mpeg", ".webm", ".mkv", ".mov"}
 LINES = (
     "I thought we had more time.",
@@ -75,13 +83,10 @@ def drawn(
     size: tuple[int, int], text: str, rng: np.random.Generator, top: bool
 ) -> tuple[Image.Image, np.ndarray]:
     """A picture with alpha of one subtitle in one of four looks, and where it is opaque, bool [H, W]."""
-    import matplotlib
-
     height, width = size
-    fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"
     name = rng.choice(["DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf"])
     share = rng.uniform(0.04, 0.06)
-    font = ImageFont.truetype(str(fonts / str(name)), max(9, round(height * share)))
+    font = ImageFont.truetype(str(FONTS / str(name)), max(9, round(height * share)))
     look = rng.integers(4)
     picture = Image.new("RGBA", (width, height))
     pen = ImageDraw.Draw(picture)
@@ -136,7 +141,7 @@ def text(folder: Path, arguments: argparse.Namespace) -> None:
     kept: list[float] = []
     spent = 0.0
     with tempfile.TemporaryDirectory() as home:
-        for number, (path, start, stop) in enumerate(spans(folder, 6.0, arguments.most)):
+        for number, (path, start, stop) in enumerate(spans(folder, arguments.seconds, arguments.most)):
             frames = decoded(path, start, stop)
             for kind, total in totals.items():
                 shown, where = (
@@ -165,14 +170,134 @@ def text(folder: Path, arguments: argparse.Namespace) -> None:
     print(f"\nsmallest share kept {min(kept):.3f}; {spent / clips:.2f} CPU s per clip")
 
 
+def harmless(folder: Path, height: int) -> Iterator[tuple[str, np.ndarray]]:
+    """24 frames of each video as the stage sees them, and the colour photographs and charts of scikit-image."""
+    view = View(height, count=24)
+    for path in videos(folder):
+        span = (0.0, min(timeline.measure(path).duration, 60.0))
+        for frame in ClipFrames(ClipRecord(path, span), [view])[view]:
+            yield path.name, frame
+    for name in (
+        "astronaut",
+        "chelsea",
+        "coffee",
+        "colorwheel",
+        "rocket",
+        "logo",
+        "immunohistochemistry",
+        "retina",
+    ):
+        yield name, np.ascontiguousarray(getattr(skimage.data, name)()[..., :3])
+
+
+def sensitive(folder: Path, arguments: argparse.Namespace) -> None:
+    stage = Sensitive()
+    classifier, detector = stage._models
+    scores: dict[str, list[tuple[float, float, float]]] = {}
+    for name, frame in harmless(folder, stage.options.height):
+        chance = float(classifier.score(frame[None])[0])
+        both = stage._agreement(chance, detector, frame)
+        scores.setdefault(name, []).append((chance, detector.score(frame), both))
+    rows = np.concatenate([np.asarray(one) for one in scores.values()])
+    clips = [
+        np.sort(np.asarray(one)[part::6, 2])[-2:][0]
+        for one in scores.values()
+        for part in range(6)
+        if len(one) > 20
+    ]
+    for name, one in scores.items():
+        high = np.asarray(one).max(0)
+        print(f"{name}: Open-NSFW at most {high[0]:.2f}, NudeNet {high[1]:.2f}, both {high[2]:.2f}")
+    print("\n| rule | harmless frames | over the limit |\n| --- | --- | --- |")
+    nsfw, nudity = stage.options.nsfw, stage.options.nudity
+    print(f"| Open-NSFW alone | {len(rows)} | {(rows[:, 0] >= nsfw).mean():.2%} |")
+    print(f"| NudeNet alone | {len(rows)} | {(rows[:, 1] >= nudity).mean():.2%} |")
+    print(f"| both | {len(rows)} | {(rows[:, 2] >= 1).mean():.2%} |")
+    print(f"| both, two of four frames | {len(clips)} clips | {np.mean(np.asarray(clips) >= 1):.2%} |")
+
+
+def overlay(folder: Path, arguments: argparse.Namespace) -> None:
+    rng, stage = np.random.default_rng(0), Overlay()
+    totals = {opacity: np.zeros(4, int) for opacity in (0, 90, 150, 255)}
+    with tempfile.TemporaryDirectory() as home:
+        for path in videos(folder):
+            for start, stop in shots(path):
+                frames = decoded(path, start, stop)
+                for opacity, total in totals.items():
+                    layer, box = logo(frames[0].shape[:2], opacity, rng)
+                    file = Path(home) / "clip.mp4"
+                    bases = [Image.fromarray(frame).convert("RGBA") for frame in frames]
+                    write(
+                        file,
+                        [np.asarray(Image.alpha_composite(base, layer).convert("RGB")) for base in bases],
+                    )
+                    (record,) = stage.run(ClipRecord(file))
+                    found = np.asarray(record.results.get("overlay_box", [1, 1, 0, 0]), float)
+                    middle = (box[:2] + box[2:]) / 2
+                    hit = (found[:2] - 0.02 <= middle).all() and (middle <= found[2:] + 0.02).all()
+                    kind = record.results["overlay"]
+                    total += [kind == "unknown", kind != "unknown", kind == "logo", kind == "logo" and hit]
+    print(
+        "\n| opacity | static camera: unknown | moving | logo found | at its place |\n| --- | --- | --- | --- | --- |"
+    )
+    for opacity, (unknown, moving, found, hit) in totals.items():
+        print(f"| {opacity / 255:.0%} | {unknown} | {moving} | {found / moving:.0%} | {hit / moving:.0%} |")
+
+
+def shots(path: Path) -> list[tuple[float, float]]:
+    """Up to five parts of at most 4 s, without cuts, of a video."""
+    found = scenedetect.detect(str(path), scenedetect.AdaptiveDetector(), start_in_scene=True)
+    ends = [(first.seconds + 0.1, last.seconds - 0.1) for first, last in found]
+    starts = [(at, min(at + 4, stop)) for start, stop in ends for at in np.arange(start, stop - 1, 4)]
+    return starts[:5]
+
+
+def logo(size: tuple[int, int], opacity: int, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """A picture with alpha of a word in a corner, and its box in shares of the picture."""
+    height, width = size
+    picture = Image.new("RGBA", (width, height))
+    font = ImageFont.truetype(
+        str(FONTS / "DejaVuSans-Bold.ttf"), max(9, round(height * rng.uniform(0.04, 0.08)))
+    )
+    word = str(rng.choice(["HYTV", "NEWS 24", "@clips", "stock.example", "LIVE"]))
+    pen = ImageDraw.Draw(picture)
+    box = np.asarray(pen.textbbox((0, 0), word, font=font))
+    gap, corner = height * 0.04, rng.integers(2, size=2)
+    place = np.where(corner == 0, gap, np.asarray([width, height]) - gap - (box[2:] - box[:2]))
+    pen.text(tuple(place - box[:2]), word, (255, 255, 255, opacity), font)
+    return picture, np.concatenate([place, place + box[2:] - box[:2]]) / [width, height, width, height]
+
+
+def cost(folder: Path, arguments: argparse.Namespace) -> None:
+    stages: list[FrameStage] = [Text(), Overlay(), Faces(), Sensitive()]
+    for stage in stages:
+        stage.setup()
+    spent = {stage.name: list[float]() for stage in stages}
+    for path, start, stop in spans(folder, arguments.seconds, arguments.most):
+        record = ClipRecord(path, (start, stop))
+        frames = ClipFrames(record, [view for stage in stages for view in stage.views()])
+        _ = frames.size, frames[stages[0].views()[0]]
+        for stage in stages:
+            began = time.process_time()
+            stage.measure(record, frames)
+            spent[stage.name].append(time.process_time() - began)
+    print("| stage | frames | clips | CPU s per clip, median |\n| --- | --- | --- | --- |")
+    for stage in stages:
+        times = spent[stage.name]
+        print(f"| {stage.name} | {stage.options.frames} | {len(times)} | {np.median(times):.2f} |")
+
+
 def main() -> None:
-    commands: dict[str, Callable[[Path, argparse.Namespace], None]] = {"text": text}
+    commands: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+        "text": text, "overlay": overlay, "sensitive": sensitive, "cost": cost
+    }  # fmt: skip
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=commands)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--most", type=int, default=3, help="parts of each video")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a part")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--height", type=int, default=360)
     arguments = parser.parse_args()

@@ -38,6 +38,7 @@ def test_a_face_is_found_where_it_is(tmp_path: Path, stage: Faces) -> None:
     assert record.results["faces"] == 1 and record.results["face_seen"] == 1
     left, top, right, bottom = record.results["face_box"]  # type: ignore[misc]
     assert 0.2 < left < 0.4 and 0.1 < top < 0.4 and 0.5 < right < 0.75 and 0.4 < bottom < 0.55, "looked at"
+    assert 1.1 < (bottom - top) * 200 / ((right - left) * 160) < 1.6, "higher than wide"
     assert record.results["face_area"] == pytest.approx((right - left) * (bottom - top), rel=0.01)  # type: ignore[operator]
 
 

@@ -103,7 +103,9 @@ def _set(one: Mapping[str, Any], manifest: pa.Table, folder: Path, pictures: int
                 {"title": title, "clips": gallery.dropped(manifest, one["name"], step, shown_here)}
             )
     if pictures and one["kept"]:
-        galleries.insert(0, {"title": "Kept", "clips": gallery.kept(manifest, one["name"], pictures)})
+        galleries.insert(
+            0, {"title": "Clips of the set", "clips": gallery.kept(manifest, one["name"], pictures)}
+        )
     for group in galleries:
         for clip in group["clips"]:
             clip["picture"] = gallery.picture(clip, folder)
@@ -165,7 +167,7 @@ def _balance(sets: tuple[dict[str, Any], ...], folder: Path) -> Iterator[dict[st
             return
         rows = rows.filter(pc.is_valid(rows["concept"]))
         groups = rows.group_by("concept").aggregate([([], "count_all"), ("sampling_weight", "sum")])
-        if not len(groups):
+        if len(groups) < 2:
             continue
         before, after = (
             np.asarray(groups[name], np.float64) for name in ("count_all", "sampling_weight_sum")

@@ -64,7 +64,7 @@ def to_luma(frames: np.ndarray) -> np.ndarray:
 def appearance(frames: np.ndarray) -> np.ndarray:
     """Return the mean appearance of frames, uint8 [T, H, W, 3], as a unit vector, float32 [VECTOR_LENGTH].
 
-    Colour: a histogram of hue and saturation and one of value. Layout: the lowest 8x8 frequencies of the luma, and
+    Colour: a histogram of hue and saturation and one of value. Arrangement: the lowest 8x8 frequencies of the luma, and
     edge directions in 6x6 cells, each weighted by its edges. Mirrored frames have the same vector: of frequencies that
     are odd in x the size is taken, of cells and directions the sum and the size of the difference.
     """

@@ -21,7 +21,7 @@ REASON = pa.struct(
         ("found", pa.string()),
     ]
 )
-"""Why a clip isn't in a set: `value` of `score` is beyond `threshold` (senses min and max; null if it wasn't measured),
+"""Why a clip isn't in a set: `value` of `score` is beyond `threshold` (`sense` min or max; null if it wasn't measured),
 or `found` is what isn't wanted (the others)."""
 
 LABELS = {
@@ -178,11 +178,11 @@ def reasons(rules: Sequence[Rule], failed: np.ndarray, columns: Columns, chosen:
         else:
             found[own] = columns.texts(rule.score).take(pa.array(at)).to_pylist()
     thresholds = np.array([np.nan if rule.threshold is None else rule.threshold for rule in rules])
-    names, senses = (np.array([getattr(rule, key) for rule in rules], object) for key in ("score", "sense"))
+    names, kinds = (np.array([getattr(rule, key) for rule in rules], object) for key in ("score", "sense"))
     structs = pa.StructArray.from_arrays(
         [
             pa.array(names[which], pa.string()),
-            pa.array(senses[which], pa.string()),
+            pa.array(kinds[which], pa.string()),
             pa.array(values, from_pandas=True),
             pa.array(thresholds[which] if len(rules) else values, from_pandas=True),
             pa.array(found, pa.string()),

@@ -60,21 +60,26 @@ class SetSpec:
 
 
 def read_sets(tables: Mapping[str, Any]) -> tuple[SetSpec, ...]:
-    """Return the sets of `[sets]`, each after the one it chooses from; `UsageError` names a wrong table or key."""
+    """Return the sets of `[sets]` in their order, but each after the one it chooses from.
+
+    `UsageError` names a wrong table or key.
+    """
     if not tables:
         raise UsageError("the recipe has no sets", 'add a table such as [sets."256p"]')
     specs = {name: _spec(str(name), table) for name, table in tables.items()}
     ordered: dict[str, SetSpec] = {}
-    while len(ordered) < len(specs):
-        ready = [s for s in specs.values() if s.name not in ordered and (not s.parent or s.parent in ordered)]
-        if not ready:
-            waiting = next(s for s in specs.values() if s.name not in ordered)
-            if waiting.parent not in specs:
-                raise UsageError(f"[sets.{waiting.name}] from = {waiting.parent!r}: there is no such set")
-            raise UsageError(
-                f"[sets.{waiting.name}] from = {waiting.parent!r}: the sets choose from each other"
-            )
-        ordered.update((spec.name, spec) for spec in ready)
+    for name in specs:
+        line: list[SetSpec] = []  # from a set to its first ancestor
+        while name and name not in ordered:
+            if name not in specs:
+                raise UsageError(f"[sets.{line[-1].name}] from = {name!r}: there is no such set")
+            if specs[name] in line:
+                raise UsageError(
+                    f"[sets.{name}] from = {specs[name].parent!r}: the sets choose from each other"
+                )
+            line.append(specs[name])
+            name = specs[name].parent
+        ordered.update((spec.name, spec) for spec in reversed(line))
     return tuple(ordered.values())
 
 
