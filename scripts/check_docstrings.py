@@ -3,8 +3,7 @@
 A callable is public if neither its name nor that of its module, package or class begins with an underscore. It is
 checked if a parameter or the result is annotated as a tensor or an array. Its docstring then states a shape: axes in
 square brackets, such as `[B, C, F, H, W]`, or the words `scalar`, `same shape` or `any shape`. For `forward`,
-`__call__` and `__init__` the docstring of the class counts too; an overriding method without a docstring inherits the
-text of a base class in the workspace.
+`__call__` and `__init__` the docstring of the class counts too, for an overriding method that of the base class.
 
     python scripts/check_docstrings.py [PATH ...]
 
@@ -92,17 +91,18 @@ def missing(paths: list[Path]) -> list[str]:
     """One line for each public callable with tensors and without a stated shape."""
     trees = list(modules(paths))
     workspace = [tree for _, tree in modules(sorted(ROOT.glob("packages/*/src")))]
-    classes = {node.name: node for tree in workspace for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes: dict[str, list[ast.ClassDef]] = {}
+    for node in (node for tree in workspace for node in tree.body if isinstance(node, ast.ClassDef)):
+        classes.setdefault(node.name, []).append(node)
 
-    def text_of(owner: ast.ClassDef, name: str, depth: int = 0) -> str | None:
-        """Docstring of a method, or of the method that it overrides."""
+    def texts_of(owner: ast.ClassDef, name: str, depth: int = 0) -> Iterator[str | None]:
+        """Docstrings of a method and of those that it overrides."""
         for member in owner.body:
-            if isinstance(member, Function) and member.name == name and ast.get_docstring(member):
-                return ast.get_docstring(member)
+            if isinstance(member, Function) and member.name == name:
+                yield ast.get_docstring(member)
         for base in base_names(owner) if depth < 8 else []:
-            if base in classes and (found := text_of(classes[base], name, depth + 1)):
-                return found
-        return None
+            for known in classes.get(base, []):
+                yield from texts_of(known, name, depth + 1)
 
     lines = []
     for file, tree in trees:
@@ -111,7 +111,7 @@ def missing(paths: list[Path]) -> list[str]:
                 continue
             texts = [ast.get_docstring(function)]
             if owner is not None:
-                texts.append(text_of(owner, function.name))
+                texts += texts_of(owner, function.name)
                 if function.name in BY_CLASS:
                     texts.append(ast.get_docstring(owner))
             if not any(states_shape(text) for text in texts):

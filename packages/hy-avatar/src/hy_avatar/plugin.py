@@ -179,7 +179,7 @@ class Avatar(Conditioner):
         return released.guide(cond, self.name, request.cfg)
 
     def training_condition(self, batch: TrainingBatch, cond: Condition) -> Tensor:
-        """Add the drivers of a batch's clips, from their annotations; return loss weights for faces and lips."""
+        """Add the drivers of a batch's clips, from their annotations; return loss weights [B, 1, F, h, w]."""
         if self._builder is None:
             raise RuntimeError("training_condition is called before attach_for_training")
         return self._builder.fill(batch, cond)

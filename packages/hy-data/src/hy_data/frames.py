@@ -164,7 +164,7 @@ class FrameStage(Stage):
     def measure(
         self, record: ClipRecord, frames: ClipFrames
     ) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
-        """Return new results by name, and the reason to reject the clip or None; see `Stage.found`."""
+        """Return new results by name, arrays of any shape among them, and the reason to reject the clip or None."""
         raise NotImplementedError
 
     def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:

@@ -46,11 +46,11 @@ class LatentCache:
         return self.sources[source][index]
 
     def clips(self, source: int, indices: Sequence[int] | np.ndarray) -> list[Clip]:
-        """Return clips of a source; they are held in memory once opened, their pixels aren't."""
+        """Return the clips of indices [B] of a source; they are held in memory once opened, their pixels aren't."""
         return [self.clip(source, int(index)) for index in indices]
 
     def keys(self, source: int, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Return names of clips that differ where the clips do."""
+        """Return names of the clips of indices [B], which differ where the clips do."""
         return [f"{self.sources[source].fingerprint}-{index}" for index in indices]
 
     def shape(self, source: int) -> ClipShape:

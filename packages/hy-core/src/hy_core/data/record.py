@@ -93,7 +93,7 @@ class ClipRecord:
         """Return a copy with more results, and rejected if a reason is given.
 
         `span`, `crop` and `captions` among the results replace the record's own (`UsageError` if they are malformed);
-        arrays become `vectors`.
+        arrays, of any shape, become `vectors`.
         """
         vectors: dict[str, Any] = {name: one for name, one in results.items() if hasattr(one, "__array__")}
         plain: dict[str, Any] = {name: one for name, one in results.items() if name not in vectors}

@@ -87,7 +87,10 @@ class Stage:
         """Load models, once in a worker, before its first clip; `MissingError` for what isn't installed."""
 
     def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
-        """Return new results by name, and the reason to reject the clip or None. Arrays become the record's vectors."""
+        """Return new results by name, and the reason to reject the clip or None.
+
+        Arrays, of any shape, become the record's vectors.
+        """
         raise NotImplementedError
 
 

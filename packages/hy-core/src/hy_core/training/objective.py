@@ -43,7 +43,7 @@ class Objective(Generic[BatchT]):
         raise NotImplementedError
 
     def critic_loss(self, batch: BatchT, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the critic's loss and values to log; called before `loss`, with the same batch."""
+        """Return the critic's loss, a scalar, and values to log; called before `loss`, with the same batch."""
         raise NotImplementedError
 
     def evaluate(self) -> dict[str, float]:

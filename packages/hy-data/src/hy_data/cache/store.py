@@ -51,7 +51,7 @@ class TensorStore:
         return [key for key in wanted if key not in held]
 
     def add(self, items: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write items, tensors by name for each key, as one shard."""
+        """Write items, tensors of any shape by name for each key, as one shard."""
         if not items:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class TensorStore:
         self._enter(name, items)
 
     def get(self, key: str) -> dict[str, Tensor]:
-        """Return the tensors of a key by name.
+        """Return the tensors of a key by name, of any shape.
 
         `MissingError` for a key that isn't there, `HyError` for a shard that can't be read or whose bytes have changed.
         """

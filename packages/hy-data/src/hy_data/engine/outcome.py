@@ -44,7 +44,7 @@ class Outcome:
 
 
 def split_results(found: Mapping[str, Any]) -> tuple[dict[str, JSON], dict[str, np.ndarray]]:
-    """Return results as plain JSON, and the arrays among them; `ValueError` for what is neither."""
+    """Return results as plain JSON, and the arrays, of any shape, among them; `ValueError` for what is neither."""
     plain: dict[str, JSON] = {}
     vectors: dict[str, np.ndarray] = {}
     for name, value in found.items():

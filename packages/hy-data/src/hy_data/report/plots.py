@@ -47,7 +47,7 @@ def histogram(
 
 
 def balance(before: np.ndarray, after: np.ndarray) -> bytes:
-    """Return an SVG of the shares of concepts, largest first: of the clips, and as they are drawn in training."""
+    """Return an SVG of the shares [K] of concepts, largest first: of the clips, and as training draws them."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 1.9), layout="constrained")
         axes = figure.add_subplot()
@@ -63,7 +63,7 @@ def balance(before: np.ndarray, after: np.ndarray) -> bytes:
 
 
 def effective(shares: Sequence[float] | np.ndarray) -> float:
-    """Return how many equally frequent concepts would be as diverse: the exponential of the entropy."""
+    """Return how many equally frequent concepts would be as diverse as these shares [K]: the exponential of the entropy."""
     part = np.asarray(shares, np.float64)
     part = part[part > 0] / part.sum() if part.sum() > 0 else np.ones(1)
     return float(np.exp(-(part * np.log(part)).sum()))

@@ -96,7 +96,7 @@ def nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def balanced_weights(concepts: np.ndarray, alpha: float, cap: float) -> np.ndarray:
-    """Return how often to draw each clip, mean 1: size^-alpha of its concept's n clips, at most `cap` means."""
+    """Return how often to draw each clip [N], mean 1: size^-alpha of its concept, at most `cap` times the mean."""
     _, inverse, sizes = np.unique(concepts, return_inverse=True, return_counts=True)
     weights = sizes[inverse].astype(np.float64) ** -alpha
     weights = np.minimum(weights, cap * weights.mean())
@@ -104,7 +104,7 @@ def balanced_weights(concepts: np.ndarray, alpha: float, cap: float) -> np.ndarr
 
 
 def resample(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return `count` indices drawn by weight, int64: each clip comes the whole part of its share, and a draw decides
+    """Return `count` indices [count] drawn by weights [N], int64: each clip comes the whole part of its share, and a draw decides
     about the rest (systematic resampling), so that no clip is off its share by one or more."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(weights))

@@ -74,7 +74,10 @@ class Rule:
 
 
 class Columns:
-    """Columns of a table by name, as numbers or as text, with facts that follow from others (see `DERIVED`)."""
+    """Columns of a table by name, as numbers or as text, with facts that follow from others (see `DERIVED`).
+
+    `extra` are further columns [rows].
+    """
 
     def __init__(self, table: pa.Table, extra: Mapping[str, np.ndarray | pa.Array] | None = None) -> None:
         self.table = table

@@ -123,7 +123,7 @@ class SignatureStage(FrameStage):
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """Return the indices of at most `most` of `count` frames, evenly spread, the first and last among them."""
+    """Return the indices [N] of at most `most` of `count` frames, evenly spread, first and last among them."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).round().astype(int) if most > 1 else np.array([count // 2])

@@ -98,7 +98,7 @@ def is_still(images: list[np.ndarray]) -> np.ndarray:
 
 
 def smoothness(flows: Mapping[int, np.ndarray]) -> float:
-    """Return the constancy of the flow over time, 0 to 1; 1 where nothing moves."""
+    """Return the constancy of flows [H, W, 2] over time, 0 to 1; 1 where nothing moves."""
     coarse = {pair: cv2.resize(flow, (8, 8), interpolation=cv2.INTER_AREA) for pair, flow in flows.items()}
     lengths, changes = [], []
     for pair, flow in coarse.items():
@@ -112,7 +112,7 @@ def smoothness(flows: Mapping[int, np.ndarray]) -> float:
 
 
 def slideshow(images: list[np.ndarray], still: np.ndarray, times: np.ndarray) -> float:
-    """Return the share of the time in held pictures that are next to another, different held picture."""
+    """Return the share of the time in held pictures [H, W] that are next to another, different held picture."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(np.int8), [0]])))
     holds = [
         (int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if times[b] - times[a] >= _HOLD
@@ -126,7 +126,7 @@ def slideshow(images: list[np.ndarray], still: np.ndarray, times: np.ndarray) ->
 
 
 def boundary(images: list[np.ndarray], flows: Mapping[int, np.ndarray]) -> float:
-    """Return the strongest sign of a transition within the frames, 0 to 1."""
+    """Return the strongest sign of a transition within frames [H, W], 0 to 1."""
     tiny = np.stack([cv2.resize(one, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for one in images])
     if len(tiny) > 8 and find_gradual(np.repeat(tiny[..., None], 3, 3)):
         return 1.0

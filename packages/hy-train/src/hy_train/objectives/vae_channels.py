@@ -52,6 +52,6 @@ def reduce_channels(model: VAE, channels: int, clips: Sequence[Clip], logvar: fl
 
 
 def bias_of(conv: nn.Conv3d) -> Tensor:
-    """Return a convolution's bias, which every convolution of the VAE has."""
+    """Return a convolution's bias [C], which every convolution of the VAE has."""
     assert conv.bias is not None
     return conv.bias
