@@ -63,7 +63,7 @@ def balance(before: np.ndarray, after: np.ndarray) -> bytes:
 
 
 def effective(shares: Sequence[float] | np.ndarray) -> float:
-    """Return how many equally frequent concepts would be as diverse as these shares [K]: the exponential of the entropy."""
+    """Return how many equally frequent concepts are as diverse as shares [K]: the exponential of the entropy."""
     part = np.asarray(shares, np.float64)
     part = part[part > 0] / part.sum() if part.sum() > 0 else np.ones(1)
     return float(np.exp(-(part * np.log(part)).sum()))

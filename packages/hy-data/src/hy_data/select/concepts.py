@@ -104,8 +104,10 @@ def balanced_weights(concepts: np.ndarray, alpha: float, cap: float) -> np.ndarr
 
 
 def resample(weights: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return `count` indices [count] drawn by weights [N], int64: each clip comes the whole part of its share, and a draw decides
-    about the rest (systematic resampling), so that no clip is off its share by one or more."""
+    """Return indices [count], int64, drawn by weights [N] (systematic resampling).
+
+    Each clip comes the whole part of its share, and a draw decides about the rest, so that none is off by one or more.
+    """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(weights))
     ends = np.cumsum(weights[order])
