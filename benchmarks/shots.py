@@ -1,7 +1,8 @@
 """How well and how fast the stage `shots` finds transitions: montages of real clips with 12 cuts, 5 dissolves, 2 fades.
 
     OMP_NUM_THREADS=1 python benchmarks/shots.py                          # 10 montages at 360 pixels
-    OMP_NUM_THREADS=1 python benchmarks/shots.py --height 720 --shot 10   # shots of 10 s: speed
+    # speed on shots of 10 s
+    OMP_NUM_THREADS=1 python benchmarks/shots.py --height 720 --shot 10 --seeds 1 --transitions 3 2 1
     python benchmarks/shots.py --clips FOLDER                             # with the single shots of a folder
 
 Prints a Markdown table. A transition is found if it is within 2 frames. Speed is seconds of video by processor seconds.
@@ -37,6 +38,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--shot", type=float, help="length of all shots in seconds; 1 to 3.2 without")
+    parser.add_argument(
+        "--transitions", type=int, nargs=3, default=(12, 5, 2), help="cuts, dissolves and fades of a montage"
+    )
     parser.add_argument("--clips", type=Path, help="folder of more single shots")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), metavar="KIND")
     args = parser.parse_args()
@@ -45,7 +49,17 @@ def main() -> None:
         made = []
         for seed in range(args.first, args.first + args.seeds):
             path = Path(folder) / f"{seed}.mp4"
-            truth = montage.make_montage(path, seed, args.height, seconds=seconds, folder=args.clips)
+            cuts, dissolves, fades = args.transitions
+            truth = montage.make_montage(
+                path,
+                seed,
+                args.height,
+                cuts=cuts,
+                dissolves=dissolves,
+                fades=fades,
+                seconds=seconds,
+                folder=args.clips,
+            )
             made.append((path, truth))
         print("| Options | F1 | False | Missed | Dissolves found | x real time |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")

@@ -13,6 +13,8 @@ from hy_data.engine.plan import Plan
 from hy_data.engine.worker import Done, Fatal, Group, Job, Message, Ready
 from hy_data.recipe import EngineOptions
 
+_STARTS = 3  # attempts to start Ray on this machine
+
 
 class StageActor:
     """The class of the actors: a group of stages."""
@@ -57,22 +59,28 @@ class RayExecutor:
         self.ray, self.plan = ray, plan
         self._ours = not ray.is_initialized()
         if self._ours:
-            about: dict[str, Any] = {"address": options.address} if options.address else {"address": "local"}
-            if not options.address and options.workers:
-                about["num_cpus"] = options.workers
-            ray.init(
-                **about,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                ignore_reinit_error=True,
-            )
+            self._begin(options)
         there = ray.cluster_resources()
         self.cpus = float(min(there.get("CPU", 1), options.workers or 1e9))
         self.gpus = float(there.get("GPU", 0)) if options.gpus < 0 else float(options.gpus)
         self._kind: Any = ray.remote(max_restarts=0, max_task_retries=0)(StageActor)
         self._workers: dict[Any, RayWorker] = {}
         self._check()
+
+    def _begin(self, options: EngineOptions) -> None:
+        about: dict[str, Any] = {"address": options.address or "local"}
+        if not options.address and options.workers:
+            about["num_cpus"] = options.workers
+        for attempt in range(_STARTS):
+            try:
+                self.ray.init(**about, include_dashboard=False, log_to_driver=False, configure_logging=False)
+                return
+            except Exception as error:  # a plain Exception where a busy machine is slow to start
+                self.ray.shutdown()
+                if attempt == _STARTS - 1 or options.address:
+                    where = f"the Ray cluster {options.address}" if options.address else "Ray"
+                    first = str(error).strip().splitlines()[0][:200]
+                    raise HyError(f"{where} can't be reached or started: {first}") from error
 
     def _check(self) -> None:
         # An actor that asks for more than there is would wait for ever.

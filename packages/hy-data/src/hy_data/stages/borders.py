@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from hy_core.data import JSON, ClipRecord, Score, Stage
 from hy_core.options import option
@@ -14,6 +15,7 @@ from hy_data.frames import ClipFrames, FrameStage, View
 VIEW = View(256, fps=12, gray=True)
 _FRAMES = 12  # of the view that are examined
 _LEVEL = 10  # grey levels that a bar's pixels may be off its own level, by compression
+_CLEAN = 0.98  # of a bar's pixels in each row that must be at its level; compression rings at the edges
 _STEP = 16  # grey levels by which the picture differs from the bar at its edge, in some frame
 _STRAIGHT = 0.5  # of the edge along which it must
 
@@ -66,11 +68,9 @@ class Borders(FrameStage):
 
 def bar(images: np.ndarray) -> int:
     """Return the rows of a bar at the top of frames uint8 [T, H, W]; 0 for none."""
-    values = images.astype(np.int16)
-    level = np.median(values[:, 0])
-    off = np.abs(values - level)
-    # A few pixels may be off: compression rings at the edges.
-    clean = (np.percentile(off, 98, axis=2) <= _LEVEL).all(0)
+    level = int(np.median(images[:, 0]))
+    off = cv2.absdiff(np.ascontiguousarray(images), np.full_like(images, level))
+    clean = ((off <= _LEVEL).mean(2) >= _CLEAN).all(0)
     count = int(np.argmin(clean)) if not clean.all() else 0
     if count < 2:
         return 0

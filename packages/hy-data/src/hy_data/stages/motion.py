@@ -16,7 +16,10 @@ from hy_data.transitions import HEIGHT, WIDTH, find_gradual
 VIEW = View(256, fps=12, gray=True)
 SIDE = 256
 """Pixels of the longer side of pictures whose flow is estimated."""
-_STILL = 1.5  # grey levels that the most changed hundredth of a still picture may change
+_NOISE, _CHANGED = (
+    1,
+    0.01,
+)  # grey levels that don't count, and the share of pixels that may change more in a still pair
 _HOLD = 0.5  # seconds of a slide
 _JUMP = 12.0  # mean grey levels between two slides
 _MOVED = 0.02  # pixels a pair that don't count as motion
@@ -91,10 +94,8 @@ class Motion(FrameStage):
 def is_still(images: list[np.ndarray]) -> np.ndarray:
     """Return for each pair of consecutive frames uint8 [H, W] whether nothing changes but noise: bool [T - 1]."""
     soft = [cv2.blur(image, (3, 3)) for image in images]
-    return np.array(
-        [float(np.percentile(cv2.absdiff(a, b), 99)) <= _STILL for a, b in zip(soft, soft[1:], strict=False)],
-        bool,
-    )
+    changed = [np.count_nonzero(cv2.absdiff(a, b) > _NOISE) for a, b in zip(soft, soft[1:], strict=False)]
+    return np.array([count <= _CHANGED * soft[0].size for count in changed], bool)
 
 
 def smoothness(flows: Mapping[int, np.ndarray]) -> float:

@@ -33,7 +33,7 @@ class SharpStart(Stage):
     class Options(Stage.Options):
         """How far a start may move."""
 
-        limit: float = option(1.0, help="Seconds that the start may move.", minimum=0, maximum=60)
+        limit: float = option(0.5, help="Seconds that the start may move.", minimum=0, maximum=60)
         share: float = option(0.2, help="Part of the clip that the start may move.", minimum=0, maximum=1)
         near: float = option(0.8, help="Sharpness that is enough, of the sharpest.", minimum=0, maximum=1)
 
