@@ -266,6 +266,11 @@ def test_what_fp16_cannot_hold_is_written_as_it_is(tmp_path):
     assert to_storage_dtype(state, None) is state
 
 
+def test_a_start_in_the_data_table_is_no_longer_a_key(tmp_path):
+    with pytest.raises(UsageError, match="start"):
+        VocoderObjective(small("pocket-vocoder", **{"data.start": "runs/pocket-vocoder/export"}), tmp_path)
+
+
 def test_log_mels_are_fp32_in_mixed_precision():
     mel, wave = LogMel(MelConfig()), 0.1 * torch.randn(1, 4096)
     with torch.autocast("cpu", torch.bfloat16):

@@ -156,7 +156,7 @@ class AudioFlowObjective(ClipObjective[dict[str, Any]]):
         return folder
 
     def _network(self) -> AudioDiT:
-        """The network that training begins with: `data.start`'s, or one with random weights."""
+        """The network that training begins with: that of `init_from`, or one with random weights."""
         if self.start:
             return load_network(AudioDiT, self.start / OWN, dtype=torch.float32).train()
         small = AudioDiTConfig.named["pocket"].to_json()

@@ -23,13 +23,9 @@ from hy_audio.training.sounds import ClipData, SoundObjective
 
 @dataclass(frozen=True)
 class VocoderData(ClipData):
-    """`seconds`: of each clip; 8192 samples at 16 kHz as published.
-
-    `start` is the export of an earlier run to begin with, in place of random weights.
-    """
+    """`seconds`: of each clip; 8192 samples at 16 kHz as published."""
 
     seconds: float = 0.512
-    start: str = ""
 
 
 @dataclass(frozen=True)
