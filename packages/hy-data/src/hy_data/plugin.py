@@ -1,4 +1,4 @@
-"""What hy-data announces: its stages."""
+"""What hy-data announces: its stages and sources of training clips."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def register_stages(register: Callable[..., None]) -> None:
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
     register("embedding", "hy_data.stages.embedding:Embedding")
     register("signature", "hy_data.stages.embedding:SignatureStage")
+
+
+@hookimpl
+def register_datasets(register: Callable[..., None]) -> None:
+    """Register the sources of hy-train: a folder of clips with captions, and a set."""
+    register("folder", "hy_data.sources.training:FolderSource")
+    register("set", "hy_data.sources.training:SetTrainingSource")
