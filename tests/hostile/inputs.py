@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import struct
+import tomllib
 import wave
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Maker = Callable[[Path, Random, Path], Case]
+RECIPES = sorted(Path(__file__).parents[2].glob("packages/*/src/*/recipes/pocket*.toml"))
 RUN = ("generate", "a red circle", "--frames", "1", "--steps", "1", "--seed", "1", "-q")
 
 
@@ -341,13 +343,8 @@ def config(folder: Path, random: Random, base: Path) -> Case:
         path.write_bytes(b"\n".join(lines))
         return command(kind, folder, "generate", "--batch", path, "--dry-run", "-o", "out/")
     if kind == "recipe":
-        import hy_train
-
-        source = random.choice(sorted((Path(hy_train.__file__).parent / "recipes").glob("*.toml")))
-        import tomllib
-
         path = folder / "r.toml"
-        path.write_bytes(toml(tomllib.loads(source.read_text()), random))
+        path.write_bytes(toml(tomllib.loads(random.choice(RECIPES).read_text()), random))
         return command(kind, folder, "train", path, "--dry-run")
     people = {"fps": 8.0, "width": 32, "height": 32, "frames": [[[16.0, 16.0, 0.9]] * 18] * 3}
     if kind == "pose-json":

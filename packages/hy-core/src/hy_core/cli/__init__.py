@@ -46,7 +46,6 @@ def cli() -> None:
     \b
     $ hy generate "a red circle moves right"
     $ hy generate "a blue square spins on a grey floor" --seed 3 -o square.gif
-    $ hy inspect square.gif
     """
 
 
