@@ -88,40 +88,40 @@ class TalkingClip(Clip):
         return Sound(np.pad(samples, (0, count - len(samples)))[None], RATE)
 
     def annotations(self) -> dict[str, Any]:
-        """Return what drives the person, as far as the record's files tell it; see `hy_avatar.clip_features`.
+        """Return what drives the person, as far as the record's files state it; see `hy_avatar.clip_features`.
 
         Without `points` the lips are taken to be in the lower middle of the face.
         """
         results = self.record.results
-        told: dict[str, Any] = {"fps": self.fps, "rate": RATE}
-        told["portrait"] = self._fit(next(self.segment.frames(self.fps, self.still / self.fps, 1)))
+        annotated: dict[str, Any] = {"fps": self.fps, "rate": RATE}
+        annotated["portrait"] = self._fit(next(self.segment.frames(self.fps, self.still / self.fps, 1)))
         points = None
         if "points" in results:
             from hy_avatar.expression_extract import filled
 
             found, fps = load_points(self.record.result_file("points"))
             points = self._placed(filled(found)[0][self._at(len(found), fps)])
-            told["landmarks"] = points[None]
+            annotated["landmarks"] = points[None]
         if "faces" in results:
             track, fps = load_track(self.record.result_file("faces"))
             corners = self._placed(track.boxes[self._at(len(track.boxes), fps)].reshape(-1, 2, 2))
-            told["faces"] = corners.reshape(1, -1, 4)
+            annotated["faces"] = corners.reshape(1, -1, 4)
         elif points is not None:
-            told["faces"] = np.concatenate([points.min(1), points.max(1)], -1)[None]
+            annotated["faces"] = np.concatenate([points.min(1), points.max(1)], -1)[None]
         if points is not None:
             lips = points[:, 48:68]
-            told["lips"] = np.concatenate([lips.min(1), lips.max(1)], -1)[None]
-        elif "faces" in told:
-            low, high = told["faces"][..., :2], told["faces"][..., 2:]
-            told["lips"] = np.concatenate(
+            annotated["lips"] = np.concatenate([lips.min(1), lips.max(1)], -1)[None]
+        elif "faces" in annotated:
+            low, high = annotated["faces"][..., :2], annotated["faces"][..., 2:]
+            annotated["lips"] = np.concatenate(
                 [low + (high - low) * [0.25, 0.6], low + (high - low) * [0.75, 0.9]], -1
             )
         if "mask" in results:
             masks, fps = load_mask(self.record.result_file("mask"))
-            told["masks"] = self._masks(masks[self._at(len(masks), fps)])[None]
+            annotated["masks"] = self._masks(masks[self._at(len(masks), fps)])[None]
         if "pose" in results:
-            told |= self._joints(pose.load(self.record.result_file("pose")))
-        return told | self._speech()
+            annotated |= self._joints(pose.load(self.record.result_file("pose")))
+        return annotated | self._speech()
 
     def _speech(self) -> dict[str, Any]:
         """The features that a stage found, or the sound [1, N]."""

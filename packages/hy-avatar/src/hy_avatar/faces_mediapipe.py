@@ -62,7 +62,7 @@ class MediaPipeFaces:
 class MediaPipeLandmarks:
     """68 points of one face, frame by frame; NaN where there is none.
 
-    Of several it is the largest at first, and then whoever is nearest to where that was. `crowded` counts the frames
+    Of several it is the largest at first, and then the one nearest to its last position. `crowded` counts the frames
     that showed several.
     """
 
@@ -91,7 +91,7 @@ class MediaPipeLandmarks:
 
 
 def followed(faces: list[np.ndarray], last: np.ndarray | None) -> np.ndarray:
-    """Which of some faces, points [P, 2] each, goes on from `last`: the one within its width, or else the largest."""
+    """Which of some faces, points [P, 2] each, continues `last`: the one within its width, or else the largest."""
     if last is not None:
         away = [float(np.linalg.norm(one.mean(0) - last.mean(0))) for one in faces]
         nearest = int(np.argmin(away))

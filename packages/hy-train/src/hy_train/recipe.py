@@ -59,7 +59,7 @@ class Recipe:
     precision: str = "32-true"  # Lightning's names
     devices: int = bounded(1, 1, 4096)
     threads: int = bounded(0, 0, 4096)  # CPU threads of each process; 0 leaves torch's choice
-    save_every: int = bounded(200, 1, 10**9)  # steps between checkpoints that a killed run goes on from
+    save_every: int = bounded(200, 1, 10**9)  # steps between checkpoints from which a killed run resumes
     save_minutes: float = 5.0  # and at most this long
     eval_every: int = bounded(
         0, 0, 10**9

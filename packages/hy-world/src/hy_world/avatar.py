@@ -209,7 +209,7 @@ def _expression(asked: EvalRequest, group: str, rng: np.random.Generator, files:
     clips = _make(asked, given)
     seen, real = _judge(clips, stages), _judge(_renders(asked, stages), stages)
     lines = [_mood(seen, real, stages), *_who(seen, real, stages)]
-    return _report(group, "expression", lines, clips, {}, "expression: the actor's, whoever wears it.")
+    return _report(group, "expression", lines, clips, {}, "expression: the actor's, on any character.")
 
 
 def _pose(asked: EvalRequest, group: str, rng: np.random.Generator, files: Drivers) -> Report:

@@ -188,7 +188,7 @@ def caption(
     wording: str = "train",
     full: bool = False,
 ) -> Caption:
-    """Describe a scene in one of the `WORDINGS`. A picture's caption (`frames` = 1) says nothing of motion.
+    """Describe a scene in one of the `WORDINGS`. A picture's caption (`frames` = 1) states no motion.
 
     Colours of two things are always said, for they tell them apart. `full` leaves nothing out.
     """

@@ -1,4 +1,4 @@
-"""The task `i2v`: does a clip go on from the picture it is given, as the prompt says, and arrive where it should?
+"""The task `i2v`: does a clip start from the given picture, follow the prompt, and end at the given last picture?
 
 The plugin is the one that the command line names. It must take the options `image` and `last`, pictures that a clip
 begins and ends with.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP = 4  # frames of a latent frame; the first has one
-_FINE = 4  # parts of a place, across and down, of each of which it is told how far it is covered
+_FINE = 4  # parts of a place, across and down, for each of which the covered share is a target
 
 
 def repa_targets(batch: TrainingBatch, grid: tuple[int, int, int]) -> Tensor:

@@ -64,7 +64,7 @@ TASKS: dict[str, Task] = {
         groups=("combinations", "wordings"),
     ),
     "i2v": Task(
-        "videos that go on from a picture, and between two",
+        "videos that start from a picture, and between two",
         "hy_world.image_to_video:measure",
         plugin="i2v",
         clips=2,
@@ -173,7 +173,7 @@ class EvalRequest:
 class Each(Conditioner):
     """A plugin with options of its own for each clip, so that clips still go through the network together.
 
-    The clips are told apart by their seeds. Their options may differ in what is encoded, such as a picture, but not in
+    The clips are identified by their seeds. Their options may differ in what is encoded, such as a picture, but not in
     what belongs to the network or to all rows of a batch.
     """
 

@@ -45,7 +45,7 @@ class PeriodPart(nn.Module):
 
 
 class ScalePart(nn.Module):
-    """Look at the waveform with long, grouped convolutions."""
+    """Score the waveform with long, grouped convolutions."""
 
     def __init__(self, norm: Callable[[nn.Module], nn.Module], scale: float = 1.0) -> None:
         super().__init__()

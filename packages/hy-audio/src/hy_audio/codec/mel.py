@@ -51,7 +51,7 @@ class MelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MelConfig:
-        """Read a config of ours, or the config.json beside a HiFi-GAN, told apart by its keys."""
+        """Read a config of ours, or the config.json beside a HiFi-GAN, detected by its keys."""
         if "num_mels" in data:
             names = {
                 "sampling_rate": "sample_rate",

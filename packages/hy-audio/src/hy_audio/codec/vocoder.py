@@ -87,7 +87,7 @@ class VocoderConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VocoderConfig:
-        """Read a config of ours, or the config.json of jik876/hifi-gan, told apart by its keys."""
+        """Read a config of ours, or the config.json of jik876/hifi-gan, detected by its keys."""
         if "upsample_rates" not in data:
             return from_table(cls, data, "vocoder config")
         names = {
@@ -273,7 +273,7 @@ def vocoder_config(shapes: Mapping[str, tuple[int, ...]]) -> VocoderConfig:
 
 
 def _published(hop: int, bins: int = 80) -> MelConfig:
-    """The published mel where a checkpoint says nothing of its own, windows being at least four hops long."""
+    """The published mel where a checkpoint states none, windows being at least four hops long."""
     window = max(1024, 4 * hop)
     return MelConfig(sample_rate=22050, bins=bins, n_fft=window, window=window, hop=hop)
 

@@ -72,7 +72,7 @@ class FoleyConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FoleyConfig:
-        """Read a config of ours or of the official project, told apart by its keys."""
+        """Read a config of ours or of the official project, detected by its keys."""
         if "model_config" in data or "hidden_size" in data:
             return cls.from_official(data)
         return from_table(cls, data, "Foley config")

@@ -21,7 +21,7 @@ from hy_audio.foley.synchformer import Synchformer
 from hy_audio.foley.weights import load_dac, load_foley, load_synchformer
 from hy_audio.frame_sampler import FrameSampler
 
-#: What the release says against unless told otherwise.
+#: Default negative prompt of the release.
 NEGATIVE = "noisy, harsh"
 #: Frames a second of the timing features.
 SYNC_RATE = 25.0

@@ -64,11 +64,11 @@ def command(
     with captions the CLAP score. "mel" needs no weights; its distance compares runs, not papers.
     """
     towers = {name: embedder(name) for name in dict.fromkeys(names)}
-    told = read_captions(captions) if captions else {}
+    described = read_captions(captions) if captions else {}
     ours = all_of(made, towers, tolerance, True)
     theirs = all_of(real, towers, tolerance, False) if real else []
     texts = {name: one.texts for name, one in towers.items() if hasattr(one, "texts")}
-    found = summary(ours, theirs, told, texts)
+    found = summary(ours, theirs, described, texts)
     if as_json:
         click.echo(json.dumps({"made": str(made), "real": None if real is None else str(real), **found}))
         return
@@ -76,7 +76,7 @@ def command(
 
 
 def all_of(folder: Path, towers: Mapping[str, Embedder], tolerance: float, timing: bool) -> list[FileMetrics]:
-    """Measure every file of a folder; one without sound or that can't be read is told and left out."""
+    """Measure every file of a folder; a file without sound or that can't be read is left out with a warning."""
     found = []
     for path in files(folder):
         try:

@@ -15,13 +15,13 @@ from hy_core.options import option
 from hy_audio.sync import TOLERANCE, score_clip
 
 Scorer = Callable[[Path, tuple[float, float] | None], float]
-"""From a file and a span to a score: CLAP, ImageBind or Synchformer, wrapped by whoever has their weights."""
+"""From a file and a span to a score: CLAP, ImageBind or Synchformer, as wrapped by a user who has their weights."""
 
 
 class Consistency(Stage):
     """Measure how onsets agree with motion (no weights), or what a scorer says, and drop what is too bad.
 
-    Clips in which nothing moves or sounds in events can't be told, and stay: their `av_score` is null.
+    Clips in which nothing moves or sounds in events can't be scored and are kept: their `av_score` is null.
     """
 
     name = "sound-consistency"

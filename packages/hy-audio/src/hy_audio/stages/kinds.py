@@ -1,4 +1,4 @@
-"""What kind of sound a clip has: the paper's four classes, told moment by moment."""
+"""What kind of sound a clip has: the paper's four classes, for each moment."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class SoundClips:
             options.heldout,
             str(self.path),
         )
-        self.files: dict[Path, SoundFile | None] = {}  # None: left out, and told
+        self.files: dict[Path, SoundFile | None] = {}  # None: left out, with a warning
         known = sorted({one.file for one in self.records if one.file.exists()})
         self.fingerprint = fingerprint(spec, self.path, *known)
 
@@ -200,7 +200,7 @@ def caption_of(record: ClipRecord) -> str:
 
 
 def examine(path: Path) -> SoundFile:
-    """Look whether a file can be used: its pictures, if any, and its sound can be decoded. HyError if not."""
+    """Check that a file's sound, and its pictures if it has any, can be decoded. HyError if not."""
     extent = timeline.measure(path)
     if not extent.sounds:
         raise HyError(f"{path} has no sound stream")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STILL = 0.005  # distances between the eyes: less is the jitter of points
 
 SyncScorer = Callable[[Path, "tuple[float, float] | None", "tuple[int, int, int, int] | None"], float]
-"""From a file, a span and a crop to a score: SyncNet, wrapped by whoever has its weights."""
+"""From a file, a span and a crop to a score: SyncNet, as wrapped by a user who has its weights."""
 
 
 class VoicePresence(Stage):
@@ -103,7 +103,7 @@ class LipSync(Stage):
     """Measure how the mouth's opening follows the speech's loudness, or what a scorer says; drop what is too bad.
 
     Without a scorer it needs `points`. It is coarse: it tells dubbed clips and large shifts. A clip whose mouth or
-    sound doesn't move can't be told and stays; its `sync_score` is null.
+    sound doesn't move can't be scored and is kept; its `sync_score` is null.
     """
 
     name = "lip-sync"
@@ -160,7 +160,7 @@ def loudness(sound: np.ndarray, frames: int, fps: float) -> np.ndarray:
 def agreement(opening: np.ndarray, loud: np.ndarray, fps: float, reach: float) -> tuple[float, float] | None:
     """The best correlation of two paths [F] within `reach` seconds of shift, and that shift in seconds.
 
-    Above 0: the sound is late. None if either is still, or too short to be told (less than half a second).
+    Above 0: the sound is late. None if either is still, or the clip is too short (less than half a second).
     """
     best = None
     for shift in range(-round(reach * fps), round(reach * fps) + 1):

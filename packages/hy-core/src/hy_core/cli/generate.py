@@ -394,7 +394,7 @@ def save(job: Job, result: Result, selection: Selection, keep_record: bool) -> l
                 writers[path.suffix.lower()](result, temporary)
         return staging.files
     comment = partial(provenance.dumps, result.provenance) if keep_record else None
-    sound = None if is_silent(path, writers) else result.sound  # the user was told before the run
+    sound = None if is_silent(path, writers) else result.sound  # the user was warned before the run
     with media.open_writer(path, result.fps, sound, comment, job.existing) as out:
         out.add(result.frames)
     return out.files

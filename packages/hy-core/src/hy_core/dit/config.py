@@ -68,7 +68,7 @@ class DiTConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DiTConfig:
-        """Read a config of ours, of diffusers or of the original package, told apart by its keys."""
+        """Read a config of ours, of diffusers or of the original package, detected by its keys."""
         if "num_attention_heads" in data:
             return cls.from_diffusers(data)
         return cls.from_official(data) if "hidden_size" in data else cls.from_json(data)

@@ -132,7 +132,7 @@ class Guided:
         return velocity
 
     def _denoiser(self, key: tuple[int, ...], conds: list[Condition], frames: list[int]) -> Denoiser:
-        if frames != list(range(conds[0].frames)):  # windows move, so each is prepared anew
+        if frames != list(range(conds[0].frames)):  # windows move, so each is prepared again
             return Denoiser(self.dit, window(merge(conds), frames), self.attention)
         if key not in self._denoisers:
             self._denoisers[key] = Denoiser(self.dit, merge(conds), self.attention)

@@ -125,7 +125,7 @@ OFFICIAL = Templates(
     video=Template(_turn("system") + _FILM + _END + _turn("user"), _END, known_crop=95),
     image=Template(_turn("system") + _PICTURE + _END + _turn("user"), _END, known_crop=36),
 )
-# The image-to-video checkpoints' words. `<image>` is one token here; whoever runs the model expands it. The
+# The image-to-video checkpoints' words. `<image>` is one token here; the caller of the model expands it. The
 # image template's official crop (36) leaves part of the template in, so the official code never gets to use
 # it.
 _ANSWER = _END + _turn("assistant")

@@ -86,7 +86,7 @@ class VAEConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, object]) -> VAEConfig:
-        """Read a config of ours, of the original project or of diffusers, told apart by its keys."""
+        """Read a config of ours, of the original project or of diffusers, detected by its keys."""
         if "temporal_compression_ratio" in config:
             return cls.from_diffusers(config)
         if "time_compression_ratio" in config or "block_out_channels" in config:

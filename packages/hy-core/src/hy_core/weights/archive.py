@@ -155,7 +155,7 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
 def _locate(file: BinaryIO, info: zipfile.ZipInfo) -> _Span:
     """Where a stored record's bytes are: after its local header, whose length varies.
 
-    torch writes 0 for a checksum that it was told not to compute.
+    torch writes 0 for a checksum that it was asked not to compute.
     """
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise ArchiveError(f"record {info.filename[:60]!r} is compressed")

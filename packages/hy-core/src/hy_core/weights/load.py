@@ -210,7 +210,7 @@ def _text(path: Path) -> str:
 
 
 _CONFIG_BYTES = 1 << 20
-#: Keys by which the config of a part is told from other files called config.json.
+#: Keys that distinguish the config of a part from other files called config.json.
 _KEYS = {
     "dit": {"num_attention_heads", "hidden_size", "width"},
     "vae": {"block_out_channels", "latent_channels"},

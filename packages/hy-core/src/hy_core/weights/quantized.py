@@ -196,7 +196,7 @@ def _checked(scale: Tensor, shape: torch.Size, where: str) -> Tensor:
 
 
 def _block(size: int, scales: int) -> int:
-    """How many rows or columns share one of `scales` scales; 0 if they can't be told apart."""
+    """How many rows or columns share one of `scales` scales; 0 if that is ambiguous."""
     if scales and scales == -(-size // _BLOCK):
         return _BLOCK
     return size // scales if scales and size % scales == 0 else 0

@@ -87,7 +87,7 @@ CLIP = {
 # What is read out of one vector: each thing's attributes and the background, where 0 means "not said".
 HEADS = [(f"{name}{i}", 1 + len(values)) for i in range(THINGS) for name, values in ATTRIBUTES.items()]
 HEADS += [("background", 1 + len(BACKGROUNDS)), ("count", THINGS)]
-# What one token may say, by itself: 0 is nothing.
+# What one token states: 0 is nothing.
 TAGS = {
     (name, value): i + 1
     for i, (name, value) in enumerate(
