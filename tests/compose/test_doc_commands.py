@@ -14,9 +14,11 @@ import textwrap
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from compose.test_docs import PAGES, PROSE, ROOT
+from hy_core import media
 from hy_core.cli import cli
 from hy_core.errors import HyError, MissingError
 
@@ -113,5 +115,9 @@ def test_recipes_in_pages_are_right(path, tmp_path, monkeypatch):
         if "objective = " not in code or "./" in code:
             continue  # those with a plugin file have tests of their own
         (tmp_path / "recipe.toml").write_text(code, encoding="utf-8")
+        if 'path = "clips/"' in code:
+            (tmp_path / "clips").mkdir()
+            media.write(tmp_path / "clips" / "clip.mp4", np.zeros((17, 64, 64, 3), np.uint8), 8.0)
+            (tmp_path / "clips" / "clip.txt").write_text("a clip", encoding="utf-8")
         run = CliRunner().invoke(cli, ["train", "recipe.toml", "--dry-run"], prog_name="hy")
         assert run.exit_code == 0, f"{run.output} {run.exception}"
