@@ -72,8 +72,13 @@ class Registered(Mapping[str, T]):
 
     def pick(self, name: str) -> T:
         """The one of that name, or a UsageError with the nearest name."""
+        self.check(name)
+        return self[name]
+
+    def check(self, name: str) -> None:
+        """Raise a UsageError with the nearest name if there is none of that name; imports nothing."""
         if name in self:
-            return self[name]
+            return
         near = options.nearest(name, self._entries)
         hint = f"did you mean {near}?" if near else f"there is: {', '.join(self) or 'none'}"
         raise UsageError(f"no {self._what} {name!r}", hint)

@@ -189,10 +189,10 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
         for path, _ in loras(lora):
             if not path.exists():
                 raise MissingError(f"--lora {path}: no such file")
-    writers = selection.plugins.writers()
+    writers, samplers = selection.plugins.writers(), selection.plugins.samplers()
     for job in jobs:
         job.request.validate()
-        selection.plugins.samplers().pick(job.request.sampler)
+        samplers.check(job.request.sampler)
         for conditioner in job.conditioners:
             conditioner.validate(job.request)
         request = job.request
@@ -213,6 +213,8 @@ def check(jobs: Sequence[Job], selection: Selection, preview: Path | None) -> No
         if preview.suffix.lower() not in (*media.PICTURES, ".gif"):
             raise UsageError(f"--preview {preview}: needs a picture", "such as preview.png")
         files.check_writable(preview)
+    for name in {job.request.sampler for job in jobs}:
+        samplers.pick(name)  # last, because it imports torch: what is wrong above is said at once
 
 
 def is_silent(path: Path, writers: Collection[str]) -> bool:
