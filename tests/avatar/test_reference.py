@@ -133,7 +133,7 @@ def test_instead_of_the_prompt(tiny, released_folder, face):
 
     def text(mode, prompt):
         cond = tiny.condition()
-        cond.folder = released_folder
+        cond.encoding = replace(cond.encoding, folder=released_folder)
         Avatar(image=face, image_prompt=mode)._set_image_prompt(replace(tiny.request, prompt=prompt), cond)
         return cond.tokens()[0]
 

@@ -401,7 +401,7 @@ def test_a_clip_in_segments_goes_on_from_its_last_frames_alone(model):
             return Segments(3, 5)
 
         def encode(self, request, cond):
-            seen.append(cond.previous_frames)
+            seen.append(cond.encoding.previous_frames)
 
     seen, onward, taker = [], Onward(), Taker()
     wanted = request(frames=9, cfg=1.0)
@@ -493,7 +493,9 @@ class First(Conditioner):
         picture = torch.rand(
             1, 3, 1, request.height, request.width, generator=torch.Generator().manual_seed(self.seed)
         )
-        cond.fix_frames(self.name, [0], cond.vae.to_model(cond.vae.encode(picture * 2 - 1).mode()))
+        cond.fix_frames(
+            self.name, [0], cond.encoding.vae.to_model(cond.encoding.vae.encode(picture * 2 - 1).mode())
+        )
 
 
 def test_the_lifecycle_of_a_conditioner(model):

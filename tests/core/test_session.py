@@ -97,7 +97,7 @@ def test_branches_share_what_is_made_once(model):
 
     class Once(Conditioner):
         def encode(self, request, cond):
-            calls.append(cond.clip_cache.get("once.features", lambda: object()))
+            calls.append(cond.encoding.clip_cache.get("once.features", lambda: object()))
 
     session = Session(model)
     session.generate(request(), [Once()])

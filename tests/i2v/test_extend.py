@@ -28,8 +28,8 @@ class Watch(Conditioner):
     def encode(self, request, cond):
         self.seen.append(
             (
-                cond.start_frame,
-                None if cond.previous_frames is None else len(cond.previous_frames),
+                cond.encoding.start_frame,
+                None if cond.encoding.previous_frames is None else len(cond.encoding.previous_frames),
                 sorted(cond.fixed_frames),
             )
         )
@@ -67,7 +67,7 @@ def test_the_beginning_is_that_of_the_clip_without_more(tiny, ball):
 def test_what_a_later_segment_is_given_is_what_was_decoded(tiny, ball):
     first = generate(tiny.request, [I2V(image=ball)], model=tiny.model).frames
     plugin, cond = I2V(image=ball, extend=1), tiny.condition()
-    cond.start_frame, cond.previous_frames = 4, first
+    cond.encoding = replace(cond.encoding, start_frame=4, previous_frames=first)
     plugin.encode(tiny.request, cond)
     fitted = pictures.resize_all([Image.fromarray(frame) for frame in first[-5:]], 32, 32, "crop")
     wanted = encode_clip(tiny.vae, to_pixels(fitted, tiny.vae))

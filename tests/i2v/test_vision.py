@@ -178,7 +178,7 @@ def test_trap_11_a_run_reads_the_picture_with_both_prompts_alike(tiny, home, bal
 
 def test_the_text_that_the_network_gets(tiny, home, ball):
     cond = tiny.condition()
-    cond.folder = home
+    cond.encoding = replace(cond.encoding, folder=home)
     plugin = I2V(image=ball)
     plugin.encode(tiny.request, cond)
     place = find(home)
@@ -203,7 +203,7 @@ def test_a_model_without_one_simply_does_not_see(tiny, ball, tmp_path):
 def training(tiny, home, **settings):
     """The text of a batch of three rows with their first frame fixed, its condition, and these frames."""
     cond = tiny.condition(rows=3)
-    cond.folder = home
+    cond.encoding = replace(cond.encoding, folder=home)
     batch = replace(
         small_batch(tiny, rows=3),
         prompts=PROMPTS,

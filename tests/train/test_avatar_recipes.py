@@ -149,7 +149,7 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
     import wave
 
     from hy_avatar import pose
-    from hy_core.condition import Condition
+    from hy_core.condition import Condition, EncodingContext
 
     objective, folder = trained
     truth = objective.latents.clip(0, 1).annotations()
@@ -173,7 +173,14 @@ def test_in_training_drivers_say_what_they_say_in_a_run(trained, tmp_path):
         expression=tmp_path / "pose.npz", pose_fit=False, pose_strength=1.0,
     )  # fmt: skip
     request = Request("x", width=32, height=32, frames=9, fps=8.0)
-    cond = Condition(list(one.text), one.pooled, 3, given.size, 8.0, vae=objective.vae, folder=folder)
+    cond = Condition(
+        list(one.text),
+        one.pooled,
+        3,
+        given.size,
+        8.0,
+        encoding=EncodingContext(vae=objective.vae, folder=folder),
+    )
     avatar.encode(request, cond)
     feed = cond.adapter_inputs["avatar"]
     spoken = (feed["speech"]["features"][0, 0] - row["speech"][0]).abs()

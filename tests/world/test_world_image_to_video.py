@@ -38,8 +38,8 @@ class Given(Conditioner):
         for place, path in ((0, self.options.image), (-1, self.options.last)):
             if path:
                 picture = torch.from_numpy(numpy.asarray(Image.open(path)).copy()).permute(2, 0, 1)
-                latent = cond.vae.encode(picture[None, :, None] / 127.5 - 1).mode()
-                cond.fix_frames(self.name, [place], cond.vae.to_model(latent))
+                latent = cond.encoding.vae.encode(picture[None, :, None] / 127.5 - 1).mode()
+                cond.fix_frames(self.name, [place], cond.encoding.vae.to_model(latent))
 
 @hookimpl
 def register_conditioners(register):

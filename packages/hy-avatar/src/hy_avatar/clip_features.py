@@ -62,7 +62,7 @@ class ClipFeatures:
 
         `first` are the first frames [N, 3, 1, H, W] in -1..1, for clips that start with the reference.
         """
-        if cond.vae is None:
+        if cond.encoding.vae is None:
             raise ValueError("the condition has no VAE")
         rows = [self.read_without_vae(truth, cond) for truth in truths]
         portraits = [torch.from_numpy(truth["portrait"]).permute(2, 0, 1)[None, :, None] for truth in truths]
@@ -77,7 +77,7 @@ class ClipFeatures:
             videos["pose"] = torch.cat(drawn)
         for name, video in videos.items():
             count = max(_ENCODED_PIXELS // video[0, 0].numel(), 1)
-            encoded = torch.cat([latents(cond.vae, part) for part in video.split(count)])
+            encoded = torch.cat([latents(cond.encoding.vae, part) for part in video.split(count)])
             for row, one in zip(rows, encoded, strict=True):
                 row[name] = one
         return rows

@@ -127,11 +127,15 @@ class DriverConditionBuilder:
         shape = cond.frames, *cond.size, *cond.patch
         if shape not in self._caches:
             place = None
-            if folder is not None and cond.vae is not None:
+            if folder is not None and cond.encoding.vae is not None:
                 settings: list[Any] = [self.settings.whisper, self.settings.fix_first_frame > 0]
                 settings += [self.config.area, HEAD]
                 if self.extractor:
                     settings.append(fingerprint([], self.extractor.codec))
-                place = folder / "avatar" / fingerprint([shape, settings, self.config.modules()], cond.vae)
+                place = (
+                    folder
+                    / "avatar"
+                    / fingerprint([shape, settings, self.config.modules()], cond.encoding.vae)
+                )
             self._caches[shape] = DriverCache(place)
         return self._caches[shape]

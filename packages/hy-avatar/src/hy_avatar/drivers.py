@@ -56,15 +56,15 @@ class Drivers:
         The inputs: `frames` (latent frames), `reference` latents [1, C, 1, h, w], `speech` and `expression` with
         features and masks, `pose` latents [1, C, F, h, w]. `as_released`: masks are made as in the released sampler.
         """
-        if cond.vae is None:
+        if cond.encoding.vae is None:
             raise ValueError("the condition has no VAE")
         options, request = self.options, self.request
-        span = Span(request.frames, request.fps, cond.start_frame)
+        span = Span(request.frames, request.fps, cond.encoding.start_frame)
         picture = pixels(self.picture, request.width, request.height)
-        inputs: dict[str, Any] = {"frames": cond.frames, "reference": latents(cond.vae, picture)}
+        inputs: dict[str, Any] = {"frames": cond.frames, "reference": latents(cond.encoding.vae, picture)}
         track = self.pose_track(options.pose, span) if options.pose else None
         if track is not None:
-            inputs["pose"] = driving.skeleton_latents(cond.vae, track, request.height, request.width)
+            inputs["pose"] = driving.skeleton_latents(cond.encoding.vae, track, request.height, request.width)
             inputs["pose_strength"] = options.pose_strength
         if not options.faces_driven:
             return inputs, None
@@ -106,7 +106,8 @@ class Drivers:
         if self.config.speech is None:
             raise UsageError("these weights have no modules for speech")
         encoder = speech_encoder(
-            self.config.speech, options.whisper or (cond.folder / WHISPER if cond.folder else None)
+            self.config.speech,
+            options.whisper or (cond.encoding.folder / WHISPER if cond.encoding.folder else None),
         )
         speech_gate = options.speech_gate or self.config.speech_gate
         found = []
@@ -128,7 +129,7 @@ class Drivers:
 
         The third is a mask of the driven faces' latents [1, 1, F, h, w].
         """
-        drawn, from_picture = self.face_masks(cond.start_frame, track)
+        drawn, from_picture = self.face_masks(cond.encoding.start_frame, track)
         shown = np.stack(drawn)
         faces = masks.inner(shown.max(0), cond.size).expand(cond.frames, -1, -1)[None, None]
         if from_picture and as_released:  # bilinear to latents, then nearest, as in training

@@ -138,7 +138,7 @@ class Avatar(Conditioner):
         from hy_avatar.network import slice_frames
         from hy_avatar.objective import without
 
-        options, files = self.options, self.files(cond.folder)
+        options, files = self.options, self.files(cond.encoding.folder)
         config = files.config()
         inputs = self._inputs(request, cond)
         reference = inputs["reference"][:, :, :1]
@@ -157,7 +157,7 @@ class Avatar(Conditioner):
         from hy_avatar import released
         from hy_avatar.objective import without
 
-        options, files = self.options, self.files(cond.folder)
+        options, files = self.options, self.files(cond.encoding.folder)
         policy.set_windows(self.name, released.WINDOWS)
         config = files.config()
         is_restricted = (
@@ -174,7 +174,7 @@ class Avatar(Conditioner):
         """Return the guidance terms on speech, for a model that is sampled as released."""
         from hy_avatar import released
 
-        if not self.files(cond.folder).is_sampled_as_released() or request.cfg == 1:
+        if not self.files(cond.encoding.folder).is_sampled_as_released() or request.cfg == 1:
             return ()
         return released.guide(cond, self.name, request.cfg)
 
@@ -201,18 +201,20 @@ class Avatar(Conditioner):
         from hy_avatar.drivers import Drivers
 
         def make() -> tuple[dict[str, Any], Tensor | None]:
-            files = self.files(cond.folder)
+            files = self.files(cond.encoding.folder)
             drivers = Drivers(self.options, self.picture(), request, files.config(), self.error)
             return drivers.inputs(cond, files.is_sampled_as_released())
 
-        made: tuple[dict[str, Any], Tensor | None] = cond.clip_cache.get(f"{self.name}.drivers", make)
+        made: tuple[dict[str, Any], Tensor | None] = cond.encoding.clip_cache.get(
+            f"{self.name}.drivers", make
+        )
         return made
 
     def _inputs(self, request: Request, cond: Condition) -> dict[str, Any]:
         """Return the adapter inputs of the positive branch."""
         from hy_avatar import controls
 
-        options, config = self.options, self.files(cond.folder).config()
+        options, config = self.options, self.files(cond.encoding.folder).config()
         motion = controls.inputs(options.head_scale, options.expression_scale, request.fps, config.controls)
         return self._drivers(request, cond)[0] | motion
 
@@ -221,15 +223,15 @@ class Avatar(Conditioner):
         from hy_avatar import image_prompt
 
         def encode() -> list[Tensor]:
-            if cond.vae is None or (folders := image_prompt.find(cond.folder)) is None:
+            if cond.encoding.vae is None or (folders := image_prompt.find(cond.encoding.folder)) is None:
                 return []
             prompts = [request.prompt, *([request.negative] if request.cfg != 1 else [])]
             if self.options.image_prompt == "instead":
                 prompts = [""] * len(prompts)
-            weight = next(cond.vae.parameters())
+            weight = next(cond.encoding.vae.parameters())
             return image_prompt.encode(folders, prompts, self.picture(), weight.device, weight.dtype)
 
-        if states := cond.clip_cache.get(f"{self.name}.text", encode):
+        if states := cond.encoding.clip_cache.get(f"{self.name}.text", encode):
             cond.set_text(self.name, [states[1 if cond.negative else 0]])
 
 

@@ -67,9 +67,10 @@ class Conditioner:
     `attach_for_training` and `training_condition` in training.
 
     A conditioner holds its options and nothing else: one instance may serve several clips at once, in threads. What
-    both guidance branches of a clip need is made once through the condition's cache,
-    `cond.clip_cache.get(f"{self.name}.features", make)`; models that many clips use go into `cond.session_cache` or
-    `result.session_cache`. `folder` is the model's folder, None for a model that wasn't read from one.
+    both guidance branches of a clip need is made once through the cache of the condition's encoding context,
+    `cond.encoding.clip_cache.get(f"{self.name}.features", make)`; models that many clips use go into
+    `cond.encoding.session_cache` or `result.session_cache`. `folder` is the model's folder, None for a model that
+    wasn't read from one.
 
     A module that defines a Conditioner must not import torch at its top: import it inside the methods that need it.
     """

@@ -29,7 +29,7 @@ def to_pixels(frames: np.ndarray, vae: VAE) -> Tensor:
 def encode_clip(vae: VAE, clip: Tensor, tiling_for: TilingFor | None = None) -> Tensor:
     """Return latents [B, C, k+1, h, w], in the model's scale, of a clip [B, 3, 4k+1, H, W] at the video's start.
 
-    `tiling_for(frames)` is how the VAE tiles a clip of that length (see `Condition`).
+    `tiling_for(frames)` is how the VAE tiles a clip of that length (see `EncodingContext`).
     """
     tiling = tiling_for(clip.shape[2]) if tiling_for else None
     return vae.to_model(vae.encode_inference(clip, tiling).mode()).float()

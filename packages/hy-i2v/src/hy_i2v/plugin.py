@@ -157,10 +157,12 @@ class I2V(Conditioner):
 
         found: dict[int, Tensor] = {}
         if start:
-            found |= dict(enumerate(encode_clip(vae, pixels(*start), cond.tiling_for).split(1, dim=2)))
+            found |= dict(
+                enumerate(encode_clip(vae, pixels(*start), cond.encoding.tiling_for).split(1, dim=2))
+            )
         for frame, picture in pictures.items():
             encode = encode_static_group if frame else encode_clip
-            found[group_of(frame)] = encode(vae, pixels(picture), cond.tiling_for)
+            found[group_of(frame)] = encode(vae, pixels(picture), cond.encoding.tiling_for)
         return found
 
     def _set_image_prompt(self, request: Request, cond: Condition, picture: Image.Image) -> None:
@@ -173,7 +175,7 @@ class I2V(Conditioner):
         from hy_i2v import image_prompt
 
         def encode() -> list[Tensor]:
-            if (folders := image_prompt.find(cond.folder)) is None:
+            if (folders := image_prompt.find(cond.encoding.folder)) is None:
                 return []
             pairs = [(request.prompt, picture), (request.negative, Image.new("RGB", picture.size))]
             stride = (
@@ -183,14 +185,14 @@ class I2V(Conditioner):
             count = 1 if request.cfg == 1 else 2
             return image_prompt.encode(folders, pairs[:count], stride, weight.device, weight.dtype)
 
-        if found := cond.clip_cache.get(f"{self.name}.text", encode):
+        if found := cond.encoding.clip_cache.get(f"{self.name}.text", encode):
             cond.set_text(self.name, [found[1 if cond.negative else 0]])
 
 
 def _vae(cond: Condition) -> VAE:
-    if cond.vae is None:
+    if cond.encoding.vae is None:
         raise ValueError("the condition has no VAE")
-    return cond.vae
+    return cond.encoding.vae
 
 
 def stability(request: Request, picture: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Sources:
         """Return the frames that a segment starts with, of the segment before it or of --i2v-video, if any."""
         from PIL import Image
 
-        previous = cond.previous_frames
+        previous = cond.encoding.previous_frames
         frames = self.clip() if previous is None else previous[-self.options.overlap :]
         return [] if frames is None else [Image.fromarray(frame) for frame in frames]
 
@@ -85,13 +85,13 @@ class Sources:
         from PIL import Image
 
         options, frames = self.options, self.request.frames
-        taken = options.overlap if cond.previous_frames is not None else 0
+        taken = options.overlap if cond.encoding.previous_frames is not None else 0
         found = {
-            one.frame - cond.start_frame: pictures.open_picture(one.picture, one.flag)
+            one.frame - cond.encoding.start_frame: pictures.open_picture(one.picture, one.flag)
             for one in self.fixed_pictures()
-            if taken <= one.frame - cond.start_frame < frames
+            if taken <= one.frame - cond.encoding.start_frame < frames
         }
-        is_last = cond.start_frame + frames == self.length
+        is_last = cond.encoding.start_frame + frames == self.length
         if options.loop and is_last and (clip := self.clip()) is not None:
             found[frames - 1] = Image.fromarray(clip[0])
         return found

@@ -87,12 +87,12 @@ def fix_training_frames(batch: TrainingBatch, cond: Condition) -> None:
             return
         from hy_i2v.latents import encode_static_group
 
-        if cond.vae is None:
+        if cond.encoding.vae is None:
             raise UsageError(
                 "[conditioning.i2v]: first_and_last_frame needs a VAE, and this objective has none",
                 "set first_and_last_frame = 0",
             )
-        last = encode_static_group(cond.vae, batch.video()[:, :, -1:].to(latents.device))
+        last = encode_static_group(cond.encoding.vae, batch.video()[:, :, -1:].to(latents.device))
         frames, held = [0, -1], torch.cat([latents[:, :, :1], last], 2)
     else:
         half = cond.frames // 2
@@ -113,7 +113,7 @@ def show(batch: TrainingBatch, cond: Condition, image_dropout: float, draw: Call
     """
     from hy_i2v import image_prompt
 
-    place = image_prompt.find(cond.folder)
+    place = image_prompt.find(cond.encoding.folder)
     if place is None:
         return
     from PIL import Image

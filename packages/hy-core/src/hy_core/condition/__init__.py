@@ -11,12 +11,14 @@ from hy_core.condition.contributions import (
     TilingFor,
     Time,
 )
+from hy_core.condition.encoding import EncodingContext
 from hy_core.condition.merging import form_of, join, merge, mergeable
 from hy_core.condition.windows import window
 
 __all__ = [
     "Condition",
     "ContextFrames",
+    "EncodingContext",
     "FixedFrame",
     "FrameSlicer",
     "TextTokens",

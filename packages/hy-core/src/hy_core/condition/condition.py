@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +14,10 @@ from hy_core.condition.contributions import (
     FixedFrame,
     FrameSlicer,
     TextTokens,
-    TilingFor,
     Time,
 )
+from hy_core.condition.encoding import EncodingContext
 from hy_core.errors import ConflictError, PluginError
-from hy_core.keyed import KeyedCache
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-
-    from hy_core.vae import VAE
 
 
 @dataclass
@@ -40,12 +32,7 @@ class Condition:
     `set_channel_condition`); `patch` is the patch size (rows, columns) in latents. `riflex` lowers one temporal
     frequency (`hy_core.dit.rope.riflex`) for clips longer than those of the training.
 
-    For conditioners that encode pictures or sound: `vae` is the model's; `tiling_for(frames)` is how it tiles a clip
-    of that length (None: whole); `folder` is the model's folder. A clip made in segments has its conditions per
-    segment: `start_frame` is the segment's first frame in the clip, `previous_frames` are the frames it overlaps
-    with, uint8 [F, H, W, 3], None in the first segment. `clip_cache` is shared by the guidance branches of one clip
-    and segment: `cond.clip_cache.get("mine.features", make)` makes once what both branches need. `session_cache`
-    lives as long as the session (encoders that many clips use).
+    `encoding` holds what conditioners encode with (VAE, folder, segment, caches); the network doesn't see it.
 
     Contributions are additive (`add_text`, `add_context`, `set_adapter_inputs`) or exclusive (`fix_frames` of one
     frame, `set_text`, `set_channel_condition`: a second owner is a ConflictError that names both). Additive ones are
@@ -61,19 +48,13 @@ class Condition:
     guidance: Tensor | None = None
     prompts: tuple[str, ...] = ()
     negative: bool = False
-    vae: VAE | None = None
-    tiling_for: TilingFor | None = None
-    folder: Path | None = None
     condition_channels: int = 0
     patch: tuple[int, int] = (2, 2)
     riflex: bool = False
-    start_frame: int = 0
-    previous_frames: np.ndarray | None = None
     adapter_inputs: dict[str, Any] = field(default_factory=dict)
     fixed_frames: dict[int, FixedFrame] = field(default_factory=dict)
     slicers: dict[str, FrameSlicer] = field(default_factory=dict)
-    clip_cache: KeyedCache = field(default_factory=KeyedCache, repr=False, compare=False)
-    session_cache: KeyedCache = field(default_factory=KeyedCache, repr=False, compare=False)
+    encoding: EncodingContext = field(default_factory=EncodingContext, repr=False, compare=False)
     _extras: list[TextTokens] = field(default_factory=list)
     _contexts: list[ContextFrames] = field(default_factory=list)
     _channel_condition: tuple[str, Tensor] | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hy_core.condition import Condition
+from hy_core.condition import Condition, EncodingContext
 from hy_core.conditioner import Conditioner, encode
 from hy_core.dit import embedded_guidance
 from hy_core.dit.ports import refuse_unread
@@ -64,13 +64,19 @@ def conditions(
 ) -> tuple[list[Condition], SamplingPolicy]:
     """The positive condition of a clip's segment, then the negative one if `cfg` isn't 1; and how to sample them.
 
-    `start_frame` and `previous_frames` are those of the segment (see `Condition`).
-
-    `previous_frames` is uint8 [overlap, H, W, 3].
+    `start_frame` and `previous_frames`, uint8 [overlap, H, W, 3], are those of the segment (see `EncodingContext`).
     """
     scale = guidance_of(request, model)
     frames, height, width = model.vae.config.latent_size(request.frames, request.height, request.width)
-    config, clip_cache, conds = model.dit.config, KeyedCache(), []
+    config, conds = model.dit.config, []
+    context = EncodingContext(
+        vae=model.vae,
+        tiling_for=partial(tiling_for, request, model),
+        folder=model.folder,
+        start_frame=start_frame,
+        previous_frames=previous_frames,
+        session_cache=session_cache,
+    )
     for negative in (False, True) if request.cfg != 1 else (False,):
         prompt = request.negative if negative else request.prompt
         encoded = texts[prompt, request.frames == 1]
@@ -84,15 +90,9 @@ def conditions(
                 guidance=None if scale is None else embedded_guidance(scale, model.dit.dtype).reshape(1),
                 prompts=(prompt,),
                 negative=negative,
-                vae=model.vae,
-                tiling_for=partial(tiling_for, request, model),
-                folder=model.folder,
                 condition_channels=max(config.in_channels - config.out_channels, 0),
                 patch=(config.patch[1], config.patch[2]),
-                start_frame=start_frame,
-                previous_frames=previous_frames,
-                clip_cache=clip_cache,
-                session_cache=session_cache,
+                encoding=context,
             )
         )
     policy = encode(conditioners, request, conds)

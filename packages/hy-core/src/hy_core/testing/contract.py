@@ -272,7 +272,7 @@ class Neighbour(Conditioner):
 
         generator = torch.Generator().manual_seed(7)
         cond.add_text(self.name, torch.randn(3, cond.text[0].shape[-1], generator=generator))
-        channels = cond.vae.config.latent_channels if cond.vae else 16
+        channels = cond.encoding.vae.config.latent_channels if cond.encoding.vae else 16
         cond.add_context(self.name, torch.randn(1, channels, 1, *cond.size, generator=generator), [-1.0])
 
 

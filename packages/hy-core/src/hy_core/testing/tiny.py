@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hy_core.condition import Condition
+from hy_core.condition import Condition, EncodingContext
 from hy_core.dit import DiT, DiTConfig
 from hy_core.models import Defaults, Model
 from hy_core.request import Request
@@ -71,7 +71,13 @@ class Tiny:
         text = [torch.randn(5 + row, DIT.text_dim, generator=generator) for row in range(rows)]
         pooled = torch.randn(rows, DIT.pooled_dim, generator=generator)
         return Condition(
-            text, pooled, frames, (height, width), request.fps, prompts=(request.prompt,) * rows, vae=self.vae
+            text,
+            pooled,
+            frames,
+            (height, width),
+            request.fps,
+            prompts=(request.prompt,) * rows,
+            encoding=EncodingContext(vae=self.vae),
         )
 
     def latents(self, request: Request = REQUEST, rows: int = 1, seed: int = 3) -> Tensor:

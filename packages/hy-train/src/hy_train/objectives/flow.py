@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hy_core import models
-from hy_core.condition import Condition
+from hy_core.condition import Condition, EncodingContext
 from hy_core.conditioner import Conditioner
 from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
@@ -224,8 +224,7 @@ class FlowObjective(Objective[FlowBatch]):
             patch=(self.config.patch[1], self.config.patch[2]),
             guidance=embedded_guidance(GUIDANCE).expand(batch.rows) if self.config.guidance else None,
             condition_channels=self.config.in_channels - self.config.out_channels,
-            vae=self.vae,
-            folder=self.base.folder,
+            encoding=EncodingContext(vae=self.vae, folder=self.base.folder),
         )
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
