@@ -50,10 +50,10 @@ def convert_dit(
     """Convert a DiT's checkpoint, file or folder in any format that `load_dit` reads, to the format `to`.
 
     "diffusers" makes `target` a folder with config.json, the others a safetensors file, or, for the official code, a
-    .pt archive, which needs memory for one copy. `prefix` is put before all names of a file ("model.model." for ComfyUI's).
-    `dtype` None keeps each tensor's; "fp8" stores the weights of the blocks' linear layers as float8_e4m3fn, with their
-    scales in a file `NAME_map` beside the weights, as the official code has them. Without a change of dtype every value
-    is kept bit for bit, and converting back restores it.
+    .pt archive, which needs memory for one copy. `prefix` is put before all names of a file, such as "model.model." for
+    ComfyUI. `dtype` None keeps each tensor's; "fp8" stores the weights of the blocks' linear layers as float8_e4m3fn,
+    with their scales in a file `NAME_map` beside the weights, as the official code has them. Without a change of dtype
+    every value is kept bit for bit, and converting back restores it.
 
     Raises UsageError for an unknown format or dtype, HyError for a checkpoint that isn't a DiT or doesn't fit.
     """
