@@ -15,6 +15,7 @@ from hy_core.errors import HyError
 
 COMMANDS = {
     "generate": ("hy_core.cli.generate:command", "Make a video from a prompt."),
+    "rewrite": ("hy_core.cli.rewrite:command", "Put a prompt into the words that a model was trained on."),
     "inspect": ("hy_core.cli.inspect:command", "Tell how a clip was made, and the command to make it again."),
     "models": ("hy_core.cli.models:command", "List, inspect, convert and fetch weights."),
     "plugins": ("hy_core.cli.plugins:command", "List, show, write and install plugins."),

@@ -141,7 +141,8 @@ class _Block(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        return x + self.down(F.gelu(self.up(self.norms[2](x))))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norms[2](x))))
+        return out
 
 
 class Reader(nn.Module):
@@ -186,7 +187,9 @@ class Reading:
     sources: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
-def interpret(labels: Labels, row: int, words: Sequence[str], config: ReaderConfig, least: float = 0.4) -> Reading:
+def interpret(
+    labels: Labels, row: int, words: Sequence[str], config: ReaderConfig, least: float = 0.4
+) -> Reading:
     """Read the slots of one row of logits; a value needs a probability of `least`."""
     words = list(words[:MOST_TOKENS])
     count = len(words)
@@ -214,7 +217,9 @@ def interpret(labels: Labels, row: int, words: Sequence[str], config: ReaderConf
     return Reading(things, scene, _left_out(words, value, outside, config), sources)
 
 
-def _left_out(words: Sequence[str], value: Tensor, outside: Tensor, config: ReaderConfig) -> list[tuple[str, str]]:
+def _left_out(
+    words: Sequence[str], value: Tensor, outside: Tensor, config: ReaderConfig
+) -> list[tuple[str, str]]:
     """Return runs of words that name what can't be shown; value [L, V + 1], outside [L]."""
     from hy_core.rewrite.words import join
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from hy_world.scene import COLOURS, SHAPES, SIZES
+import numpy as np
+
+from hy_world.captions import caption
+from hy_world.scene import COLOURS, SHAPES, SIZES, sample_scene
 
 SCHEMA: dict[str, Any] = {
     "texts": {
@@ -40,3 +44,10 @@ SCHEMA: dict[str, Any] = {
 }
 """`thing` is the order of a noun phrase, `nameless` the word for what isn't said, `scene` what ends the caption;
 `impossible` are pairs that the world doesn't show."""
+
+
+def schema() -> dict[str, Any]:
+    """Return the texts with the vocabulary of the world's captions, by which a prompt in other words is noticed."""
+    rng = np.random.default_rng(0)
+    texts = [caption(rng, sample_scene(rng)).text.lower() for _ in range(3000)]
+    return {**SCHEMA, "vocabulary": sorted({word for text in texts for word in re.findall("[a-z]+", text)})}

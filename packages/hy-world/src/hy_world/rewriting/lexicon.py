@@ -56,7 +56,10 @@ def _motions(motions: Mapping[str, Any], value: str) -> list[str]:
             said.append("|".join(f"{tail}{form}" if first else f"{form} {tail}" for form in verb.split("|")))
     alone = entry.get("verbs2", []) * max(1, len(said) // max(1, len(entry.get("verbs2", [])) * 2))
     for verb in alone:
-        said += ["|".join(f"{form} {tail}".strip() for form in verb.split("|")) for tail in entry.get("tails2", [""])]
+        said += [
+            "|".join(f"{form} {tail}".strip() for form in verb.split("|"))
+            for tail in entry.get("tails2", [""])
+        ]
     return said + entry.get("phrases", []) * max(1, len(said) // 40)
 
 

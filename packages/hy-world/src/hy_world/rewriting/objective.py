@@ -72,7 +72,10 @@ class RewriterObjective(Objective[Batch]):
     def encode(self, paraphrases: Sequence[Paraphrase], rng: np.random.Generator) -> Batch:
         """Return paraphrases as a batch; some of the lexicon's phrases are hidden from some rows."""
         prompts, pieces = [], []
-        half = [frozenset(self.phrases[i] for i in np.flatnonzero(rng.random(len(self.phrases)) < 0.5)) for _ in (0, 1)]
+        half = [
+            frozenset(self.phrases[i] for i in np.flatnonzero(rng.random(len(self.phrases)) < 0.5))
+            for _ in (0, 1)
+        ]
         for one in paraphrases:
             words, labels = one.labelled()
             ignore = half[rng.integers(2)] if rng.random() < self.options.forget else frozenset()
@@ -98,7 +101,11 @@ class RewriterObjective(Objective[Batch]):
         value = F.cross_entropy(out.value.flatten(0, 1), targets.value.flatten(), ignore_index=NO_LABEL)
         owner = F.binary_cross_entropy_with_logits(out.owner[mask], targets.owner[mask])
         outside = F.binary_cross_entropy_with_logits(out.outside[mask], targets.outside[mask])
-        return value + 2 * owner + outside, {"value": value.item(), "owner": owner.item(), "outside": outside.item()}
+        return value + 2 * owner + outside, {
+            "value": value.item(),
+            "owner": owner.item(),
+            "outside": outside.item(),
+        }
 
     def evaluate(self) -> dict[str, float]:
         """Prompts in 100 with all slots right, by language, in training words and in held-out ones."""

@@ -151,7 +151,13 @@ class Writer:
                 pieces.append(Piece(part.strip() if self.grammar["join"] else part))
                 continue
             name = part[1:-1].rstrip("*")
-            owners = (0, 1) if name.endswith("12") else (1,) if name.endswith("2") or part.endswith("*}") else (index,)
+            owners = (
+                (0, 1)
+                if name.endswith("12")
+                else (1,)
+                if name.endswith("2") or part.endswith("*}")
+                else (index,)
+            )
             name = name.rstrip("12")
             pieces += self._slot(name, owners, values)
         return [piece for piece in pieces if piece.text]
@@ -314,7 +320,9 @@ def misspell(rng: np.random.Generator, paraphrase: Paraphrase, rate: float) -> P
             case _:
                 return text[:at] + "abcdefghijklmnopqrstuvwxyz"[rng.integers(26)] + text[at + 1 :]
 
-    pieces = tuple(replace(p, text=re.sub(r"[^\W\d_\u4e00-\u9fff]{4,}", word, p.text)) for p in paraphrase.pieces)
+    pieces = tuple(
+        replace(p, text=re.sub(r"[^\W\d_\u4e00-\u9fff]{4,}", word, p.text)) for p in paraphrase.pieces
+    )
     return replace(paraphrase, pieces=pieces)
 
 
@@ -325,7 +333,10 @@ def sample(rng: np.random.Generator, language: str, heldout: float = 0.0) -> Par
     shared = count == 2 and rng.random() < 0.3
     things: list[Said] = []
     for index in range(count):
-        said = {name: ATTRIBUTES[name][rng.integers(len(ATTRIBUTES[name]))] for name in ("shape", "size", "motion")}
+        said = {
+            name: ATTRIBUTES[name][rng.integers(len(ATTRIBUTES[name]))]
+            for name in ("shape", "size", "motion")
+        }
         said["colour"] = ATTRIBUTES["colour"][colours[index]]
         for name, kept in (("colour", 0.92), ("shape", 0.94), ("size", 0.55), ("motion", 0.9)):
             if rng.random() > kept:
