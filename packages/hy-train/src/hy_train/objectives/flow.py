@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hy_core.flow.schedule import sample_times
 from hy_core.tables import from_table
 from hy_core.text import TextEncoder
 from hy_core.training import Objective, Recipe, TrainingBatch, seeded
+from hy_core.training.materialise import tensors
 from hy_core.vae import VAE
 from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights, save_safetensors
 from torch import Tensor
@@ -58,9 +60,6 @@ class FlowObjective(Objective[FlowBatch]):
         self.data = from_table(FlowData, recipe.data, "data")
         self.options = from_table(FlowOptions, recipe.options, "options")
         self.base = models.find(self.data.model or recipe.init_from or "pocket")
-        torch.manual_seed(recipe.seed)
-        self.model = self._network()
-        self.config = self.model.config
         self.buckets = self.data.buckets
         plugins = recipe_plugins(recipe)
         names = [one.source or self.data.source for one in self.buckets]
@@ -76,12 +75,32 @@ class FlowObjective(Objective[FlowBatch]):
                 raise UsageError(
                     f"data.buckets: conditioning {name!r} has no table", f"add [conditioning.{name}]"
                 )
-        self.metadata = {one.name: self._attach(one) for one in self.conditioners}
+        self.metadata: dict[str, dict[str, str]] = {}
+        self._features = 0  # of the targets of the REPA loss; 0 as long as they aren't known, or without one
+        with torch.device("meta"):
+            self.model = self.build(with_values=False)
+        self.config = self.model.config
         self.targets = repa.find_targets(self.options.repa_targets) if self.options.repa_targets else None
-        self.repa: repa.RepaHead | None = None
-        self.vae: VAE | None = None
 
-    def _network(self) -> DiT:
+    def build(self, with_values: bool) -> DiT:
+        """Return a new network with all that is attached to it.
+
+        It is built on torch's default device; weights of files are read only `with_values`. A subclass extends this
+        method to attach modules, or to freeze parameters.
+        """
+        dit = self._network(with_values)
+        for one in self.conditioners:
+            self.metadata[one.name] = self._attach(dit, one, with_values)
+        if self._features:
+            repa.attach(dit, self.options.repa_block, self._features)
+        return dit
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Return the values of all tensors: of any shape: those of `init_from`, or random ones."""
+        torch.manual_seed(self.recipe.seed)
+        return dict(tensors(self.build(with_values=True)))
+
+    def _network(self, with_values: bool) -> DiT:
         """The network at the start of training: that of `init_from`, or one with random weights."""
         name = self.recipe.init_from
         if not name:
@@ -92,18 +111,16 @@ class FlowObjective(Objective[FlowBatch]):
             raise UsageError(
                 f"[model] is given, but init_from = {name!r} determines the model", "remove [model]"
             )
-        return load_dit(models.find(name).dit, dtype=torch.float32)
+        found = models.find(name)
+        return load_dit(found.dit, dtype=torch.float32) if with_values else DiT(models.configs(found)[0])
 
-    def _attach(self, conditioner: Conditioner) -> dict[str, str]:
+    def _attach(self, dit: DiT, conditioner: Conditioner, with_values: bool) -> dict[str, str]:
         """Attach a plugin's modules, with the weights that training starts from; return its file's metadata."""
         name = self.recipe.init_from
         folder = models.find(name).folder if name else None
-        metadata = conditioner.attach_for_training(
-            self.model, self.recipe.conditioning[conditioner.name], folder
-        )
-        if file := conditioner.weights(folder):
-            load_port_weights(self.model, conditioner.name, file)
-            self.model.requires_grad_(True)
+        metadata = conditioner.attach_for_training(dit, self.recipe.conditioning[conditioner.name], folder)
+        if with_values and (file := conditioner.weights(folder)):
+            load_port_weights(dit, conditioner.name, file)
         return dict(metadata)
 
     def prepare(self) -> None:
@@ -111,7 +128,8 @@ class FlowObjective(Objective[FlowBatch]):
         self.latents = LatentCache(self.sources, self.folder / "latents", self._load_vae)
         self.latents.fill()
         self.encoder = TextEncoder.load(self.base.folder, "cpu", torch.float32)
-        self.vae = self._load_vae().eval().requires_grad_(False) if self.conditioners else None
+        if self.conditioners:
+            self.frozen = {"vae": self._load_vae().eval().requires_grad_(False)}
         self.plan = BatchPlan(
             self.buckets,
             [len(one) for one in self.sources],
@@ -130,8 +148,21 @@ class FlowObjective(Objective[FlowBatch]):
                     "remove repa = false from one",
                 )
             batch = self._batch(Rows(bucket, np.zeros(1, int), [""]))
-            features = repa.target_features(self.targets, batch, self.model).shape[-1]
-            self.repa = repa.attach(self.model, self.options.repa_block, features)
+            self._features = repa.target_features(self.targets, batch, self.model).shape[-1]
+            with self.model.device:
+                repa.attach(self.model, self.options.repa_block, self._features)
+
+    @property
+    def repa_head(self) -> repa.RepaHead | None:
+        """The head of the REPA loss, None without one."""
+        return repa.head(self.model, self.options.repa_block) if self._features else None
+
+    @property
+    def vae(self) -> VAE | None:
+        """The VAE that plugins encode further pictures with, None without plugins."""
+        found = self.frozen.get("vae")
+        assert found is None or isinstance(found, VAE)
+        return found
 
     def _tokens(self, prompt: str) -> int:
         """The number of a prompt's tokens."""
@@ -179,7 +210,8 @@ class FlowObjective(Objective[FlowBatch]):
             places = 1 + self.options.foreground_weight * batch.foreground
             places = places / places.mean((2, 3, 4), keepdim=True)
             weight = places if weight is None else weight.to(places) * places
-        aligned = self.targets if self.repa is not None and self.buckets[batch.bucket].repa else None
+        head = self.repa_head
+        aligned = self.targets if head is not None and self.buckets[batch.bucket].repa else None
         if aligned is not None:
             cond.set_adapter_inputs(repa.NAME, repa.target_features(aligned, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
@@ -188,9 +220,9 @@ class FlowObjective(Objective[FlowBatch]):
         if weight is not None:
             error = error * weight.to(error).expand(-1, -1, frames, -1, -1)[:, :, trained]
         flow = error.mean()
-        if aligned is None or self.repa is None or self.repa.loss is None:
+        if aligned is None or head is None or head.loss is None:
             return flow, {}
-        alignment = self.repa.loss
+        alignment = head.loss
         loss = flow + self.options.repa_weight * alignment
         return loss, {"flow": flow.item(), "repa": alignment.item()}
 
@@ -232,10 +264,10 @@ class FlowObjective(Objective[FlowBatch]):
         rng = np.random.default_rng(seeded(self.recipe.seed, 4))
         indices = rng.integers(len(self.sources[0]), size=rows)
         prompts = [self.latents.clip(0, int(index)).caption(rng) for index in indices]
-        batch = self._batch(Rows(0, indices, prompts))
+        batch = self._batch(Rows(0, indices, prompts)).to(self.model.device)
         batch.generator.manual_seed(0)
         data, generator = batch.latents, batch.generator
-        noise = torch.randn(data.shape, generator=generator)
+        noise = torch.randn(data.shape, generator=generator).to(data.device)
         cond = self.condition(batch)
         # Plugins without modules only fix frames: they would make losses incomparable with those of other runs.
         self.add_conditions(batch, cond, {port_owner(key) for key in self.model.state_dict()})
@@ -243,7 +275,7 @@ class FlowObjective(Objective[FlowBatch]):
         denoiser, target = Denoiser(self.model, cond), velocity(data, noise)[:, :, trained]
         losses = {}
         for time in (0.2, 0.5, 0.8, 0.95):
-            times = torch.full((rows,), time)
+            times = torch.full((rows,), time, device=data.device)
             predicted = denoiser(interpolate(data, noise, times), times)[:, :, trained]
             losses[f"loss_{time}"] = F.mse_loss(predicted, target).item()
         return losses
