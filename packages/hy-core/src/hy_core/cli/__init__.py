@@ -16,6 +16,7 @@ from hy_core.errors import HyError
 COMMANDS = {
     "generate": ("hy_core.cli.generate:command", "Make a video from a prompt."),
     "inspect": ("hy_core.cli.inspect:command", "Tell how a clip was made, and the command to make it again."),
+    "models": ("hy_core.cli.models:command", "List, inspect, convert and fetch weights."),
     "plugins": ("hy_core.cli.plugins:command", "List, show, write and install plugins."),
     "config": ("hy_core.cli.config:command", "Show, write and check settings."),
     "doctor": ("hy_core.cli.doctor:command", "Is this machine ready?"),
@@ -44,7 +45,6 @@ def cli() -> None:
     """Make videos from text, pictures and sound.
 
     \b
-    $ hy generate "a red circle moves right"
     $ hy generate "a blue square spins on a grey floor" --seed 3 -o square.gif
     """
 

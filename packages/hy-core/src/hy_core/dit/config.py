@@ -124,6 +124,35 @@ class DiTConfig:
         ours["patch"] = (data.get("patch_size_t", 1), side, side)
         return cls(**ours)
 
+    def to_diffusers(self) -> dict[str, Any]:
+        """Return the `config.json` of a diffusers `HunyuanVideoTransformer3DModel`; UsageError for oblong patches.
+
+        `image_condition_type` is that of a network with condition channels; whether one of 16 channels replaces the
+        first frame's tokens isn't in the weights.
+        """
+        if self.patch[1] != self.patch[2]:
+            raise UsageError(f"diffusers has no patches of {self.patch[1]}x{self.patch[2]}")
+        return {
+            "_class_name": "HunyuanVideoTransformer3DModel",
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "num_attention_heads": self.heads,
+            "attention_head_dim": self.width // self.heads,
+            "num_layers": self.depth_double,
+            "num_single_layers": self.depth_single,
+            "num_refiner_layers": self.depth_refiner,
+            "mlp_ratio": self.mlp_ratio,
+            "patch_size": self.patch[1],
+            "patch_size_t": self.patch[0],
+            "qk_norm": "rms_norm",
+            "guidance_embeds": self.guidance,
+            "text_embed_dim": self.text_dim,
+            "pooled_projection_dim": self.pooled_dim,
+            "rope_theta": self.rope_theta,
+            "rope_axes_dim": list(self.rope_dims),
+            "image_condition_type": "latent_concat" if self.in_channels > self.out_channels else None,
+        }
+
 
 DiTConfig.named = {
     "pocket": DiTConfig(

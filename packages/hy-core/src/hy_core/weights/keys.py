@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -39,6 +40,10 @@ class Source:
         """
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return torch.cat(whole.chunk(2)[::-1]) if self.swap else whole
+
+    def dtype(self, dtypes: list[torch.dtype]) -> torch.dtype:
+        """Return the dtype that `build` gives for tensors of these dtypes."""
+        return reduce(torch.promote_types, dtypes)
 
     def shape(self, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         """Return the shape that `build` gives for tensors of these shapes."""

@@ -58,6 +58,14 @@ class Scaled(Source):
     scales: tuple[Tensor | None, ...] = ()
     rounded: bool = False
 
+    def dtype(self, dtypes: list[torch.dtype]) -> torch.dtype:
+        """Return the dtype that `build` gives for parts of these dtypes."""
+        kind = torch.bfloat16 if self.rounded else torch.float32
+        pairs = zip(dtypes, self.scales, strict=True)
+        return Source(self.keys).dtype(
+            [kind if scale is not None or one in FLOAT8 else one for one, scale in pairs]
+        )
+
     def build(self, parts: list[Tensor]) -> Tensor:
         """Join the parts [rows_i, ...], each multiplied by its scale if it has one."""
         kind = torch.bfloat16 if self.rounded else torch.float32

@@ -41,7 +41,7 @@ def fill(
     source = source or (lambda key: Source((key,)))
     targets = module.state_dict(keep_vars=True)
     wanted = {key: targets[key] for key in keys} if keys is not None else targets
-    plan = _plan(wanted, state, source, what)
+    plan = plan_of(wanted, state, source, what)
     for key, found in plan.items():
         tensor = found.build([state.pop(part) for part in found.keys])
         if not finite(tensor):
@@ -59,9 +59,15 @@ def fill(
             setattr(holder, name, tensor)
 
 
-def _plan(
+def plan_of(
     wanted: dict[str, Tensor], state: dict[str, Tensor], source: Callable[[str], Source | None], what: str
 ) -> dict[str, Source]:
+    """Return, for each wanted parameter, the entries of `state` that make it up; no value is read.
+
+    Raises HyError with the first three of each kind of misfit: names, shapes, numbers that aren't floats.
+
+    Tensors of any shape by their names; those of `wanted` may be on the meta device.
+    """
     plan: dict[str, Source] = {}
     missing, shapes = [], []
     for key, target in wanted.items():
