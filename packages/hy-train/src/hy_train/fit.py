@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from hy_train.exclusive import exclusive
 from hy_train.module import Average, TrainModule, train_module
 from hy_train.recipe import Recipe
 from hy_train.unfreeze import Unfreezing
@@ -52,7 +53,8 @@ def run(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     unfreezing = [Unfreezing(objective.model, recipe.unfreeze, recipe.steps)] if recipe.unfreeze else []
-    objective.prepare()
+    with exclusive(folder):
+        objective.prepare()
     average = Average(recipe.ema)
     module = TrainModule(objective, recipe)
     keep: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -12,9 +11,10 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from hy_train import optim
+from hy_train.loading import LoaderError, loader
 from hy_train.recipe import Recipe
 
 
@@ -59,6 +59,8 @@ class TrainModule(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
         """Train on the batch of a step; returns the loss, a scalar tensor, or None with a critic."""
+        if isinstance(batch, LoaderError):
+            batch.throw()
         # Noise, like batches, depends on the step and the rank alone, so that a resumed run repeats the killed one.
         rank = self.micro_rank(index % self.recipe.accumulate)
         seed = seeded(self.recipe.seed, 1, self.global_step, rank)
@@ -105,23 +107,7 @@ class TrainModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(_Batches(self), batch_size=None)
-
-
-class _Batches(IterableDataset[Any]):
-    """The batches from the step that a run begins or continues at."""
-
-    def __init__(self, module: TrainModule):
-        self.module = module
-
-    def __iter__(self) -> Iterator[Any]:
-        module, step = self.module, self.module.global_step
-        micros = module.recipe.accumulate
-        ranks = micros * module.data_ranks
-        while True:
-            for micro in range(micros):
-                yield module.objective.batch(step, module.micro_rank(micro), ranks)
-            step += 1
+        return loader(self)
 
 
 def train_module(module: pl.LightningModule) -> TrainModule:
