@@ -17,6 +17,7 @@ from hy_core.weights import save_safetensors
 from hy_core.weights.convert import convert_dit
 from torch import Tensor
 
+_LARGE = 64 << 20
 _OFFICIAL = (
     "text_encoder",
     "text_encoder_2",
@@ -47,7 +48,7 @@ def write_model(
     """Write a folder for `hy generate --model FOLDER`: the DiT of `state`, and the other parts of `base`.
 
     `state` holds tensors of any shape under our names, `dit` is the configuration, `vae` a folder with another VAE.
-    Parts that stay are linked where the file system allows it.
+    Large files that stay are linked where the file system allows it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if base.layout == "pocket":
@@ -64,9 +65,9 @@ def write_model(
         ours = Path(place) / "dit.safetensors"
         save_safetensors(ours, state, {"config": json.dumps(dict(dit))})
         if base.layout == "diffusers":
-            for part in sorted(base.folder.iterdir()):
-                if part.resolve() != base.dit.resolve():
-                    link(part, folder / part.name)
+            for path in sorted(base.folder.iterdir()):
+                if path.resolve() != base.dit.resolve():
+                    link(path, folder / path.name)
             convert_dit(ours, folder / base.dit.name, "diffusers")
             return
         home, inner = base.folder, base.dit.parent
@@ -82,7 +83,7 @@ def write_model(
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` the same file, or folder of files, as `source`: hard links, or copies on another file system."""
+    """Copy a file, or a folder of files; large files are hard links where the file system allows it."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         for one in source.iterdir():
@@ -92,6 +93,9 @@ def link(source: Path, target: Path) -> None:
     if target.exists() and os.path.samefile(source, target):
         return
     target.unlink(missing_ok=True)
+    if source.stat().st_size < _LARGE:  # configurations, which somebody may edit
+        shutil.copyfile(source, target)
+        return
     try:
         os.link(source.resolve(), target)
     except OSError:
