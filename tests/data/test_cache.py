@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from hy_core.data import ClipShape
+from hy_core.data.store import TensorStore
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.media import open_writer
 from hy_core.models import find, fingerprint
@@ -24,7 +25,6 @@ from hy_core.text import TextEncoder
 from hy_core.weights import load_vae
 from hy_data.cache.command import CacheRequest, fill, stores
 from hy_data.cache.keys import latent_key
-from hy_data.cache.store import TensorStore
 from hy_data.captions.schema import StructuredCaption
 from hy_data.cli import command
 from hy_data.dataset import CachedSet, Loader
@@ -272,7 +272,7 @@ def test_workers_read_ahead_of_the_state(cached: tuple[Path, Any]) -> None:
 
 KILLED = """
 import sys, torch
-from hy_data.cache.store import TensorStore
+from hy_core.data.store import TensorStore
 store = TensorStore(sys.argv[1])
 for number in range(100000):
     key = f"key{number}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hy_core import media, models
-from hy_core.data import DataSource, SourceSpec, open_source
+from hy_core.data import ClipShape, DataSource, SourceSpec, open_source
 from hy_core.errors import UsageError
 from hy_core.plugins import Plugins
 
@@ -58,6 +58,50 @@ def test_a_number_of_clips_is_of_windows(folder: Path) -> None:
     first = round(one.span[0] * 8)
     level = 20 + 60 * int(one.caption(np.random.default_rng(0)).split()[1])
     assert np.abs(one.video().mean((1, 2, 3)) - (level + 2 * (first + np.arange(9)))).max() < 4
+
+
+def test_a_clip_goes_to_one_bucket_and_what_none_takes_is_counted(folder: Path) -> None:
+    """Peers' users met buckets that were dropped without a word."""
+    clip(folder / "upright.mp4", 40, 24, (64, 48))
+    media.write(folder / "still.png", np.full((1, 40, 60, 3), 90, np.uint8), 8.0)
+    shapes = (ClipShape(9, 32, 48), ClipShape(9, 48, 32), ClipShape(17, 32, 48), ClipShape(1, 32, 32))
+    plugins = Plugins()
+    plugins.load("data")
+    found = {}
+    for shape in shapes:
+        spec = SourceSpec("folder", "train", 0, 0, *shape, options={"path": str(folder)}, shapes=shapes)
+        try:
+            found[shape] = open_source(spec, plugins)
+        except UsageError as error:
+            found[shape] = error
+    names = {
+        shape: sorted(Path(one.id).name for one in source)
+        for shape, source in found.items()
+        if not isinstance(source, UsageError)
+    }
+    assert names == {
+        shapes[1]: ["upright.mp4"],  # the nearest aspect ratio of those that last nine frames
+        shapes[2]: ["0.mp4", "1.mp4", "2.mp4"],  # the longest that they fill
+        shapes[3]: ["short.mp4", "still.png"],
+    }
+    assert found[shapes[2]].left_out == {"can't be read": 1}
+    assert source(path=str(folder)).left_out == {
+        "can't be read": 1,
+        "shorter than 9 frames at 8 a second": 1,
+        "shorter than 9 frames at 1 a second": 1,
+    }
+    assert isinstance(found[shapes[0]], UsageError) and "none of 7 clips belongs into 9x32x48" in str(
+        found[shapes[0]]
+    )
+
+
+def test_a_clip_keeps_its_name_when_others_change(folder: Path) -> None:
+    first = source(path=str(folder))
+    names = {first[index].id: first.key(index) for index in range(len(first))}
+    clip(folder / "00.mp4", 90)
+    second = source(path=str(folder))
+    again = {second[index].id: second.key(index) for index in range(len(second))}
+    assert len(again) == 4 and names.items() <= again.items() and first.fingerprint != second.fingerprint
 
 
 def test_pictures_are_clips_of_one_frame(folder: Path) -> None:

@@ -84,6 +84,7 @@ def trained(tmp_path_factory):
     table = recipe.load("pocket-avatar", flags()[1::2])
     objective = FlowObjective(table, folder)
     objective.prepare()
+    objective.load()
     loss, _ = objective.loss(objective.batch(0), torch.Generator().manual_seed(0))
     loss.backward()
     with torch.no_grad():  # as if it had learnt something
@@ -133,6 +134,7 @@ def test_training_goes_on_from_an_avatar(trained, tmp_path):
     first, folder = trained
     sets = [*flags()[1::2], f'init_from="{folder}"', "conditioning.avatar.config={}"]
     second = FlowObjective(recipe.load("pocket-avatar", sets), tmp_path)
+    second.load()
     for name, weight in first.model.named_parameters():
         if ".avatar." in name:
             other = second.model.get_parameter(name)
@@ -210,6 +212,7 @@ def test_what_a_recipe_says_wrongly(tmp_path):
             load(sets)
     world = load('data.source="world"', "data.sources={}")
     world.prepare()
+    world.load()
     with pytest.raises(UsageError, match="the clips' source doesn't have"):
         world.loss(world.batch(0), torch.Generator().manual_seed(0))
 

@@ -53,6 +53,7 @@ def test_the_loss_has_the_repa_term_and_the_export_has_no_head(tmp_path):
     table = {**TINY, "options": {"repa_targets": f"{__name__}:bright", "repa_weight": 0.5, "repa_block": 1}}
     objective = FlowObjective(recipe.parse(table), tmp_path)
     objective.prepare()
+    objective.load()
     loss, logged = objective.loss(objective.batch(0), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(logged["flow"] + 0.5 * logged["repa"], rel=1e-5)
     loss.backward()
@@ -76,6 +77,7 @@ def test_a_bucket_can_be_excluded_from_the_repa_loss(tmp_path):
     mixed = {**TINY["data"], "buckets": [buckets[0], pictures]}
     objective = FlowObjective(recipe.parse({**table, "data": mixed}), tmp_path)
     objective.prepare()
+    objective.load()
     seen = set()
     for step in range(32):
         batch = objective.batch(step)

@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from hy_train.exclusive import exclusive
 from hy_train.module import Average, TrainModule, train_module
 from hy_train.recipe import Recipe
 from hy_train.unfreeze import Unfreezing
@@ -43,6 +44,8 @@ def run(
     """
     if objective.critic is not None and recipe.precision.startswith("16"):
         raise UsageError(f"precision = {recipe.precision!r}: not in adversarial training", "use bf16-mixed")
+    if objective.critic is not None and recipe.accumulate > 1:
+        raise UsageError(f"accumulate = {recipe.accumulate}: not in adversarial training", "raise batch")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no greetings, no advertisements
     warnings.filterwarnings("ignore", module="lightning.*")
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,8 @@ def run(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     unfreezing = [Unfreezing(objective.model, recipe.unfreeze, recipe.steps)] if recipe.unfreeze else []
-    objective.prepare()
+    with exclusive(folder):
+        objective.prepare()
     average = Average(recipe.ema)
     module = TrainModule(objective, recipe)
     keep: dict[str, Any] = {
@@ -66,6 +70,7 @@ def run(
         strategy=_strategy(recipe, objective),
         precision=cast(Any, recipe.precision),  # Lightning checks it
         max_steps=recipe.steps,
+        accumulate_grad_batches=recipe.accumulate,
         max_epochs=-1,
         max_time=timedelta(minutes=minutes) if minutes else None,
         gradient_clip_val=recipe.optim.max_grad_norm or None
@@ -147,9 +152,11 @@ class _Measure(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every or not trainer.is_global_zero:
-            return
         module = train_module(pl_module)
+        if (batch_idx + 1) % module.recipe.accumulate or trainer.global_step % self.every:
+            return
+        if not trainer.is_global_zero:
+            return
         with averaged(module, self.average):
             measured = module.objective.evaluate()
             module.objective.export(module.objective.folder / "export")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -12,14 +11,18 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from hy_train import optim
+from hy_train.loading import LoaderError, loader
 from hy_train.recipe import Recipe
 
 
 class TrainModule(pl.LightningModule):
-    """Train the objective's model by its recipe, and its critic, where it has one."""
+    """Train the objective's model by its recipe, and its critic, where it has one.
+
+    Its state is that of these two alone: frozen networks of the objective are moved to the device and not saved.
+    """
 
     def __init__(self, objective: Objective[Any], recipe: Recipe) -> None:
         super().__init__()
@@ -29,10 +32,38 @@ class TrainModule(pl.LightningModule):
         # Lightning runs one optimiser by itself; two are run by hand below.
         self.automatic_optimization = self.critic is None
 
+    @property
+    def data_rank(self) -> int:
+        """The place of this process among those that get different batches."""
+        if self.device_mesh is None:
+            return self.global_rank
+        return int(self.device_mesh["data_parallel"].get_local_rank())
+
+    @property
+    def data_ranks(self) -> int:
+        """The number of processes that get different batches."""
+        if self.device_mesh is None:
+            return int(self.trainer.world_size)
+        return int(self.device_mesh["data_parallel"].size())
+
+    def micro_rank(self, micro: int) -> int:
+        """The rank of the batch with this number of a step: accumulated batches count as those of further ranks."""
+        return micro * self.data_ranks + self.data_rank
+
+    def configure_model(self) -> None:
+        self.objective.load()
+
+    def on_fit_start(self) -> None:
+        for network in self.objective.frozen.values():
+            network.to(self.device).eval().requires_grad_(False)
+
     def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
-        # Noise, like batches, depends on the step alone, so that a resumed run repeats the killed one exactly.
         """Train on the batch of a step; returns the loss, a scalar tensor, or None with a critic."""
-        seed = seeded(self.recipe.seed, 1, self.global_step, self.global_rank)
+        if isinstance(batch, LoaderError):
+            batch.throw()
+        # Noise, like batches, depends on the step and the rank alone, so that a resumed run repeats the killed one.
+        rank = self.micro_rank(index % self.recipe.accumulate)
+        seed = seeded(self.recipe.seed, 1, self.global_step, rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         if self.critic is None:
             return self._checked("loss", *self.objective.loss(batch, generator))
@@ -76,20 +107,7 @@ class TrainModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(_Batches(self), batch_size=None)
-
-
-class _Batches(IterableDataset[Any]):
-    """The batches from the step a run begins or goes on at."""
-
-    def __init__(self, module: TrainModule):
-        self.module = module
-
-    def __iter__(self) -> Iterator[Any]:
-        step = self.module.global_step
-        while True:
-            yield self.module.objective.batch(step, self.module.global_rank, self.module.trainer.world_size)
-            step += 1
+        return loader(self)
 
 
 def train_module(module: pl.LightningModule) -> TrainModule:
@@ -109,14 +127,18 @@ class Average(pl.Callback):
         self.average: dict[str, torch.Tensor] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        weights = train_module(pl_module).model.state_dict()
         if not self.average:
-            model = train_module(pl_module).model
-            self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            self.average = {k: v.detach().clone() for k, v in weights.items()}
+        # A checkpoint is read on the CPU.
+        self.average = {k: v.to(weights[k].device) for k, v in self.average.items()}
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if (batch_idx + 1) % train_module(pl_module).recipe.accumulate:
+            return
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
         weights = train_module(pl_module).model.state_dict()
         names = [k for k, v in weights.items() if v.is_floating_point()]

@@ -56,8 +56,10 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     unfreeze: tuple[Unfreeze, ...] = ()  # when which layers join; all from the beginning if empty
     ema: float = bounded(0.999, 0, 1)  # decay of the averaged weights; 0 keeps none
+    accumulate: int = bounded(1, 1, 10**4)  # batches whose gradients are averaged in one step
     precision: str = "32-true"  # Lightning's names
     devices: int = bounded(1, 1, 4096)
+    workers: int = bounded(0, 0, 256)  # processes that make batches; 0 makes them between steps
     threads: int = bounded(0, 0, 4096)  # CPU threads of each process; 0 leaves torch's choice
     save_every: int = bounded(200, 1, 10**9)  # steps between checkpoints from which a killed run resumes
     save_minutes: float = 5.0  # and at most this long

@@ -58,6 +58,13 @@ def attach(dit: DiT, block: int, features: int) -> RepaHead:
     return head
 
 
+def head(dit: DiT, block: int) -> RepaHead:
+    """Return the head that `attach` attached after a block."""
+    found = [*dit.double_blocks, *dit.single_blocks][block - 1].after[NAME]
+    assert isinstance(found, RepaHead)
+    return found
+
+
 @torch.no_grad()
 def target_features(targets: RepaTargets, batch: TrainingBatch, dit: DiT) -> Tensor:
     """Return the target features of a batch for the tokens of a network, [B, F, S, n]."""

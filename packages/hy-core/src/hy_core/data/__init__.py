@@ -13,7 +13,16 @@ from __future__ import annotations
 
 from hy_core.data.manifest import read_manifest, write_manifest
 from hy_core.data.record import JSON, ClipRecord
-from hy_core.data.source import Clip, ClipShape, DataSource, SourceSpec, fingerprint, open_source
+from hy_core.data.source import (
+    Clip,
+    ClipShape,
+    DataSource,
+    SourceSpec,
+    clip_key,
+    fingerprint,
+    left_out,
+    open_source,
+)
 from hy_core.data.split import Split, check_split, is_heldout, select_split
 from hy_core.data.stage import Resources, Score, Stage, run_stages
 
@@ -29,8 +38,10 @@ __all__ = [
     "Split",
     "Stage",
     "check_split",
+    "clip_key",
     "fingerprint",
     "is_heldout",
+    "left_out",
     "open_source",
     "read_manifest",
     "run_stages",

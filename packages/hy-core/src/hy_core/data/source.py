@@ -73,7 +73,9 @@ class SourceSpec:
     `name` is the source's registered name, for errors. `count` is the number of clips, 0 for as many as there are (a
     procedural source needs a number). Video sources take `frames`, `height` and `width` of the clips, at the source's
     own rate; sources of sound take lengths from their `options`. `group` consecutive clips (0..group-1, ...) last
-    equally long, so that they can be stacked. `options` is the source's own table of the recipe.
+    equally long, so that they can be stacked. `options` is the source's own table of the recipe. `shapes` are those of
+    all buckets that are filled from the same files, if there are several: a source of files gives each clip to one of
+    them.
     """
 
     name: str
@@ -85,6 +87,7 @@ class SourceSpec:
     width: int = 64
     group: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    shapes: tuple[ClipShape, ...] = ()
 
     @property
     def label(self) -> str:
@@ -115,6 +118,21 @@ class DataSource(Protocol):
     def fingerprint(self) -> str:
         """16 hex digits that change when any clip may have changed: the key of caches (see `fingerprint`)."""
         ...
+
+
+def clip_key(source: DataSource, index: int) -> str:
+    """Return the name of a clip for caches: equal names mean equal clips, in other runs and sources too.
+
+    It is that of the source's method `key(index)`, if it has one, so that what was computed of a file stays valid when
+    other files of the source change; else of the source's fingerprint.
+    """
+    own = getattr(source, "key", None)
+    return str(own(index)) if own else f"{source.fingerprint}-{index}"
+
+
+def left_out(source: DataSource) -> dict[str, int]:
+    """Return how many clips a source leaves out, by reason: its attribute `left_out`, {} for one without."""
+    return dict(getattr(source, "left_out", {}))
 
 
 SourceFactory = Callable[[SourceSpec], DataSource]

@@ -53,6 +53,9 @@ class DiT(nn.Module):
     Plugins attach modules at `adapter_inputs`, `embed`, `time`, `double_blocks[i].after` and `single_blocks[i].after`.
     """
 
+    forward_methods = ("prepare",)
+    """Methods beside `forward` that read parameters, for strategies that shard them."""
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config

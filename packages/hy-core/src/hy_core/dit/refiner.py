@@ -46,6 +46,8 @@ class BlockList(nn.Module):
 class Refiner(nn.Module):
     """Text states to text tokens. `prepare` depends on the prompt alone; `forward` runs every step."""
 
+    forward_methods = ("prepare",)
+
     def __init__(self, features: int, width: int, heads: int, depth: int) -> None:
         super().__init__()
         self.input_embedder = Linear(features, width)

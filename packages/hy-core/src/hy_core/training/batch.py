@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,22 +46,28 @@ class TrainingBatch:
         return len(self.prompts)
 
     def video(self, rows: Sequence[int] | None = None) -> Tensor:
-        """Return the pixels of the clips, or of some rows, float32 [B, 3, T, H, W] in [-1, 1]; slow."""
+        """Return the pixels of the clips, or of some rows, float32 [B, 3, T, H, W] in [-1, 1], beside `latents`."""
         import torch
 
         chosen = range(self.rows) if rows is None else rows
-        return torch.stack([to_pixels(self.clips[row].video()) for row in chosen])
+        pixels = torch.stack([to_pixels(self.clips[row].video()) for row in chosen])
+        return pixels.to(self.latents.device)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with its tensors on a device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the batch with its tensors in memory from which a GPU copies without waiting."""
+        return self._mapped(lambda tensor: tensor.pin_memory())
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         return replace(
             self,
-            latents=self.latents.to(device, non_blocking=non_blocking),
-            text=[row.to(device, non_blocking=non_blocking) for row in self.text],
-            pooled=self.pooled.to(device, non_blocking=non_blocking),
-            foreground=None
-            if self.foreground is None
-            else self.foreground.to(device, non_blocking=non_blocking),
+            latents=change(self.latents),
+            text=[change(row) for row in self.text],
+            pooled=change(self.pooled),
+            foreground=None if self.foreground is None else change(self.foreground),
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hy_core.data.store import TensorStore
 from hy_core.files import write_json
 from hy_core.models import find, fingerprint, precision
 from hy_core.text import TextEncoder
@@ -16,7 +17,6 @@ from hy_core.weights import load_vae
 
 from hy_data.cache.fill import Filled, fill_latents, fill_texts
 from hy_data.cache.keys import encoders_fingerprint
-from hy_data.cache.store import TensorStore
 from hy_data.captions.duplicates import find_repeated, warning
 from hy_data.source import SetSource
 

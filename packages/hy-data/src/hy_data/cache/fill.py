@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from hy_core.data import ClipShape
+from hy_core.data.store import TensorStore
 from hy_core.errors import HyError, MemoryLimitError, is_out_of_memory
 from torch import Tensor
 
 from hy_data.cache.keys import latent_key, text_key
-from hy_data.cache.store import TensorStore
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,56 +1,17 @@
-"""Keys of cached tensors: hashes of all that they depend on, contents instead of names."""
+"""Keys of a set's cached tensors."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hy_core.errors import MissingError
-from hy_core.models import fingerprint
+from hy_core.data.keys import cache_key, encoders_fingerprint, text_key
 
 if TYPE_CHECKING:
     from hy_data.source import SetClip
 
-VERSION = 1
-"""Raised when the same clip and weights give other latents or features."""
-_TEXT_FOLDERS = (
-    "llm",
-    "clip",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-    "text_encoder_i2v",
-)
-_TEXT_FILES = (".json", ".jinja", ".txt", ".model")
+__all__ = ["encoders_fingerprint", "latent_key", "text_key"]
 
 
 def latent_key(clip: SetClip, vae: str, dtype: str) -> str:
     """Return the key of a clip's latents: of its id (content and span), crop, moment, shape, rate, VAE and dtype."""
-    return _hash(["latents", clip.id, clip.crop, clip.time, clip.shape, clip.rate, vae, dtype])
-
-
-def text_key(text: str, is_picture: bool, encoders: str, dtype: str) -> str:
-    """Return the key of a text's features; models have another template for pictures."""
-    return _hash(["text", text, is_picture, encoders, dtype])
-
-
-def encoders_fingerprint(folder: Path) -> str:
-    """Return a hash of a model's text encoders, tokenizers and templates; `MissingError` if it has none."""
-    facts = []
-    for name in _TEXT_FOLDERS:
-        part = folder / name
-        if part.is_dir():
-            facts.append([name, fingerprint(part)])
-            files = sorted(one for one in part.iterdir() if one.suffix in _TEXT_FILES and one.is_file())
-            facts += [[name, one.name, hashlib.sha256(one.read_bytes()).hexdigest()] for one in files]
-    if not facts:
-        raise MissingError(f"no text encoders in {folder}")
-    return _hash(facts)
-
-
-def _hash(facts: Any) -> str:
-    text = json.dumps([VERSION, facts], ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return cache_key(["latents", clip.id, clip.crop, clip.time, clip.shape, clip.rate, vae, dtype])

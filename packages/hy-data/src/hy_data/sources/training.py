@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 
 import numpy as np
 from hy_core.data import ClipRecord, ClipShape, SourceSpec, check_split, fingerprint, select_split
+from hy_core.data.keys import cache_key
 from hy_core.errors import HyError, UsageError
-from hy_core.media import timeline
+from hy_core.media import probe, read_picture, timeline
 from hy_core.media.names import PICTURES
 from hy_core.training import seeded
 
@@ -43,12 +45,16 @@ class FolderSource:
         path = Path(self.options.path).expanduser()
         found = read_dataset(path, path.with_name(f"{path.name}-unpacked"))
         records = select_split(found.records, check_split(spec.split), self.options.heldout, str(path))
-        measured = [(record, *self._extent(record)) for record in records]
-        self.clips = [one for one in measured if one[2] >= spec.frames]
+        self.left_out: dict[str, int] = {}
+        """How many clips this bucket can't take, by reason."""
+        self.clips = [one for one in map(self._measured, records) if one is not None]
         if not self.clips:
             raise UsageError(
-                f"{path}: none of {len(records)} clips has {spec.frames} frames",
-                "take shorter buckets, or a lower fps",
+                f"{path}: none of {len(records)} clips has {spec.frames} frames"
+                if not spec.shapes
+                else f"{path}: none of {len(records)} clips belongs into {'x'.join(map(str, self.shape(0)))}",
+                "; ".join(f"{count} {why}" for why, count in self.left_out.items())
+                or "take shorter buckets, or a lower fps",
             )
         self.fingerprint = fingerprint(spec, *sorted({record.file for record, _, _ in self.clips}))
 
@@ -60,7 +66,7 @@ class FolderSource:
             raise IndexError(index)
         spec = self.spec
         rng = np.random.default_rng(seeded(spec.seed, 5, spec.frames, spec.height, spec.width, index))
-        record, rate, count = self.clips[int(rng.integers(len(self.clips))) if spec.count else index]
+        record, rate, count = self.clips[index % len(self.clips)]  # none comes again before all others came
         first = int(rng.integers(count - spec.frames + 1)) if spec.count else 0
         start = (record.span[0] if record.span else 0.0) + first / rate
         return SetClip(
@@ -77,6 +83,41 @@ class FolderSource:
         """Return the shape that the specification asks for; all clips have it."""
         return ClipShape(self.spec.frames, self.spec.height, self.spec.width)
 
+    def key(self, index: int) -> str:
+        """Return a name of the clip's content: it stays when other files of the folder change."""
+        return clip_content_key(self[index])
+
+    def _measured(self, record: ClipRecord) -> tuple[ClipRecord, float, int] | None:
+        """A clip with its rate and frames, None for one that is left out; the reason is counted."""
+        rate, count = self._extent(record)
+        shapes = self.spec.shapes or (self.shape(0),)
+        why = "" if count else "can't be read"
+        if count and not any(shape.frames <= count for shape in shapes):
+            why = f"shorter than {min(shape.frames for shape in shapes)} frames at {rate:g} a second"
+        if not why and self.spec.shapes and self._bucket(record, count) != self.shape(0):
+            return None  # another bucket has it
+        if why:
+            self.left_out[why] = self.left_out.get(why, 0) + 1
+            return None
+        return record, rate, count
+
+    def _bucket(self, record: ClipRecord, count: int) -> ClipShape | None:
+        """The bucket of a clip among those of the recipe: the longest that it fills, then the nearest aspect ratio.
+
+        A shorter one is taken where all longest are over 1.5 times off its aspect ratio.
+        """
+        height, width = _size(record)
+        off = {
+            shape: abs(log(width / height * shape.height / shape.width))
+            for shape in self.spec.shapes
+            if shape.frames <= count
+        }
+        return min(
+            off,
+            key=lambda shape: (off[shape] > log(1.5), -shape.frames, off[shape], -shape.height * shape.width),
+            default=None,
+        )
+
     def _extent(self, record: ClipRecord) -> tuple[float, int]:
         """The rate of a clip in training and how many frames it has then; no frames for a file that can't be read."""
         if record.file.suffix.lower() in PICTURES:
@@ -88,6 +129,37 @@ class FolderSource:
             return 1.0, 0
         start, stop = record.span or (0.0, duration)
         return rate, int((min(stop, duration) - start) * rate + 0.25)
+
+
+def clip_content_key(clip: SetClip) -> str:
+    """Return a name of what a clip shows: its file as it is now, and the part of it."""
+    about = clip.file.stat()
+    facts = [
+        clip.id,
+        about.st_size,
+        about.st_mtime_ns,
+        clip.span,
+        clip.crop,
+        clip.time,
+        clip.shape,
+        clip.rate,
+    ]
+    return cache_key(facts)
+
+
+def _size(record: ClipRecord) -> tuple[int, int]:
+    """Height and width of a clip's picture, cropped; a square for a file that can't be read."""
+    if record.crop is not None:
+        left, top, right, bottom = record.crop
+        return bottom - top, right - left
+    try:
+        if record.file.suffix.lower() in PICTURES:
+            picture = read_picture(record.file)
+            return picture.height, picture.width
+        found = probe(record.file)
+    except HyError:
+        return 1, 1
+    return found.height, found.width
 
 
 @dataclass(frozen=True)
@@ -112,22 +184,30 @@ class SetTrainingSource:
         self.spec, options = spec, spec.read_options(SetOptions)
         if not options.folder or not options.name:
             raise UsageError(f"{spec.label}: no set is given", 'folder = "sets/", name = "256p"')
+        area = spec.height * spec.width
+        wanted = self.shape(0)
+        # Buckets of other areas are other resolutions of the same clips.
+        alike = [one for one in spec.shapes or (wanted,) if abs(one.height * one.width / area - 1) < 0.25]
         self.source = SetSource(
             options.folder,
             options.name,
-            frames=[spec.frames],
+            frames=sorted({shape.frames for shape in alike}),
             area=spec.height * spec.width,
-            aspects=[spec.width / spec.height],
+            aspects=sorted({shape.width / shape.height for shape in alike}),
             fps=options.fps or None,
             enlarge=options.enlarge,
         )
-        wanted = self.shape(0)
-        if list(self.source.buckets) != [wanted]:
+        if wanted not in self.source.buckets:
             raise UsageError(
                 f"{spec.label}: sets have no shape {spec.frames}x{spec.height}x{spec.width}",
                 "height and width must be multiples of 16",
             )
-        files = {index: ClipRecord(self.source[index].file) for index in range(len(self.source))}
+        self.left_out = dict(self.source.assignment.reasons)
+        files = {
+            index: ClipRecord(self.source[index].file)
+            for index in range(len(self.source))
+            if self.source.shape(index) == wanted
+        }
         chosen = (
             select_split(files.values(), check_split(spec.split), options.heldout, spec.label)
             if files
@@ -152,6 +232,10 @@ class SetTrainingSource:
         if not 0 <= index < len(self.indices):
             raise IndexError(index)
         return self.source[self.indices[index]]
+
+    def key(self, index: int) -> str:
+        """Return a name of the clip's content: it stays when other clips of the set change."""
+        return clip_content_key(self[index])
 
     def shape(self, index: int) -> ClipShape:
         """Return the shape that the specification asks for; all clips have it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from hy_core import models
 from hy_core.condition import Condition, EncodingContext
 from hy_core.conditioner import Conditioner
+from hy_core.data import left_out
+from hy_core.data.keys import encoders_fingerprint
 from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
 from hy_core.errors import UsageError
@@ -21,28 +24,24 @@ from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
 from hy_core.tables import from_table
-from hy_core.text import TextEncoder
 from hy_core.training import Objective, Recipe, TrainingBatch, seeded
+from hy_core.training.materialise import tensors
 from hy_core.vae import VAE
-from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights, save_safetensors
+from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
 from torch import Tensor
 
 from hy_train import repa
 from hy_train.latents import LatentCache
-from hy_train.objectives.batches import BatchPlan, Rows
+from hy_train.objectives.batches import Rows
+from hy_train.objectives.export import check_vae, write_model
+from hy_train.objectives.feed import FlowBatch, FlowFeed, LoadEncoders
 from hy_train.objectives.flow_config import FlowData, FlowOptions
 from hy_train.objectives.vae import read_vae
 from hy_train.sources import check_tables, open_sources, recipe_plugins
+from hy_train.texts import TextCache
 
 GUIDANCE = 6.0
 """The embedded guidance scale that a guidance-distilled network is fine-tuned at, as the released trainers do."""
-
-
-@dataclass(frozen=True, eq=False)
-class FlowBatch(TrainingBatch):
-    """A training batch and the number of the bucket that it was drawn from."""
-
-    bucket: int = 0
 
 
 class FlowObjective(Objective[FlowBatch]):
@@ -58,14 +57,12 @@ class FlowObjective(Objective[FlowBatch]):
         self.data = from_table(FlowData, recipe.data, "data")
         self.options = from_table(FlowOptions, recipe.options, "options")
         self.base = models.find(self.data.model or recipe.init_from or "pocket")
-        torch.manual_seed(recipe.seed)
-        self.model = self._network()
-        self.config = self.model.config
+        check_vae(self.base, self.data.vae)
         self.buckets = self.data.buckets
         plugins = recipe_plugins(recipe)
         names = [one.source or self.data.source for one in self.buckets]
         specs = [
-            one.spec(self.data.source, recipe.seed, self.data.sources.get(name, {}))
+            one.spec(self.data.source, recipe.seed, self.data.sources.get(name, {}), self.buckets)
             for one, name in zip(self.buckets, names, strict=True)
         ]
         self.sources = open_sources(specs, plugins)
@@ -76,12 +73,32 @@ class FlowObjective(Objective[FlowBatch]):
                 raise UsageError(
                     f"data.buckets: conditioning {name!r} has no table", f"add [conditioning.{name}]"
                 )
-        self.metadata = {one.name: self._attach(one) for one in self.conditioners}
+        self.metadata: dict[str, dict[str, str]] = {}
+        self._features = 0  # of the targets of the REPA loss; 0 as long as they aren't known, or without one
+        with torch.device("meta"):
+            self.model = self.build(with_values=False)
+        self.config = self.model.config
         self.targets = repa.find_targets(self.options.repa_targets) if self.options.repa_targets else None
-        self.repa: repa.RepaHead | None = None
-        self.vae: VAE | None = None
 
-    def _network(self) -> DiT:
+    def build(self, with_values: bool) -> DiT:
+        """Return a new network with all that is attached to it.
+
+        It is built on torch's default device; weights of files are read only `with_values`. A subclass extends this
+        method to attach modules, or to freeze parameters.
+        """
+        dit = self._network(with_values)
+        for one in self.conditioners:
+            self.metadata[one.name] = self._attach(dit, one, with_values)
+        if self._features:
+            repa.attach(dit, self.options.repa_block, self._features)
+        return dit
+
+    def initial_state(self) -> Mapping[str, Tensor]:
+        """Return the values of all tensors: of any shape: those of `init_from`, or random ones."""
+        torch.manual_seed(self.recipe.seed)
+        return dict(tensors(self.build(with_values=True)))
+
+    def _network(self, with_values: bool) -> DiT:
         """The network at the start of training: that of `init_from`, or one with random weights."""
         name = self.recipe.init_from
         if not name:
@@ -92,36 +109,33 @@ class FlowObjective(Objective[FlowBatch]):
             raise UsageError(
                 f"[model] is given, but init_from = {name!r} determines the model", "remove [model]"
             )
-        return load_dit(models.find(name).dit, dtype=torch.float32)
+        found = models.find(name)
+        return load_dit(found.dit, dtype=torch.float32) if with_values else DiT(models.configs(found)[0])
 
-    def _attach(self, conditioner: Conditioner) -> dict[str, str]:
+    def _attach(self, dit: DiT, conditioner: Conditioner, with_values: bool) -> dict[str, str]:
         """Attach a plugin's modules, with the weights that training starts from; return its file's metadata."""
         name = self.recipe.init_from
         folder = models.find(name).folder if name else None
-        metadata = conditioner.attach_for_training(
-            self.model, self.recipe.conditioning[conditioner.name], folder
-        )
-        if file := conditioner.weights(folder):
-            load_port_weights(self.model, conditioner.name, file)
-            self.model.requires_grad_(True)
+        metadata = conditioner.attach_for_training(dit, self.recipe.conditioning[conditioner.name], folder)
+        if with_values and (file := conditioner.weights(folder)):
+            load_port_weights(dit, conditioner.name, file)
         return dict(metadata)
 
     def prepare(self) -> None:
-        """Encode the clips of every bucket, once, and load the text encoders."""
-        self.latents = LatentCache(self.sources, self.folder / "latents", self._load_vae)
+        """Encode the clips of every bucket and their captions, once; report the clips that are left out."""
+        cache = Path(self.data.cache).expanduser() if self.data.cache else self.folder
+        vae = Path(self.data.vae) / "vae.safetensors" if self.data.vae else self.base.vae
+        self.latents = LatentCache(self.sources, cache / "latents", self._load_vae, models.fingerprint(vae))
         self.latents.fill()
-        self.encoder = TextEncoder.load(self.base.folder, "cpu", torch.float32)
-        self.vae = self._load_vae().eval().requires_grad_(False) if self.conditioners else None
-        self.plan = BatchPlan(
-            self.buckets,
-            [len(one) for one in self.sources],
-            self.recipe.seed,
-            self.recipe.steps,
-            self.recipe.batch,
-            self.options.caption_dropout,
-            caption=lambda bucket, index, rng: self.latents.clip(bucket, index).caption(rng),
-            length=self._tokens,
-        )
+        kinds = models.precision(self.base.layout)
+        load = LoadEncoders(self.base.folder, str(kinds.device), kinds.text)
+        texts = TextCache(cache / "texts", load, encoders_fingerprint(self.base.folder))
+        self.feed = FlowFeed(self.recipe, self.folder, self.data, self.options, self.latents, texts)
+        if self.data.captions:
+            texts.fill(self.feed.captions())
+        self._report()
+        if self.conditioners:
+            self.frozen = {"vae": self._load_vae().eval().requires_grad_(False)}
         if self.targets:
             bucket = next((number for number, one in enumerate(self.buckets) if one.repa), None)
             if bucket is None:
@@ -129,14 +143,43 @@ class FlowObjective(Objective[FlowBatch]):
                     "options.repa_targets is given, but every bucket has repa = false",
                     "remove repa = false from one",
                 )
-            batch = self._batch(Rows(bucket, np.zeros(1, int), [""]))
-            features = repa.target_features(self.targets, batch, self.model).shape[-1]
-            self.repa = repa.attach(self.model, self.options.repa_block, features)
+            batch = self.feed.make(Rows(bucket, self.latents.usable(bucket)[:1], [""]))
+            self._features = repa.target_features(self.targets, batch, self.model).shape[-1]
+            with self.model.device:
+                repa.attach(self.model, self.options.repa_block, self._features)
 
-    def _tokens(self, prompt: str) -> int:
-        """The number of a prompt's tokens."""
-        assert self.encoder.llm is not None
-        return len(self.encoder.llm.tokens(prompt)[0])
+    @property
+    def repa_head(self) -> repa.RepaHead | None:
+        """The head of the REPA loss, None without one."""
+        return repa.head(self.model, self.options.repa_block) if self._features else None
+
+    @property
+    def vae(self) -> VAE | None:
+        """The VAE that plugins encode further pictures with, None without plugins."""
+        found = self.frozen.get("vae")
+        assert found is None or isinstance(found, VAE)
+        return found
+
+    def _report(self) -> None:
+        """Say what is trained on, and what is left out and why, in a line each; `clips.json` has all of it."""
+        buckets = []
+        for number, (bucket, source) in enumerate(zip(self.buckets, self.sources, strict=False)):
+            failed = self.latents.failed[number]
+            reasons = left_out(source)
+            for why in failed.values():
+                reasons[why] = reasons.get(why, 0) + 1
+            shape = f"{bucket.frames}x{bucket.height}x{bucket.width}"
+            buckets.append({"shape": shape, "clips": len(source) - len(failed), "left_out": reasons})
+            for why, count in reasons.items():
+                print(f"bucket {shape}: {count} clips left out: {why}", file=sys.stderr)
+        write_json(self.folder / "clips.json", buckets)
+
+    def without_networks(self) -> Self:
+        """Return a copy for `batch` in another process, which holds what batches are made of alone."""
+        other = super().without_networks()
+        for name in ("conditioners", "targets", "sources", "latents"):
+            other.__dict__.pop(name, None)
+        return other
 
     def _load_vae(self) -> VAE:
         if not self.data.vae:
@@ -145,25 +188,7 @@ class FlowObjective(Objective[FlowBatch]):
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> FlowBatch:
         """Return clips of one bucket."""
-        return self._batch(self.plan.rows(step, rank))
-
-    def _batch(self, rows: Rows) -> FlowBatch:
-        encoded = self.encoder.encode(rows.prompts)
-        bucket, indices = rows.bucket, rows.indices
-        return FlowBatch(
-            latents=self.latents.get(bucket, indices),
-            shape=self.latents.shape(bucket),
-            text=encoded.text,
-            pooled=encoded.pooled,
-            prompts=rows.prompts,
-            clips=self.latents.clips(bucket, indices),
-            keys=self.latents.keys(bucket, indices),
-            generator=torch.Generator(),
-            foreground=self.latents.foreground(bucket, indices),
-            cache_folder=self.folder,
-            settings=self.recipe.conditioning,
-            bucket=bucket,
-        )
+        return self.feed.batch(step, rank, ranks)
 
     def loss(self, batch: FlowBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the mean squared error of the velocity, a scalar, with the REPA loss where the bucket has it."""
@@ -179,7 +204,8 @@ class FlowObjective(Objective[FlowBatch]):
             places = 1 + self.options.foreground_weight * batch.foreground
             places = places / places.mean((2, 3, 4), keepdim=True)
             weight = places if weight is None else weight.to(places) * places
-        aligned = self.targets if self.repa is not None and self.buckets[batch.bucket].repa else None
+        head = self.repa_head
+        aligned = self.targets if head is not None and self.buckets[batch.bucket].repa else None
         if aligned is not None:
             cond.set_adapter_inputs(repa.NAME, repa.target_features(aligned, batch, self.model))
         predicted = Denoiser(self.model, cond)(interpolate(data, noise, time), time)
@@ -188,9 +214,9 @@ class FlowObjective(Objective[FlowBatch]):
         if weight is not None:
             error = error * weight.to(error).expand(-1, -1, frames, -1, -1)[:, :, trained]
         flow = error.mean()
-        if aligned is None or self.repa is None or self.repa.loss is None:
+        if aligned is None or head is None or head.loss is None:
             return flow, {}
-        alignment = self.repa.loss
+        alignment = head.loss
         loss = flow + self.options.repa_weight * alignment
         return loss, {"flow": flow.item(), "repa": alignment.item()}
 
@@ -230,12 +256,12 @@ class FlowObjective(Objective[FlowBatch]):
     def evaluate(self, rows: int = 64) -> dict[str, float]:
         """Return the loss at fixed times on training clips of the first bucket: comparable within a run only."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 4))
-        indices = rng.integers(len(self.sources[0]), size=rows)
-        prompts = [self.latents.clip(0, int(index)).caption(rng) for index in indices]
-        batch = self._batch(Rows(0, indices, prompts))
+        indices = rng.choice(self.latents.usable(0), rows)
+        prompts = [self.feed.caption(0, int(index), rng) for index in indices]
+        batch = self.feed.make(Rows(0, indices, prompts)).to(self.model.device)
         batch.generator.manual_seed(0)
         data, generator = batch.latents, batch.generator
-        noise = torch.randn(data.shape, generator=generator)
+        noise = torch.randn(data.shape, generator=generator).to(data.device)
         cond = self.condition(batch)
         # Plugins without modules only fix frames: they would make losses incomparable with those of other runs.
         self.add_conditions(batch, cond, {port_owner(key) for key in self.model.state_dict()})
@@ -243,30 +269,19 @@ class FlowObjective(Objective[FlowBatch]):
         denoiser, target = Denoiser(self.model, cond), velocity(data, noise)[:, :, trained]
         losses = {}
         for time in (0.2, 0.5, 0.8, 0.95):
-            times = torch.full((rows,), time)
+            times = torch.full((rows,), time, device=data.device)
             predicted = denoiser(interpolate(data, noise, times), times)[:, :, trained]
             losses[f"loss_{time}"] = F.mse_loss(predicted, target).item()
         return losses
 
     def export(self, folder: Path) -> None:
-        """Write a model folder for `hy generate --model FOLDER`: the DiT in bfloat16, the other parts copied.
+        """Write a model folder for `hy generate --model FOLDER`: the DiT in bfloat16, the other parts of the base.
 
-        Each plugin's modules are written to a file of their own, NAME.safetensors.
+        It has the layout of the folder that training started from. Each plugin's modules are written to a file of
+        their own, NAME.safetensors.
         """
-        base = self.base
-        folder.mkdir(parents=True, exist_ok=True)
         own = {k: v for k, v in self.model.state_dict().items() if port_owner(k) is None}
         state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in own.items()}
-        save_safetensors(folder / "dit.safetensors", state)
+        write_model(self.base, folder, state, self.config.to_json(), self.recipe.name, self.data.vae)
         for name in self.metadata.keys() & {port_owner(k) for k in self.model.state_dict()}:
             save_port_weights(self.model, name, folder / f"{name}.safetensors", self.metadata[name])
-        config = {**base.config, "name": self.recipe.name, "dit": self.config.to_json()}
-        if self.data.vae:
-            vae = Path(self.data.vae)
-            config["vae"] = json.loads((vae / "vae.json").read_text(encoding="utf-8"))
-            shutil.copyfile(vae / "vae.safetensors", folder / "vae.safetensors")
-        else:
-            shutil.copyfile(base.vae, folder / "vae.safetensors")
-        for part in ("llm", "clip"):
-            shutil.copytree(base.folder / part, folder / part, dirs_exist_ok=True)
-        write_json(folder / "config.json", config)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hy_core.data import SourceSpec
+from hy_core.data import ClipShape, SourceSpec
 from hy_core.errors import UsageError
 
 
@@ -33,8 +34,23 @@ class Bucket:
     batch: int = 0
     repa: bool = True
 
-    def spec(self, source: str, seed: int, table: dict[str, Any]) -> SourceSpec:
-        """Return what this bucket asks of its source; `source` and `table` are the recipe's."""
+    @property
+    def shape(self) -> ClipShape:
+        """The shape of the clips in pixels."""
+        return ClipShape(self.frames, self.height, self.width)
+
+    def spec(
+        self, source: str, seed: int, table: dict[str, Any], others: Sequence[Bucket] = ()
+    ) -> SourceSpec:
+        """Return what this bucket asks of its source.
+
+        `source` and `table` are the recipe's, `others` all buckets of it.
+        """
+        shapes = {
+            one.shape: None
+            for one in others
+            if (one.source or source, one.options) == (self.source or source, self.options)
+        }
         options = {**table, **self.options}
         return SourceSpec(
             self.source or source,
@@ -45,6 +61,7 @@ class Bucket:
             self.height,
             self.width,
             options=options,
+            shapes=tuple(shapes) if len(shapes) > 1 else (),
         )
 
 
@@ -55,6 +72,10 @@ class FlowData:
     `model` names the model whose VAE and text encoders are used: by default that of `init_from`, or pocket. `vae` is a
     folder with vae.safetensors and vae.json to use in place of the model's VAE. `source` is the dataset of buckets that
     name none; `sources` holds a table of options for each dataset.
+
+    `captions` is how many captions of a clip are encoded in advance, of which batches draw one; with 0 each row draws a
+    new one, and the processes that make batches run the text encoders. `cache` is the folder of latents and text
+    features, by default the run's: several runs may share one.
     """
 
     buckets: tuple[Bucket, ...]
@@ -62,8 +83,12 @@ class FlowData:
     vae: str = ""
     source: str = ""
     sources: dict[str, Any] = field(default_factory=dict)
+    captions: int = 16
+    cache: str = ""
 
     def __post_init__(self) -> None:
+        if self.captions < 0:
+            raise UsageError(f"data.captions = {self.captions}: must not be negative")
         if not self.buckets:
             raise UsageError("data.buckets is empty", "give one bucket or more")
         for one in self.buckets:

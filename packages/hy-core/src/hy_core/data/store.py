@@ -19,10 +19,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hy_core.errors import HyError, MissingError
-from hy_core.weights import save_safetensors
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from hy_core.errors import HyError, MissingError
+from hy_core.weights import save_safetensors
 
 _OPEN = 64  # shards that are held open
 _ASKED = 500  # keys of one query
@@ -68,7 +69,7 @@ class TensorStore:
         """
         row = self._open().execute("SELECT shard FROM keys WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise MissingError(f"{self.folder} has no {key}", "fill the cache with hy data cache")
+            raise MissingError(f"{self.folder} has no {key}", "fill the cache: hy data cache, or hy train")
         path = self.folder / f"{row[0]}.safetensors"
         try:
             shard = self._shard(row[0])
@@ -190,7 +191,8 @@ def _crc(tensor: Tensor) -> int:
 
 def _damaged(path: Path, why: str) -> HyError:
     return HyError(
-        f"{path} is damaged ({' '.join(why.split())[:80]})", "hy data cache computes what it held again"
+        f"{path} is damaged ({' '.join(why.split())[:80]})",
+        "remove it: what it held is computed again",
     )
 
 
