@@ -93,8 +93,8 @@ class EvalRequest:
     """What the command line asks for, with a session of the model, if the task needs one.
 
     `conditioner` is the class of the task's plugin, `options` what the command line says to it; `generated` asks for
-    generated clips in place of real ones. `language` is that of the prompts of the group `free`; with `rewriter` prompts
-    are rewritten first.
+    generated clips in place of real ones. `language` is that of the prompts of the group `free`; with `rewriter`
+    prompts are rewritten first.
     """
 
     session: Session | None

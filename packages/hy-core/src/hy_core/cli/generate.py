@@ -173,7 +173,7 @@ def requested(
 
 
 def rewritten(request: Request, chosen: str | None, mode: str) -> Request:
-    """The request with its prompt rewritten by the back-end that `--rewrite` names, if any; a warning for what changed."""
+    """The request with its prompt rewritten by the back-end that `--rewrite` names, if any, with warnings."""
     if not chosen:
         return request
     from hy_core.rewrite import rewrite

@@ -1,4 +1,4 @@
-"""The self-check of a rewrite by rules: what it lost or changed of colours, numbers, directions, negation, names, quotes.
+"""The self-check of a rewrite by rules: lost or changed colours, numbers, directions, negations, names and quotes.
 
 Texts may be in different languages: words are mapped to concepts first (concepts.toml). Sentence embeddings see neither
 a flipped direction nor a swapped number, so these rules decide; embeddings are asked in addition where installed.

@@ -39,7 +39,7 @@ class Rewriter:
     name: str = ""
 
     def draft(self, prompt: str, mode: str, complaint: str = "") -> Draft:
-        """Return a rewrite of a prompt; `complaint` says what was wrong with the last one. `HyError` if there is none."""
+        """Return a rewrite of a prompt; `complaint` says what was wrong with the last one. `HyError` for none."""
         raise NotImplementedError
 
     def agrees(self, prompt: str, draft: Draft) -> str:

@@ -25,12 +25,15 @@ NORMAL = """\
 Keep the intent: add nothing that the request does not imply. Leave fields empty rather than invent."""
 
 MASTER = """\
-Keep the content, and make it a well-shot film: choose composition and framing, lighting with its source and direction, \
+Keep the content, and make it a well-shot film: choose composition and framing, lighting with its source and \
+direction, \
 a camera that suits the subject, and words for high visual quality. Never change what the request says."""
 
 COMPARE = """\
-Compare a request with a caption written for it. Name what the caption lost or changed of the request: things, numbers, \
-colours, directions, names, negations. Details that the caption adds are fine. Answer with the word SAME if nothing was \
+Compare a request with a caption written for it. Name what the caption lost or changed of the request: \
+things, numbers, \
+colours, directions, names, negations. Details that the caption adds are fine. Answer with the word SAME if \
+nothing was \
 lost or changed, else with one line that says what."""
 
 AGAIN = (

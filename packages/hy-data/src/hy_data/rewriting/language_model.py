@@ -15,7 +15,8 @@ from hy_data.rewriting.base import ChatRewriter
 class LanguageModelRewriter(ChatRewriter):
     """Asks a model that AutoModelForCausalLM loads, through its chat template.
 
-    `MissingError` for a folder without tokenizer, weights or chat template. Answers are greedy: equal for equal prompts.
+    `MissingError` for a folder without tokenizer, weights or chat template. Equal prompts get equal
+    answers.
     """
 
     def __init__(self, where: str, max_tokens: int = 512, device: str = "auto", dtype: str = "auto") -> None:

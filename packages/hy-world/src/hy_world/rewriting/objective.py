@@ -50,14 +50,15 @@ class Batch:
 class RewriterObjective(Objective[Batch]):
     """Label the tokens of paraphrases with what they say; see `hy_core.rewrite.reader`."""
 
+    model: Reader
+
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
         torch.manual_seed(recipe.seed)
         self.options = from_table(Options, recipe.options, "options")
         self.lexicon = Lexicon(lexicon.merged())
         self.config = ReaderConfig(lexicon.VALUES, tuple(self.lexicon.tags), **recipe.model)
-        self.reader = Reader(self.config)
-        self.model = self.reader
+        self.model = Reader(self.config)
         self.phrases = sorted(self.lexicon.phrases)
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> Batch:
@@ -97,7 +98,7 @@ class RewriterObjective(Objective[Batch]):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the three labels of all tokens, a scalar, and its parts to log."""
-        out, targets, mask = self.reader(batch.rows), batch.targets, batch.rows.mask
+        out, targets, mask = self.model(batch.rows), batch.targets, batch.rows.mask
         value = F.cross_entropy(out.value.flatten(0, 1), targets.value.flatten(), ignore_index=NO_LABEL)
         owner = F.binary_cross_entropy_with_logits(out.owner[mask], targets.owner[mask])
         outside = F.binary_cross_entropy_with_logits(out.outside[mask], targets.outside[mask])
@@ -123,11 +124,11 @@ class RewriterObjective(Objective[Batch]):
     def read(self, paraphrases: Sequence[Paraphrase]) -> list[Reading]:
         """Read prompts as the rewriter does."""
         words = [one.labelled()[0] for one in paraphrases]
-        labels = self.reader(collate([features(one, self.lexicon, self.config) for one in words]))
+        labels = self.model(collate([features(one, self.lexicon, self.config) for one in words]))
         return [interpret(labels, row, one, self.config) for row, one in enumerate(words)]
 
     def export(self, folder: Path) -> None:
-        save(self.reader, self.lexicon, folder)
+        save(self.model, self.lexicon, folder)
 
 
 def is_right(paraphrase: Paraphrase, reading: Reading) -> bool:
