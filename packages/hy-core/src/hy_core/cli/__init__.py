@@ -43,14 +43,11 @@ def version(context: click.Context, option: click.Parameter, wanted: bool) -> No
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the version."
 )
 def cli() -> None:
-    """Make videos from text, pictures and sound.
+    """Make videos from text, pictures and sound. hy COMMAND --help tells more.
 
     \b
     $ hy generate "a blue square spins on a grey floor" --seed 3 -o square.gif
     """
-
-
-cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer a clip."
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,13 +25,14 @@ THINGS = 2
 class ReaderConfig:
     """Sizes of the network, and its labels.
 
-    `values` are the labels "attribute.value"; those of the attributes in `scene` belong to no thing. `tags` are the
-    lexicon's.
+    `values` are the labels "attribute.value"; those of the attributes in `scene` belong to no thing, those in
+    `identity` tell things apart. `tags` are the lexicon's.
     """
 
     values: tuple[str, ...]
     tags: tuple[str, ...]
     scene: tuple[str, ...] = ("background",)
+    identity: tuple[str, ...] = ("colour", "shape")
     width: int = 128
     layers: int = 3
     heads: int = 4
@@ -40,7 +41,9 @@ class ReaderConfig:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> ReaderConfig:
         """Make a configuration of what `to_dict` returned."""
-        lists = {name: tuple(table[name]) for name in ("values", "tags", "scene")}
+        lists = {
+            name: tuple(table[name]) for name in ("values", "tags", "scene", "identity") if name in table
+        }
         return cls(**{**table, **lists})
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,8 +216,23 @@ def interpret(
                 said = config.values[members[which]].partition(".")[2]
                 (scene if thing < 0 else things[thing])[attribute] = said
                 sources[thing, attribute] = at
-    things = [one for one in things if one]
+    things = _settled(things, sources, config)
     return Reading(things, scene, _left_out(words, value, outside, config), sources)
+
+
+def _settled(
+    things: list[dict[str, str]], sources: Mapping[tuple[int, str], int], config: ReaderConfig
+) -> list[dict[str, str]]:
+    """Make one thing of two where nothing identifies the second, and where the two never say the same attribute."""
+    first, second = things
+    shared = [
+        name for name in config.identity if name in second and sources.get((0, name)) == sources[1, name]
+    ]
+    own = {name: value for name, value in second.items() if name not in shared}
+    is_second = any(name in own for name in config.identity)
+    if first and second and (not is_second or not first.keys() & own.keys()):
+        return [{**own, **first}]
+    return [one for one in (first, own) if one]
 
 
 def _left_out(
