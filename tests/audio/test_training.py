@@ -344,16 +344,12 @@ def test_batches_come_from_seed_step_and_rank(trained):
     for objective in (one, again):
         objective.prepare()
     first, same = one.batch(3), again.batch(3)
-    assert torch.equal(first["latents"], same["latents"])
-    assert all(torch.equal(a, b) for a, b in zip(first["visual"], same["visual"], strict=True))
+    assert torch.equal(first.latents, same.latents)
+    assert all(torch.equal(a, b) for a, b in zip(first.visual, same.visual, strict=True))
     for other in (one.batch(4), one.batch(3, 1, 2)):
-        assert other["latents"].shape != first["latents"].shape or not torch.equal(
-            other["latents"], first["latents"]
-        )
-    seconds = first["latents"].shape[2] / one.config.rate
-    assert (
-        abs(len(first["sync"][0]) / 25 - seconds) < 0.1 and abs(len(first["visual"][0]) / 8 - seconds) < 0.2
-    )
+        assert other.latents.shape != first.latents.shape or not torch.equal(other.latents, first.latents)
+    seconds = first.latents.shape[2] / one.config.rate
+    assert abs(len(first.sync[0]) / 25 - seconds) < 0.1 and abs(len(first.visual[0]) / 8 - seconds) < 0.2
     sounds = VocoderObjective(small("pocket-vocoder"), trained)
     assert torch.equal(sounds.batch(5).real, sounds.batch(5).real)
     assert not torch.equal(sounds.batch(5).real, sounds.batch(5, 1, 2).real)
