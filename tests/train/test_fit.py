@@ -142,7 +142,10 @@ def test_a_killed_run_goes_on(tmp_path):
 def test_the_log_is_a_table_for_each_part_of_a_run(tmp_path):
     def rows(name):
         with open(tmp_path / name / "metrics.csv", newline="") as file:
-            return list(csv.DictReader(file))
+            return [
+                {key: value for key, value in row.items() if key not in ("samples_per_s", "data_wait")}
+                for row in csv.DictReader(file)
+            ]
 
     run(*vae(tmp_path, steps=12), quiet=True)
     first = rows("log")

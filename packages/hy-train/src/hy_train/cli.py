@@ -69,8 +69,16 @@ def command(
         from hy_train.fit import run
 
         report = run(loaded, objective, folder, minutes, quiet)
-        if not report:  # not the first of several processes
+        if "step" not in report:  # not the first of several processes
+            if report:
+                click.get_current_context().exit(130)
             return
+        if "stopped" in report:
+            click.echo(
+                f"saved at step {report['step']} after {report['stopped']}; the same command resumes",
+                err=True,
+            )
+            click.get_current_context().exit(130)
     if as_json:
         click.echo(json.dumps(report))
     else:

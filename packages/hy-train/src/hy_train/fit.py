@@ -1,15 +1,12 @@
-"""Run a recipe: train, go on after a kill, measure, export."""
+"""Run a recipe: train, continue after a kill, measure, export."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
+import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +16,24 @@ from hy_core.dit import Port
 from hy_core.errors import HyError, UsageError
 from hy_core.files import write_json
 from hy_core.training import Objective
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
+from hy_train.average import Average
+from hy_train.checkpoints import LAST, AtomicCheckpointIO, Saver, kept, newest
 from hy_train.exclusive import exclusive
-from hy_train.module import Average, TrainModule, train_module
+from hy_train.guard import ATTEMPTS, BadStepError
+from hy_train.launch import check_world, is_started, launch, lost_process_in_one_line
+from hy_train.loggers import make_loggers
+from hy_train.module import TrainModule
+from hy_train.monitor import Monitor
+from hy_train.progress import StepBar
 from hy_train.recipe import Recipe
+from hy_train.rehearsal import Rehearsal
 from hy_train.unfreeze import Unfreezing
 
-LAST = "last.ckpt"
+EVENTS = "events.jsonl"
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 def run(
@@ -36,16 +41,16 @@ def run(
 ) -> dict[str, Any]:
     """Train in `folder`, from its last checkpoint where there is one, and return what was measured at the end.
 
-    Ranks other than the first return nothing. They start when the first is done with `prepare` (Lightning runs the
-    program once more for each of them), and so find its caches filled.
+    With `devices` above 1 this process starts that many, waits for them and returns nothing, as do all but the first
+    of them. `prepare` is done by one process at a time, so that the others find its caches filled.
 
-    `minutes` ends the run early, to be gone on with later. The exported weights are in `folder/export`. Raises
-    `HyError` when the loss stops being a number.
+    A step whose loss or gradient is no number, or jumps, is undone: the run goes back to the last good checkpoint and
+    leaves out the batch. SIGINT and SIGTERM save and end the run after the step in hand; the report then has `stopped`.
+    `minutes` ends this part of the run early. The exported weights are in `folder/export`. Raises `HyError` when
+    the loss stays bad, and for a full disk or a damaged file, with the last good checkpoint in place.
     """
-    if objective.critic is not None and recipe.precision.startswith("16"):
-        raise UsageError(f"precision = {recipe.precision!r}: not in adversarial training", "use bf16-mixed")
-    if objective.critic is not None and recipe.accumulate > 1:
-        raise UsageError(f"accumulate = {recipe.accumulate}: not in adversarial training", "raise batch")
+    check(recipe, objective)
+    check_world(recipe)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no greetings, no advertisements
     warnings.filterwarnings("ignore", module="lightning.*")
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,69 +60,122 @@ def run(
     unfreezing = [Unfreezing(objective.model, recipe.unfreeze, recipe.steps)] if recipe.unfreeze else []
     with exclusive(folder):
         objective.prepare()
-    average = Average(recipe.ema)
+    if recipe.devices > 1 and not is_started():
+        return {"stopped": "signal"} if launch(recipe.devices) else {}
     module = TrainModule(objective, recipe)
-    keep: dict[str, Any] = {
-        "dirpath": folder,
-        "save_last": False,
-        "save_top_k": 1,
-        "filename": "last",
-        "enable_version_counter": False,
-    }
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=recipe.devices,
-        strategy=_strategy(recipe, objective),
-        precision=cast(Any, recipe.precision),  # Lightning checks it
-        max_steps=recipe.steps,
-        accumulate_grad_batches=recipe.accumulate,
-        max_epochs=-1,
-        max_time=timedelta(minutes=minutes) if minutes else None,
-        gradient_clip_val=recipe.optim.max_grad_norm or None
-        if objective.critic is None
-        else None,  # else the module does
-        callbacks=[
-            average,
-            *unfreezing,
-            ModelCheckpoint(every_n_train_steps=recipe.save_every, **keep),
-            ModelCheckpoint(train_time_interval=timedelta(minutes=recipe.save_minutes), **keep),
-            *([_Measure(recipe.eval_every, average)] if recipe.eval_every else []),
-        ],
-        logger=CSVLogger(folder, name="", version=_log(folder)),
-        log_every_n_steps=10,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    last = folder / LAST
+    average = Average(objective.model, recipe.ema)
+    saver = Saver(recipe, folder, minutes)
+    callbacks = [
+        *([StepBar(recipe.steps)] if not quiet else []),
+        Rehearsal(objective),
+        average,
+        *unfreezing,
+        Monitor(objective, recipe.precision),
+        *([Measure(objective, recipe.eval_every, average)] if recipe.eval_every else []),
+        saver,
+    ]
     began = time.monotonic()
-    try:
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-    except FloatingPointError as error:
-        raise HyError(str(error), "lower optim.lr; the last checkpoint is kept") from None
-    trainer.save_checkpoint(last)
-    if not trainer.is_global_zero:
-        return {}
-    report: dict[str, Any] = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
-    with averaged(module, average):
-        report |= objective.evaluate()
-        objective.export(folder / "export")
+    with saver.signals(), exclusive(folder, wait=False, name=".run.lock"):
+        trainer = _train(recipe, module, callbacks, folder)
+        saver.save(trainer)
+        if not trainer.is_global_zero:
+            return {}
+        report: dict[str, Any] = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
+        if saver.signal is not None:
+            return {**report, "stopped": saver.signal.name}
+        with average.in_place():
+            report |= objective.evaluate()
+            objective.export(folder / "export")
     write_json(folder / "report.json", report)
     return report
 
 
-def _log(folder: Path) -> str:
-    """Where this part of a run logs: one that goes on doesn't write over what it has said before."""
-    if not (folder / LAST).exists():
-        return "log"
-    names = ("log" if number == 1 else f"log-{number}" for number in itertools.count(1))
-    return next(name for name in names if not (folder / name / "metrics.csv").exists())
+def check(recipe: Recipe, objective: Objective[Any]) -> None:
+    """Raise `UsageError` for values that can't work on this machine or with this objective."""
+    if recipe.precision not in _PRECISIONS:
+        raise UsageError(f"precision = {recipe.precision!r}: unknown", f"use {', '.join(_PRECISIONS)}")
+    if objective.critic is not None and recipe.precision.startswith("16"):
+        raise UsageError(f"precision = {recipe.precision!r}: not in adversarial training", "use bf16-mixed")
+    if objective.critic is not None and recipe.accumulate > 1:
+        raise UsageError(f"accumulate = {recipe.accumulate}: not in adversarial training", "raise batch")
+    if recipe.precision == "16-mixed" and not torch.cuda.is_available():
+        raise UsageError("precision = '16-mixed': needs a GPU", "use bf16-mixed or 32-true")
+    if torch.cuda.is_available() and recipe.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"devices = {recipe.devices}, but this machine has {torch.cuda.device_count()} GPUs",
+            f"--set devices={torch.cuda.device_count()}",
+        )
+    if recipe.nodes > 1 and not is_started():
+        raise UsageError(
+            f"nodes = {recipe.nodes}: hy train starts processes on one machine only",
+            f"torchrun --nnodes {recipe.nodes} --nproc-per-node {recipe.devices} on each machine",
+        )
+
+
+def _train(recipe: Recipe, module: TrainModule, callbacks: list[Any], folder: Path) -> pl.Trainer:
+    """Train to the end of the run or of its time, going back where a step can't be taken."""
+    undone: list[int] = []
+    while True:
+        trainer = _trainer(recipe, module.objective, callbacks, folder)
+        start = newest(folder)
+        if undone and start is not None:
+            # A checkpoint from shortly before the failure may be where it comes from.
+            near = [one for one in undone[:-1] if undone[-1] - one <= ATTEMPTS + recipe.save_every]
+            start = [start, *reversed(kept(folder)[:-1])][: len(near) + 1][-1]
+        try:
+            with lost_process_in_one_line(recipe.devices * recipe.nodes):
+                trainer.fit(module, ckpt_path=start, weights_only=True)
+            return trainer
+        except BadStepError as error:
+            undone.append(error.number)
+            near = [one for one in undone if error.number - one <= ATTEMPTS + recipe.save_every]
+            if newest(folder) is None or len(near) > ATTEMPTS:
+                raise HyError(
+                    error.reason,
+                    "lower optim.lr: --set optim.lr=... works on a resume; the last checkpoint is kept",
+                ) from None
+            module.skipped.add(error.number)
+            if trainer.is_global_zero:
+                _tell(folder, error)
+
+
+def _trainer(recipe: Recipe, objective: Objective[Any], callbacks: list[Any], folder: Path) -> pl.Trainer:
+    try:
+        return pl.Trainer(
+            accelerator="auto",
+            devices=recipe.devices,
+            num_nodes=recipe.nodes,
+            strategy=_strategy(recipe, objective),
+            precision=cast(Any, recipe.precision),
+            max_steps=recipe.steps,
+            accumulate_grad_batches=recipe.accumulate,
+            max_epochs=-1,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=make_loggers(recipe, folder),
+            log_every_n_steps=max(1, min(10, recipe.steps // 5)),
+            enable_checkpointing=False,
+            enable_progress_bar=any(isinstance(one, StepBar) for one in callbacks),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(
+            f"the recipe doesn't fit this machine: {' '.join(str(error).split())[:150]}"
+        ) from None
+
+
+def _tell(folder: Path, error: BadStepError) -> None:
+    line = f"{error.reason}: back to the last good checkpoint, batch {error.number} is left out"
+    print(line, file=sys.stderr)
+    with open(folder / EVENTS, "a", encoding="utf-8") as log:
+        log.write(json.dumps({"time": round(time.time()), "event": "skipped", "line": line}) + "\n")
 
 
 def _strategy(recipe: Recipe, objective: Objective[Any]) -> DDPStrategy | str:
     """How several processes work together; "auto" for one."""
-    if recipe.devices == 1:
+    if recipe.devices * recipe.nodes == 1:
         return "auto"
     # In each half of an adversarial step the other half's network has no gradients, nor have a plugin's modules in a
     # batch that the plugin doesn't condition.
@@ -128,49 +186,39 @@ def _strategy(recipe: Recipe, objective: Objective[Any]) -> DDPStrategy | str:
     return DDPStrategy(process_group_backend=backend, find_unused_parameters=partly)
 
 
-@contextmanager
-def averaged(module: TrainModule, average: Average) -> Iterator[None]:
-    """Put the averaged weights in place for a while."""
-    weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
-    training = module.model.training
-    module.model.load_state_dict(average.average)
-    module.model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.model.load_state_dict(weights)
-        module.model.train(training)
-
-
-class _Measure(pl.Callback):
+class Measure(pl.Callback):
     """Measure the averaged weights while training goes on."""
 
-    def __init__(self, every: int, average: Average) -> None:
-        self.every, self.average = every, average
+    def __init__(self, objective: Objective[Any], every: int, average: Average) -> None:
+        self.objective, self.every, self.average = objective, every, average
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        module = train_module(pl_module)
-        if (batch_idx + 1) % module.recipe.accumulate or trainer.global_step % self.every:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step % self.every:
             return
         if not trainer.is_global_zero:
             return
-        with averaged(module, self.average):
-            measured = module.objective.evaluate()
-            module.objective.export(module.objective.folder / "export")
+        with self.average.in_place():
+            measured = self.objective.evaluate()
+            self.objective.export(self.objective.folder / "export")
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {f"eval/{name}": value for name, value in measured.items()}, trainer.global_step
+            )
         line = json.dumps({"step": trainer.global_step, "time": round(time.time()), **measured})
-        with open(module.objective.folder / "measured.jsonl", "a", encoding="utf-8") as log:
+        with open(self.objective.folder / "measured.jsonl", "a", encoding="utf-8") as log:
             log.write(line + "\n")
 
 
 def _same_recipe(recipe: Recipe, folder: Path) -> None:
-    """Refuse to go on in a folder whose model was another one: its weights would not fit."""
+    """Refuse to continue in a folder whose model or optimiser was another one: its state would not fit."""
     path = folder / "recipe.json"
-    mine = {"objective": recipe.objective, "model": recipe.model}
+    mine = {"objective": recipe.objective, "model": recipe.model, "optimiser": recipe.optim.name}
     if path.exists() and (folder / LAST).exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        if theirs != json.loads(json.dumps(mine)):
-            raise UsageError(f"{folder} holds a run of another model", "choose another --out, or remove it")
+        ours = json.loads(json.dumps(mine))
+        if {key: ours.get(key) for key in theirs} != theirs:
+            what = "optimiser" if theirs.get("optimiser", recipe.optim.name) != recipe.optim.name else "model"
+            raise UsageError(f"{folder} holds a run of another {what}", "choose another --out, or remove it")
     write_json(path, mine)

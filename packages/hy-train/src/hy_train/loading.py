@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from hy_core.errors import HyError, UsageError
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from hy_train.guard import batch_number
 
 if TYPE_CHECKING:
     from hy_core.training import Objective
@@ -30,9 +32,15 @@ class LoaderError:
 class Batches(IterableDataset[Any]):
     """The batches from a step on, all of each step; each of several loader processes makes every n-th."""
 
-    def __init__(self, objective: Objective[Any], step: int, micros: list[int], ranks: int) -> None:
-        """`micros` are the ranks whose batches this process takes in each step, in order, out of `ranks`."""
+    def __init__(
+        self, objective: Objective[Any], step: int, micros: list[int], ranks: int, skipped: Iterable[int] = ()
+    ) -> None:
+        """Take the ranks (`micros`) whose batches this process makes in each step, in order, out of `ranks`.
+
+        `skipped` are the numbers of batches that are left out.
+        """
         self.objective, self.step, self.micros, self.ranks = objective, step, micros, ranks
+        self.skipped = frozenset(skipped)
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
@@ -40,7 +48,8 @@ class Batches(IterableDataset[Any]):
         while True:
             step, micro = divmod(number, len(self.micros))
             try:
-                yield self.objective.batch(self.step + step, self.micros[micro], self.ranks)
+                found = batch_number(self.step + step, self.skipped)
+                yield self.objective.batch(found, self.micros[micro], self.ranks)
             except HyError as error:
                 yield LoaderError(error)
                 return
@@ -57,7 +66,7 @@ def loader(module: TrainModule) -> DataLoader[Any]:
     micros = [module.micro_rank(micro) for micro in range(recipe.accumulate)]
     ranks = recipe.accumulate * module.data_ranks
     objective = module.objective.without_networks() if recipe.workers else module.objective
-    batches = Batches(objective, module.global_step, micros, ranks)
+    batches = Batches(objective, module.global_step, micros, ranks, module.skipped)
     if recipe.workers:
         try:
             pickle.dumps(batches)

@@ -1,4 +1,4 @@
-"""The LightningModule around an objective: loss, optimiser, averaged weights."""
+"""The LightningModule around an objective: loss, optimiser, guards against steps that can't be taken."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from hy_core.errors import UsageError
 from hy_core.training import Objective, seeded
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
 from hy_train import optim
+from hy_train.average import Average
+from hy_train.guard import BadStepError, LossHistory, batch_number
 from hy_train.loading import LoaderError, loader
 from hy_train.recipe import Recipe
+
+__all__ = ["Average", "TrainModule"]
+_OWN = "hy_train"
 
 
 class TrainModule(pl.LightningModule):
     """Train the objective's model by its recipe, and its critic, where it has one.
 
     Its state is that of these two alone: frozen networks of the objective are moved to the device and not saved.
+    `skipped` are the numbers of batches that are left out; the batch of a step is the next that isn't.
     """
 
     def __init__(self, objective: Objective[Any], recipe: Recipe) -> None:
@@ -29,6 +36,8 @@ class TrainModule(pl.LightningModule):
         self.objective, self.recipe = objective, recipe
         self.model, self.critic = objective.model, objective.critic
         self.strict_loading = True
+        self.skipped: set[int] = set()
+        self.history = LossHistory(recipe.spike)
         # Lightning runs one optimiser by itself; two are run by hand below.
         self.automatic_optimization = self.critic is None
 
@@ -46,6 +55,11 @@ class TrainModule(pl.LightningModule):
             return int(self.trainer.world_size)
         return int(self.device_mesh["data_parallel"].size())
 
+    @property
+    def number(self) -> int:
+        """The number of the batch of this step."""
+        return batch_number(self.global_step, self.skipped)
+
     def micro_rank(self, micro: int) -> int:
         """The rank of the batch with this number of a step: accumulated batches count as those of further ranks."""
         return micro * self.data_ranks + self.data_rank
@@ -57,13 +71,27 @@ class TrainModule(pl.LightningModule):
         for network in self.objective.frozen.values():
             network.to(self.device).eval().requires_grad_(False)
 
+    def on_train_start(self) -> None:
+        # The optimiser's state brings the settings that it was saved with; those of the recipe count.
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        schedules = self.lr_schedulers() or []
+        for optimizer, schedule, network in zip(
+            optimizers if isinstance(optimizers, list) else [optimizers],
+            schedules if isinstance(schedules, list) else [schedules],
+            (self.model, self.critic),
+            strict=False,
+        ):
+            if network is not None:
+                fresh = optim.build(network, self.recipe.optim)
+                optim.restate(optimizer, cast(LambdaLR, schedule), fresh)
+
     def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
         """Train on the batch of a step; returns the loss, a scalar tensor, or None with a critic."""
         if isinstance(batch, LoaderError):
             batch.throw()
         # Noise, like batches, depends on the step and the rank alone, so that a resumed run repeats the killed one.
         rank = self.micro_rank(index % self.recipe.accumulate)
-        seed = seeded(self.recipe.seed, 1, self.global_step, rank)
+        seed = seeded(self.recipe.seed, 1, self.number, rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         if self.critic is None:
             return self._checked("loss", *self.objective.loss(batch, generator))
@@ -88,64 +116,59 @@ class TrainModule(pl.LightningModule):
         if not self.automatic_optimization:
             self.clip_gradients(optimizer, self.recipe.optim.max_grad_norm)
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.recipe.optim.max_grad_norm or float("inf"))
+        # A gradient scaler finds infinite gradients itself, and leaves out the step.
+        if not self.recipe.precision.startswith("16") and not torch.isfinite(norm):
+            raise BadStepError(f"the gradient is {norm.item()} at step {self.global_step}", self.number)
+        self.log("grad_norm", norm)
+
     def _checked(self, name: str, loss: torch.Tensor, logs: dict[str, float]) -> torch.Tensor:
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the {name.replace('_', ' ')} is {loss.item()} at step {self.global_step}"
-            )
+        history = self.history if name == "loss" else LossHistory(0)
+        problem = history.problem(loss.item(), name.replace("_", " "), self.global_step)
+        if self.trainer.world_size > 1:  # all processes go back, or none
+            flag = torch.tensor(float(problem is not None), device=self.device)
+            if self.trainer.strategy.reduce(flag, reduce_op="max"):
+                problem = problem or f"the loss of another process is bad at step {self.global_step}"
+        if problem:
+            raise BadStepError(problem, self.number)
         self.log_dict({name: loss.detach(), **logs}, prog_bar=True)
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, weight in self.model.named_parameters():
+            if not bool(weight.detach().sum(dtype=torch.float32).isfinite()) and not weight.isfinite().all():
+                number = batch_number(max(self.global_step - 1, 0), self.skipped)
+                raise BadStepError(f"{name} isn't finite after step {self.global_step}", number)
+        checkpoint[_OWN] = {
+            "ranks": self.data_ranks * self.recipe.accumulate,
+            "skipped": sorted(self.skipped),
+            "losses": list(self.history.losses),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = checkpoint.get(_OWN, {})
+        ranks, before = self.data_ranks * self.recipe.accumulate, own.get("ranks")
+        if before not in (None, ranks):
+            raise UsageError(
+                f"the run was with {before} batches a step (devices x nodes x accumulate), now there are {ranks}",
+                f"keep their product, such as --set accumulate={max(before // self.data_ranks, 1)}"
+                if before % self.data_ranks == 0
+                else "start with the same number of processes, or choose another --out",
+            )
+        self.skipped |= set(own.get("skipped", ()))
+        self.history = LossHistory(self.recipe.spike, own.get("losses", ()))
 
     def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:
         return [self._optimizer(one) for one in (self.model, self.critic) if one is not None]
 
     def _optimizer(self, network: torch.nn.Module) -> OptimizerLRSchedulerConfig:
         optimizer = optim.build(network, self.recipe.optim)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: optim.rate(self.recipe.optim, self.recipe.steps, step)
-        )
+        schedule = LambdaLR(optimizer, lambda step: optim.rate(self.recipe.optim, self.recipe.steps, step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Any]:
         return loader(self)
-
-
-def train_module(module: pl.LightningModule) -> TrainModule:
-    """Return the module that Lightning hands to callbacks as what it is here."""
-    assert isinstance(module, TrainModule)
-    return module
-
-
-class Average(pl.Callback):
-    """Keep an exponential moving average of the weights; it is what is measured and exported.
-
-    The decay grows from 0 as (1 + step) / (10 + step) up to the recipe's, so that early weights are forgotten.
-    """
-
-    def __init__(self, decay: float):
-        self.decay = decay
-        self.average: dict[str, torch.Tensor] = {}
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        weights = train_module(pl_module).model.state_dict()
-        if not self.average:
-            self.average = {k: v.detach().clone() for k, v in weights.items()}
-        # A checkpoint is read on the CPU.
-        self.average = {k: v.to(weights[k].device) for k, v in self.average.items()}
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % train_module(pl_module).recipe.accumulate:
-            return
-        decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
-        weights = train_module(pl_module).model.state_dict()
-        names = [k for k, v in weights.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.average[k] for k in names], [weights[k] for k in names], 1 - decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average = {k: v.clone() for k, v in state["average"].items()}

@@ -10,6 +10,7 @@ import torch
 from hy_core.dit.layers import CPU_HAS_BF16
 from hy_core.errors import UsageError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from hy_train.recipe import Optim
 
@@ -125,3 +126,12 @@ def rate(optim: Optim, steps: int, step: int) -> float:
     if optim.decay == "constant":
         return 1.0
     raise UsageError(f"optim.decay = {optim.decay!r}: unknown", "use cosine, linear or constant")
+
+
+def restate(optimizer: torch.optim.Optimizer, schedule: LambdaLR, fresh: torch.optim.Optimizer) -> None:
+    """Give an optimiser that was read from a checkpoint the settings of a new one, at the step of its schedule."""
+    for group, new, rate in zip(optimizer.param_groups, fresh.param_groups, schedule.lr_lambdas, strict=True):
+        group.update({key: value for key, value in new.items() if key != "params"})
+        group["initial_lr"] = new["lr"]
+        group["lr"] = new["lr"] * rate(schedule.last_epoch)
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]

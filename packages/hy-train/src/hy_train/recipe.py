@@ -58,11 +58,21 @@ class Recipe:
     ema: float = bounded(0.999, 0, 1)  # decay of the averaged weights; 0 keeps none
     accumulate: int = bounded(1, 1, 10**4)  # batches whose gradients are averaged in one step
     precision: str = "32-true"  # Lightning's names
-    devices: int = bounded(1, 1, 4096)
+    devices: int = bounded(1, 1, 4096)  # processes on each machine
+    nodes: int = bounded(1, 1, 4096)  # machines; with several, start hy train by torchrun on each
     workers: int = bounded(0, 0, 256)  # processes that make batches; 0 makes them between steps
     threads: int = bounded(0, 0, 4096)  # CPU threads of each process; 0 leaves torch's choice
     save_every: int = bounded(200, 1, 10**9)  # steps between checkpoints from which a killed run resumes
     save_minutes: float = 5.0  # and at most this long
+    keep_last: int = bounded(2, 1, 10**6)  # newest checkpoints that are kept
+    keep_every: int = bounded(
+        0, 0, 10**9
+    )  # steps; of every so many a checkpoint is kept for good, 0 keeps none
+    spike: float = bounded(
+        10.0, 0, 10**6
+    )  # a loss over so many times the median of the last is skipped; 0: none is
+    loggers: tuple[str, ...] = ("csv", "tensorboard")  # also wandb, mlflow, comet, neptune, or module:Class
+    logger_options: dict[str, Any] = field(default_factory=dict)  # a table of arguments for each logger
     eval_every: int = bounded(
         0, 0, 10**9
     )  # steps between the objective's own measurements; 0 measures at the end

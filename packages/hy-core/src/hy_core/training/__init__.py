@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hy_core.training.batch import TrainingBatch
-from hy_core.training.objective import Objective
+from hy_core.training.objective import Objective, Workload
 from hy_core.training.recipe import Recipe, seeded
 
-__all__ = ["Objective", "Recipe", "TrainingBatch", "seeded"]
+__all__ = ["Objective", "Recipe", "TrainingBatch", "Workload", "seeded"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from hy_core.training.recipe import Recipe
 
 BatchT = TypeVar("BatchT")
+
+
+class Workload(NamedTuple):
+    """The clips, tokens and operations (forward and backward) of a batch; 0 where they aren't known."""
+
+    samples: int
+    tokens: int = 0
+    flops: float = 0.0
 
 
 class Objective(Generic[BatchT]):
@@ -92,6 +100,14 @@ class Objective(Generic[BatchT]):
     def critic_loss(self, batch: BatchT, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the critic's loss, a scalar, and values to log; called before `loss`, with the same batch."""
         raise NotImplementedError
+
+    def workload(self, batch: BatchT) -> Workload:
+        """Return what a batch is to compute, for rates in the log."""
+        return Workload(self.recipe.batch)
+
+    def largest_batch(self) -> BatchT | None:
+        """Return a batch as large as any that will come, to be tried before the first step; None if all are alike."""
+        return None
 
     def evaluate(self) -> dict[str, float]:
         """Return measurements on held-out data; the averaged weights are in place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
@@ -19,12 +19,13 @@ from hy_core.data.keys import encoders_fingerprint
 from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
 from hy_core.errors import UsageError
+from hy_core.estimate.count import forward_flops
 from hy_core.files import write_json
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
 from hy_core.tables import from_table
-from hy_core.training import Objective, Recipe, TrainingBatch, seeded
+from hy_core.training import Objective, Recipe, TrainingBatch, Workload, seeded
 from hy_core.training.materialise import tensors
 from hy_core.vae import VAE
 from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
@@ -251,6 +252,36 @@ class FlowObjective(Objective[FlowBatch]):
             guidance=embedded_guidance(GUIDANCE).expand(batch.rows) if self.config.guidance else None,
             condition_channels=self.config.in_channels - self.config.out_channels,
             encoding=EncodingContext(vae=self.vae, folder=self.base.folder),
+        )
+
+    def workload(self, batch: FlowBatch) -> Workload:
+        """Return the rows of a batch, the tokens of its clips, and the operations of a forward and a backward pass."""
+        text = round(sum(len(row) for row in batch.text) / batch.rows)
+        tokens, flops = self.cost(batch.latents.shape[2:], text)
+        return Workload(batch.rows, batch.rows * tokens, batch.rows * flops)
+
+    def cost(self, latents: Sequence[int], text: int) -> tuple[int, float]:
+        """Return the tokens of a clip with latents of this size [F, h, w], and the operations to train on it once."""
+        t, h, w = (size // patch for size, patch in zip(latents, self.config.patch, strict=True))
+        passes = (
+            4 if self.model.checkpointing else 3
+        )  # the backward pass has two products for one of the forward's
+        return t * h * w, passes * forward_flops(self.config, t * h * w, text, t)
+
+    def largest_batch(self) -> FlowBatch | None:
+        """Return a batch of the bucket with the most tokens, if there are several."""
+        if len(self.buckets) == 1:
+            return None
+        sizes = [
+            self.feed.plan.size(number)
+            * self.latents.get(number, self.latents.usable(number)[:1])[0, 0].numel()
+            for number in range(len(self.buckets))
+        ]
+        bucket = int(np.argmax(sizes))
+        indices = np.resize(self.latents.usable(bucket), self.feed.plan.size(bucket))
+        rng = np.random.default_rng(0)
+        return self.feed.make(
+            Rows(bucket, indices, [self.feed.caption(bucket, int(i), rng) for i in indices])
         )
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
