@@ -108,7 +108,23 @@ class SmallRewriter(Rewriter):
         words = tokens(prompt)
         with torch.inference_mode():
             labels = reader(collate([features(words, lexicon, reader.config)]))
-            return interpret(labels, 0, words, reader.config), words
+            reading = interpret(labels, 0, words, reader.config)
+        for name in reader.config.scene:
+            if name not in reading.scene and (value := certain(name, words, lexicon)):
+                reading.scene[name] = value
+        return reading, words
+
+
+def certain(attribute: str, words: list[str], lexicon: Lexicon) -> str:
+    """Return the value of a phrase that means nothing else, "" if there is none, several, or a negation before it."""
+    found, denied = set(), -9
+    for match in lexicon.match([fold(word) for word in words[:MOST_TOKENS]]):
+        if "negation" in match.tags:
+            denied = match.end
+        kind, _, value = match.tags[0].partition(".")
+        if len(match.tags) == 1 and kind == attribute and match.start - denied > 3:
+            found.add(value)
+    return found.pop() if len(found) == 1 else ""
 
 
 def render(things: list[dict[str, str]], scene: Mapping[str, str], captions: Mapping[str, Any]) -> str:
