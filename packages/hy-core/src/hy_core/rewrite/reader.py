@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from hy_core.rewrite.words import MOST_TOKENS, Lexicon, fold, ngrams
 
 THINGS = 2
+_SURE = 0.5
+_UNKNOWN, _KNOWN_LEAST = 0.55, 0.15
+"""How much a word counts that the lexicon lacks, where it knows another one of that probability."""
 
 
 @dataclass(frozen=True)
@@ -191,33 +194,72 @@ class Reading:
 
 
 def interpret(
-    labels: Labels, row: int, words: Sequence[str], config: ReaderConfig, least: float = 0.4
+    labels: Labels, row: int, prompt: Prompt, words: Sequence[str], config: ReaderConfig, least: float = 0.4
 ) -> Reading:
-    """Read the slots of one row of logits; a value needs a probability of `least`."""
+    """Read the slots of one row of logits; a value needs a probability of `least`.
+
+    Where the lexicon knows a word for an attribute, words that it doesn't know count less for that attribute.
+    """
     words = list(words[:MOST_TOKENS])
     count = len(words)
     value = labels.value[row, :count].float().softmax(-1)
     owner = labels.owner[row, :count].float().sigmoid()
     outside = labels.outside[row, :count].float().sigmoid()
-    things: list[dict[str, str]] = [{} for _ in range(THINGS)]
-    scene: dict[str, str] = {}
-    sources: dict[tuple[int, str], int] = {}
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(config.values):
         groups.setdefault(name.partition(".")[0], []).append(index)
+    if count and _is_one(value, owner, groups, config):
+        owner = torch.stack([owner.amax(1), torch.zeros(count)], 1)
+    known = _known(prompt, config)
+    things: list[dict[str, str]] = [{} for _ in range(THINGS)]
+    scene: dict[str, str] = {}
+    sources: dict[tuple[int, str], int] = {}
     for attribute, members in groups.items():
         for thing in (-1,) if attribute in config.scene else range(THINGS):
             if not count:
                 continue
             scores = value[:, members] * (1 if thing < 0 else owner[:, thing, None])
+            is_known = known[:, members]
+            if (scores * is_known).max() > _KNOWN_LEAST:
+                scores = scores * torch.where(is_known, 1.0, _UNKNOWN)
             best = int(scores.argmax())
-            if scores.flatten()[best] >= least:
-                at, which = divmod(best, len(members))
-                said = config.values[members[which]].partition(".")[2]
-                (scene if thing < 0 else things[thing])[attribute] = said
+            at, which = divmod(best, len(members))
+            if scores[at, which] >= least * (1.0 if is_known[at, which] else _UNKNOWN):
+                (scene if thing < 0 else things[thing])[attribute] = config.values[members[which]].partition(
+                    "."
+                )[2]
                 sources[thing, attribute] = at
     things = _settled(things, sources, config)
     return Reading(things, scene, _left_out(words, value, outside, config), sources)
+
+
+def _known(prompt: Prompt, config: ReaderConfig) -> Tensor:
+    """Return which values the lexicon's tags give each token, bool [L, V]."""
+    index = {name: number for number, name in enumerate(config.values)}
+    known = torch.zeros(len(prompt.tags), len(config.values), dtype=torch.bool)
+    for at, numbers in enumerate(prompt.tags):
+        for number in numbers:
+            tag = config.tags[(number - 1) // 2].removeprefix("outside.")
+            for name in (tag, f"shape.{tag}"):
+                if name in index:
+                    known[at, index[name]] = True
+    return known
+
+
+def _is_one(value: Tensor, owner: Tensor, groups: Mapping[str, list[int]], config: ReaderConfig) -> bool:
+    """Whether a prompt is of one thing: no attribute that tells things apart has two values; value [L, V + 1]."""
+    for name in config.identity:
+        said = value[:, groups[name]]
+        spans, previous = set(), -2
+        for at in range(len(said)):
+            which = int(said[at].argmax())
+            if said[at, which] >= _SURE and owner[at].max() >= _SURE:
+                if at != previous + 1:
+                    spans.add((which, at))
+                previous = at
+        if len({which for which, _ in spans}) > 1 or (name == config.identity[-1] and len(spans) > 1):
+            return False
+    return True
 
 
 def _settled(

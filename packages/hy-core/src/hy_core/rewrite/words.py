@@ -21,6 +21,11 @@ _SIMPLIFIED = str.maketrans(
     "紅黃綠藍圓塊盤個隻動轉縮變彈請畫給製視頻畫顏長飄飛滾邊從後裡裏櫃間陽無與這兩號環龍馬魚鳥貓車門窗樹葉線螢",
     "红黄绿蓝圆块盘个只动转缩变弹请画给制视频画颜长飘飞滚边从后里里柜间阳无与这两号环龙马鱼鸟猫车门窗树叶线荧",
 )
+# Suffixes of derived words, and how the words end that they are derived from.
+_DERIVED = {
+    **dict.fromkeys(("ish", "like", "y", "s", "es", "coloured", "colored"), ("", "e")),
+    **dict.fromkeys(("ito", "ita", "itos", "itas", "illo", "illa"), ("", "o", "a", "e")),
+}
 _LONGEST_PHRASE = 10
 _LONGEST_WORD = 24
 _FUZZY = 4
@@ -76,7 +81,7 @@ class Lexicon:
         self.words = {word for words in self._by_tokens for word in words}
 
     def near(self, word: str) -> str:
-        """Return the word of the lexicon from which a folded word differs by one typing error, or the word itself."""
+        """Return the word of the lexicon that a folded word is derived from or misspells, or the word itself."""
         if word in self.words or len(word) < _FUZZY or not word.isalpha() or not word.isascii():
             return word
         if word not in self._found:
@@ -86,6 +91,12 @@ class Lexicon:
         return self._found[word]
 
     def _search(self, word: str) -> str:
+        for suffix, ends in _DERIVED.items():
+            if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+                stem = word[: -len(suffix)]
+                stems = [stem + end for end in ends] + ([stem[:-1]] if stem[-1] == stem[-2] else [])
+                if found := next((one for one in stems if one in self.words), None):
+                    return found
         candidates = {
             self._near[form]
             for form in (word, *_deletions(word))

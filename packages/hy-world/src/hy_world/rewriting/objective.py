@@ -124,8 +124,12 @@ class RewriterObjective(Objective[Batch]):
     def read(self, paraphrases: Sequence[Paraphrase]) -> list[Reading]:
         """Read prompts as the rewriter does."""
         words = [one.labelled()[0] for one in paraphrases]
-        labels = self.model(collate([features(one, self.lexicon, self.config) for one in words]))
-        return [interpret(labels, row, one, self.config) for row, one in enumerate(words)]
+        prompts = [features(one, self.lexicon, self.config) for one in words]
+        labels = self.model(collate(prompts))
+        return [
+            interpret(labels, row, prompt, one, self.config)
+            for row, (prompt, one) in enumerate(zip(prompts, words, strict=True))
+        ]
 
     def export(self, folder: Path) -> None:
         save(self.model, self.lexicon, folder)
