@@ -275,7 +275,7 @@ def test_the_objectives_learn_from_own_clips(own, tmp_path):
     vocoder = VocoderObjective(
         recipe.load("pocket-vocoder", sets(own, **{"model.channels": 16, "data.seconds": 0.128})), tmp_path
     )
-    assert vocoder.batch(1)["real"].shape == (2, 2048)
+    assert vocoder.batch(1).real.shape == (2, 2048)
 
 
 @pytest.mark.slow

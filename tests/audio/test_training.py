@@ -287,7 +287,7 @@ def test_a_vocoder_without_discriminators_learns_to_be_silent_and_goes_on(tmp_pa
     assert objective.critic is None
     loss, logs = objective.loss(objective.batch(0), torch.Generator())
     assert loss.item() == pytest.approx(logs["mel"]) and logs["features"] == logs["adversarial"] == 0
-    real = objective.batch(0)["real"]
+    real = objective.batch(0).real
     one, other = objective._compared(real), objective._compared(torch.zeros_like(real))
     assert [mel.shape[1] for mel in one] == [80, 32] and min(float(mel.min()) for mel in other) > -9.3
     assert all(float((mel - mel[0, 0, 0]).abs().max()) == 0 for mel in other)
@@ -316,7 +316,7 @@ def test_so_many_batches_are_drawn_and_come_again(trained):
     assert len({id(clips.batch(step)) for step in range(12)}) == 2
     again = AudioFlowObjective(small("pocket-audio-dit", **parts(trained), **more), trained / "dit")
     again.prepare()
-    assert torch.equal(clips.batch(7)["latents"], again.batch(7)["latents"])
+    assert torch.equal(clips.batch(7).latents, again.batch(7).latents)
 
 
 def test_a_dit_goes_on_from_the_shipped_one_or_an_export(trained, tmp_path):
@@ -328,7 +328,7 @@ def test_a_dit_goes_on_from_the_shipped_one_or_an_export(trained, tmp_path):
     again.prepare()
     for key, value in once.dit.state_dict().items():
         torch.testing.assert_close(again.dit.state_dict()[key], value.bfloat16().float(), rtol=0, atol=0)
-    drawn = [one.batch(1)["latents"] for one in (once, again)]  # the codec is the start's, in 16 bits
+    drawn = [one.batch(1).latents for one in (once, again)]  # the codec is the start's, in 16 bits
     torch.testing.assert_close(*drawn, rtol=0.02, atol=0.02)
     shipped = AudioFlowObjective(small("pocket-audio-dit", **{**table, "init_from": "pocket"}), tmp_path)
     assert shipped.config == shipped.model.config and shipped.model.training
@@ -344,19 +344,15 @@ def test_batches_come_from_seed_step_and_rank(trained):
     for objective in (one, again):
         objective.prepare()
     first, same = one.batch(3), again.batch(3)
-    assert torch.equal(first["latents"], same["latents"])
-    assert all(torch.equal(a, b) for a, b in zip(first["visual"], same["visual"], strict=True))
+    assert torch.equal(first.latents, same.latents)
+    assert all(torch.equal(a, b) for a, b in zip(first.visual, same.visual, strict=True))
     for other in (one.batch(4), one.batch(3, 1, 2)):
-        assert other["latents"].shape != first["latents"].shape or not torch.equal(
-            other["latents"], first["latents"]
-        )
-    seconds = first["latents"].shape[2] / one.config.rate
-    assert (
-        abs(len(first["sync"][0]) / 25 - seconds) < 0.1 and abs(len(first["visual"][0]) / 8 - seconds) < 0.2
-    )
+        assert other.latents.shape != first.latents.shape or not torch.equal(other.latents, first.latents)
+    seconds = first.latents.shape[2] / one.config.rate
+    assert abs(len(first.sync[0]) / 25 - seconds) < 0.1 and abs(len(first.visual[0]) / 8 - seconds) < 0.2
     sounds = VocoderObjective(small("pocket-vocoder"), trained)
-    assert torch.equal(sounds.batch(5)["real"], sounds.batch(5)["real"])
-    assert not torch.equal(sounds.batch(5)["real"], sounds.batch(5, 1, 2)["real"])
+    assert torch.equal(sounds.batch(5).real, sounds.batch(5).real)
+    assert not torch.equal(sounds.batch(5).real, sounds.batch(5, 1, 2).real)
 
 
 def test_a_row_that_loses_its_pictures_loses_their_timing(trained):

@@ -77,7 +77,38 @@ class AudioFlowLoss:
     repa_block: int = 2
 
 
-class AudioFlowObjective(ClipObjective[dict[str, Any]]):
+@dataclass(frozen=True)
+class AudioBatch:
+    """B clips' sound as `latents` [B, C, N], and each row's features.
+
+    `visual` [T_i, D_visual] with the moments `at` [T_i] in seconds, `sync` [S_i, D_sync] (None if the network takes
+    none), `text` [L_i, D_text]; `repa_targets` [B, S, D] are the teacher's, if there is one.
+    """
+
+    latents: Tensor
+    visual: list[Tensor]
+    at: list[Tensor]
+    sync: list[Tensor] | None
+    text: list[Tensor]
+    repa_targets: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> AudioBatch:
+        """Return the batch with its tensors on a device."""
+
+        def moved(rows: list[Tensor]) -> list[Tensor]:
+            return [row.to(device, non_blocking=non_blocking) for row in rows]
+
+        return AudioBatch(
+            self.latents.to(device, non_blocking=non_blocking),
+            moved(self.visual),
+            moved(self.at),
+            None if self.sync is None else moved(self.sync),
+            moved(self.text),
+            None if self.repa_targets is None else self.repa_targets.to(device, non_blocking=non_blocking),
+        )
+
+
+class AudioFlowObjective(ClipObjective[AudioBatch]):
     """Velocity of noisy audio latents; `[model]` holds what differs from the size "pocket"."""
 
     data: AudioFlowData
@@ -171,32 +202,31 @@ class AudioFlowObjective(ClipObjective[dict[str, Any]]):
                 raise MissingError(f"{path} is missing", f"train it first: hy train {name}")
         return MelCodec(load_network(MelVAE, vae), load_vocoder(vocoder)).eval()
 
-    def draw(self, number: int) -> dict[str, Any]:
-        """Latents [B,C,N], and for each row its features: `visual`, `at`, `sync` (or None) and `text`."""
+    def draw(self, number: int) -> AudioBatch:
+        """Encode the clips of a group."""
         return self._batch(self.clips, number % max(len(self.clips) // self.recipe.batch, 1))
 
     @torch.no_grad()
-    def _batch(self, source: DataSource, group: int) -> dict[str, Any]:
+    def _batch(self, source: DataSource, group: int) -> AudioBatch:
         clips = [source[group * self.recipe.batch + row] for row in range(self.recipe.batch)]
         rng = np.random.default_rng(seeded(self.recipe.seed, 4, group))
         waves = [resampled(clip, self.codec.sample_rate) for clip in clips]
         shortest = min(len(wave) for wave in waves)
         waves = [wave[:shortest] for wave in waves]
         seen = [self._features(clip, shortest / self.codec.sample_rate) for clip in clips]
-        batch = {
-            "latents": self.codec.to_latents(torch.from_numpy(np.stack(waves))),
-            "visual": [row["visual"] for row in seen],
-            "at": [torch.arange(len(row["visual"])) / self.feature_extractors["visual"].fps for row in seen],
-            "sync": [row["sync"] for row in seen] if "sync" in self.feature_extractors else None,
-            "text": self.reader.encode([clip.caption(rng) for clip in clips]),
-        }
+        targets = None
         if self.teacher:
             heard = [resampled(clip, self.teacher.rate) for clip in clips]
             count = round(shortest / self.codec.sample_rate * self.teacher.rate)
-            batch["repa_targets"] = torch.stack(
-                [torch.as_tensor(self._repa_target(one[:count])) for one in heard]
-            )
-        return batch
+            targets = torch.stack([torch.as_tensor(self._repa_target(one[:count])) for one in heard])
+        return AudioBatch(
+            latents=self.codec.to_latents(torch.from_numpy(np.stack(waves))),
+            visual=[row["visual"] for row in seen],
+            at=[torch.arange(len(row["visual"])) / self.feature_extractors["visual"].fps for row in seen],
+            sync=[row["sync"] for row in seen] if "sync" in self.feature_extractors else None,
+            text=self.reader.encode([clip.caption(rng) for clip in clips]),
+            repa_targets=targets,
+        )
 
     def _features(self, clip: Clip, seconds: float) -> dict[str, Tensor]:
         """Features of a clip's pictures, sampled as `hy audio` samples them."""
@@ -205,26 +235,26 @@ class AudioFlowObjective(ClipObjective[dict[str, Any]]):
         ((_, prepared),) = sample_windows(timed, [window], self.samplers)
         return {name: extractor.encode(prepared[name]) for name, extractor in self.feature_extractors.items()}
 
-    def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: AudioBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """
         Return the flow-matching loss of a batch's latents [B, C, N], a scalar tensor, and numbers to log.
         """
-        data, options, where = batch["latents"], self.options, batch["latents"].device
+        data, options, where = batch.latents, self.options, batch.latents.device
         time = sample_times(len(data), options.timestep_sampling, options.shift, generator=generator).to(
             where
         )
         noise = torch.randn(data.shape, generator=generator, device=generator.device).to(where)
         visual, text = drop_conditions(
-            batch["visual"],
-            batch["text"],
+            batch.visual,
+            batch.text,
             rate=options.condition_dropout,
             together=options.joint_dropout,
             generator=generator,
         )
         # Times and timing go with the pictures.
-        at = [row[: len(seen)] for row, seen in zip(batch["at"], visual, strict=True)]
-        sync = batch["sync"] and [
-            row if len(seen) else row[:0] for row, seen in zip(batch["sync"], visual, strict=True)
+        at = [row[: len(seen)] for row, seen in zip(batch.at, visual, strict=True)]
+        sync = batch.sync and [
+            row if len(seen) else row[:0] for row, seen in zip(batch.sync, visual, strict=True)
         ]
         prepared = self.dit.prepare(visual, text, data.shape[2], at, sync)
         if not self.teacher:
@@ -237,7 +267,7 @@ class AudioFlowObjective(ClipObjective[dict[str, Any]]):
             return found
 
         flow = flow_loss(network, data, noise, time, prepared)
-        align = self.model.get_submodule("align")(tokens_seen[0], batch["repa_targets"])
+        align = self.model.get_submodule("align")(tokens_seen[0], batch.repa_targets)
         return flow + options.repa_weight * align, {"flow": flow.item(), "align": align.item()}
 
     def evaluate(self, batches: int = 2) -> dict[str, float]:
@@ -245,12 +275,12 @@ class AudioFlowObjective(ClipObjective[dict[str, Any]]):
         found: dict[str, list[float]] = {}
         for number in range(batches):
             batch = self._batch(self.heldout, number)
-            data, where = batch["latents"].to(self.dit.device), self.dit.device
+            data, where = batch.latents.to(self.dit.device), self.dit.device
             noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(number)).to(where)
             length = data.shape[2]
-            given = self.dit.prepare(batch["visual"], batch["text"], length, batch["at"], batch["sync"])
+            given = self.dit.prepare(batch.visual, batch.text, length, batch.at, batch.sync)
             none = self.dit.prepare(
-                [row[:0] for row in batch["visual"]], [row[:0] for row in batch["text"]], length
+                [row[:0] for row in batch.visual], [row[:0] for row in batch.text], length
             )
             for name, prepared in (("", given), ("_alone", none)):
                 for time in (0.2, 0.5, 0.8):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from hy_core.errors import MissingError, UsageError
@@ -42,7 +41,19 @@ class VocoderLoss:
     floor: float = 1e-5
 
 
-class VocoderObjective(SoundObjective[dict[str, Tensor]]):
+@dataclass
+class VocoderBatch:
+    """`real` waveforms [B, T]; `generated` ones of their log-mels [B, T], which the critic makes for the model."""
+
+    real: Tensor
+    generated: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> VocoderBatch:
+        """Return the batch with its waveforms on a device."""
+        return VocoderBatch(self.real.to(device, non_blocking=non_blocking))
+
+
+class VocoderObjective(SoundObjective[VocoderBatch]):
     """Waveforms from their log-mels.
 
     Weights are weight-normed in training and folded in the export.
@@ -86,24 +97,23 @@ class VocoderObjective(SoundObjective[dict[str, Tensor]]):
             raise UsageError(f"{file} is another vocoder than [model] says", "give its [model]")
         return found.train()
 
-    def draw(self, number: int) -> dict[str, Tensor]:
-        """Draw `real` [B, T]; `critic_loss` adds `generated`, which `loss` takes out again."""
-        return {"real": self.draw_waveforms(number)}
+    def draw(self, number: int) -> VocoderBatch:
+        """Draw the batch of a number."""
+        return VocoderBatch(self.draw_waveforms(number))
 
-    def critic_loss(
-        self, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    def critic_loss(self, batch: VocoderBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the discriminators' loss of waveforms [B, T], a scalar tensor."""
-        real = batch["real"]
-        batch["generated"] = self._generate(real)
-        generated = batch["generated"].detach()[:, None]
+        real = batch.real
+        batch.generated = self._generate(real)
+        generated = batch.generated.detach()[:, None]
         critic = self.critic or ()
         return total(discriminator_loss(part(real[:, None]), part(generated)) for part in critic), {}
 
-    def loss(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: VocoderBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Return the generator's loss of waveforms [B, T], a scalar tensor, and its parts as numbers."""
-        real, critic = batch["real"], self.critic or nn.ModuleList()
-        generated = batch.pop("generated") if critic else self._generate(real)
+        real, critic = batch.real, self.critic or nn.ModuleList()
+        generated = self._generate(real) if batch.generated is None else batch.generated
+        batch.generated = None
         with torch.no_grad():
             outputs = [part(real[:, None]) for part in critic]
         parts = vocoder_loss(
