@@ -88,7 +88,7 @@ def plan(recipe: Recipe, objective: Objective[Any], timed: bool = True) -> Plan:
         "weights": size * parameters,
         "gradients": size * trained,
         "optimiser": size * _moments(model, recipe),
-        "average": size * parameters,
+        "average": size * parameters if recipe.ema else 0,
     }
     describe = getattr(objective, "describe_buckets", None)
     if describe is None:
