@@ -32,7 +32,7 @@ class Motion(FrameStage):
     that changes as much from pair to pair as it moves. `slideshow` is the share of time in pictures held for half a
     second or more before or after a change to another held picture. `scene_boundary` is the strongest sign of a
     transition inside of the clip: the part of a change that motion doesn't explain, next to what is usual around it (0
-    to 1), or 1 for a dissolve.
+    to 1), or 1 for a dissolve. A single frame has no speed, smoothness or `static`.
     """
 
     name = "motion"
@@ -59,6 +59,9 @@ class Motion(FrameStage):
 
     def measure(self, record: ClipRecord, frames: ClipFrames) -> tuple[Mapping[str, JSON | np.ndarray], None]:
         images, times = frames[VIEW], frames.times(VIEW)
+        if len(images) < 2:
+            nothing = dict.fromkeys(("motion_speed", "motion_smoothness", "static"))
+            return {**nothing, "slideshow": 0.0, "scene_boundary": 0.0}, None
         scale = min(1.0, SIDE / max(images.shape[1:]))
         size = (max(round(images.shape[2] * scale), 16), max(round(images.shape[1] * scale), 16))
         small = [np.ascontiguousarray(cv2.resize(one, size, interpolation=cv2.INTER_AREA)) for one in images]
