@@ -92,6 +92,10 @@ def test_hook_register_stages():
     assert taking("register_stages", "night", "math:sqrt").stages()["night"](4) == 2
 
 
+def test_hook_register_rewriters():
+    assert taking("register_rewriters", "night", "math:sqrt").rewriters()["night"](4) == 2
+
+
 def test_hook_register_checks():
     found = taking("register_checks", "night", lambda: Check(False, "it is day", "wait")).checks()
     assert found["night"]() == Check(ok=False, detail="it is day", hint="wait")
@@ -160,7 +164,7 @@ def test_a_failing_observer_is_logged_with_its_name_and_the_others_are_still_tol
     with caplog.at_level(logging.ERROR, "hy"):
         some.run_start("request")
     assert told == [{"request": "request"}, "request"]
-    expected = "plugin 'bad', on_run_start (test_hooks.py:158): ZeroDivisionError: division by zero"
+    expected = "plugin 'bad', on_run_start (test_hooks.py:162): ZeroDivisionError: division by zero"
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 

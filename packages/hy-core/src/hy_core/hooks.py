@@ -81,6 +81,11 @@ def register_datasets(register: Register) -> None:
 
 
 @hookspec
+def register_rewriters(register: Register) -> None:
+    """`register(name, target)`: a function of a folder or an address that returns a `hy_core.rewrite.Rewriter`."""
+
+
+@hookspec
 def register_stages(register: Register) -> None:
     """`register(name, target)`: a step of the data pipeline, clip record to clip records."""
 

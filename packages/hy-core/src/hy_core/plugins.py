@@ -298,6 +298,10 @@ class Plugins:
         """Steps of the data pipeline by name."""
         return Registered("stage", self._collect("register_stages"))
 
+    def rewriters(self) -> Registered[Any]:
+        """Back-ends of `--rewrite` by name."""
+        return Registered("rewriter", self._collect("register_rewriters"), guarded)
+
     def checks(self) -> Registered[Callable[[], Check]]:
         """Checks of `hy doctor` by name."""
         return Registered("check", self._collect("register_checks"), guarded)

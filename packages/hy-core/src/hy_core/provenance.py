@@ -50,6 +50,10 @@ def record(
 def summary(request: Request) -> dict[str, Any]:
     """Return a request as plain JSON values."""
     values = {name: getattr(request, name) for name in Request.__dataclass_fields__ if name != "options"}
+    if request.rewrite is None:
+        del values["rewrite"]
+    else:
+        values["rewrite"] = dict(request.rewrite)
     values["plugins"] = list(request.plugins)
     values["options"] = {name: options.plain(chosen) for name, chosen in request.options.items()}
     return values

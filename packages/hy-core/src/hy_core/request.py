@@ -48,6 +48,7 @@ class Request:
     `width`, `height` in pixels; `frames` in pixel time; `guidance` is the embedded scale of distilled
     models (None: the model has none); `cfg` is the scale of classifier-free guidance (1 is off);
     `weights` is a file with another DiT for the model, `lora` low-rank weights to add to it ("FILE=SCALE,FILE");
+    `rewrite` says of a rewritten prompt what it was (`original`) and which `model` in which `mode` rewrote it;
     `shift` None takes the rule that adapts it to the steps; `options` holds the frozen `Options` of each
     plugin by plugin name.
     """
@@ -73,6 +74,7 @@ class Request:
     attention: str = "auto"
     tiling: str = "auto"
     compile: bool = False
+    rewrite: Mapping[str, str] | None = None
     plugins: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What hy-data announces: its stages and sources of training clips."""
+"""What hy-data announces: its stages, sources of training clips, and rewriters of prompts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def register_stages(register: Callable[..., None]) -> None:
     register("camera-motion", "hy_data.stages.camera_motion:CameraMotion")
     register("embedding", "hy_data.stages.embedding:Embedding")
     register("signature", "hy_data.stages.embedding:SignatureStage")
+
+
+@hookimpl
+def register_rewriters(register: Callable[..., None]) -> None:
+    """Register the back-ends of --rewrite for addresses and for folders of language models."""
+    register("endpoint", "hy_data.rewriting.endpoint:EndpointRewriter")
+    register("language-model", "hy_data.rewriting.language_model:LanguageModelRewriter")
 
 
 @hookimpl

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from hy_core.errors import UsageError
+from hy_core.rewrite.opening import open_rewriter
 
+from hy_world.rewriting.lexicon import LANGUAGES
 from hy_world.scene import FPS, FRAMES
 from hy_world.tasks import TASKS, Advance, EvalRequest, conditioner, plugin_options
 from hy_world.text_to_video import GROUPS
@@ -70,6 +72,14 @@ class Size(click.ParamType[tuple[int, int]]):
     "--group", "groups", multiple=True, type=click.Choice(list(GROUPS)), help="Prompts; repeatable."
 )
 @click.option(
+    "--language",
+    default="en",
+    show_default=True,
+    type=click.Choice(LANGUAGES),
+    help="Language of the prompts of --group free.",
+)
+@click.option("--rewrite", "rewriting", is_flag=True, help="Rewrite the prompts by the model's own rewriter.")
+@click.option(
     "--count", default=200, show_default=True, type=click.IntRange(2), help="Prompts of each group."
 )
 @click.option(
@@ -95,6 +105,8 @@ def command(
     codec: bool,
     vae: Path | None,
     groups: tuple[str, ...],
+    language: str,
+    rewriting: bool,
     count: int,
     objects: int,
     frames: int,
@@ -132,6 +144,10 @@ def command(
         raise UsageError("--codec takes no prompts", "leave --group out")
     if codec and work.plugin:
         raise UsageError("--codec and --task are two things to measure", "leave one of them out")
+    if language != "en" and "free" not in groups:
+        raise UsageError(f"--language {language}: goes with --group free", "the other groups are in English")
+    if rewriting and (task != "t2v" or codec):
+        raise UsageError("--rewrite goes with prompts", "leave --task and --codec out")
     if vae and not codec:
         raise UsageError("--vae goes with --codec", "to score clips made from prompts, give --model")
     if contact_sheet or gif:
@@ -177,6 +193,8 @@ def command(
                 generated=generated,
                 device=device,
                 dtype=dtype,
+                language=language,
+                rewriter=open_rewriter("auto", model) if rewriting else None,
                 advance=advance,
             )
             say("making clips")
@@ -196,6 +214,7 @@ def command(
         **({} if codec else {"task": task}),
         **(_sampling(session.model, steps, cfg) if session else {}),
         **({"plugin": plugin or work.plugin, "options": list(options)} if work.plugin else {}),
+        **({"language": language, "rewritten": rewriting} if "free" in groups or rewriting else {}),
         **scene,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),

@@ -21,8 +21,9 @@ def register_datasets(register: Callable[..., None]) -> None:
 
 @hookimpl
 def register_objectives(register: Callable[..., None]) -> None:
-    """Offer `text`: the training of pocket's text encoders."""
+    """Offer the training of pocket's text encoders (`text`) and of its rewriter (`rewriter`)."""
     register("text", "hy_world.text.objective:TextObjective")
+    register("rewriter", "hy_world.rewriting.objective:RewriterObjective")
 
 
 @hookimpl

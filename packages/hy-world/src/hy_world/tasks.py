@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hy_core.flow.policy import SamplingPolicy
     from hy_core.models import Model
     from hy_core.request import Request, Result
+    from hy_core.rewrite import Rewriter
     from hy_core.session import Session
     from torch import Tensor
 
@@ -92,7 +93,8 @@ class EvalRequest:
     """What the command line asks for, with a session of the model, if the task needs one.
 
     `conditioner` is the class of the task's plugin, `options` what the command line says to it; `generated` asks for
-    generated clips in place of real ones.
+    generated clips in place of real ones. `language` is that of the prompts of the group `free`; with `rewriter`
+    prompts are rewritten first.
     """
 
     session: Session | None
@@ -111,6 +113,8 @@ class EvalRequest:
     generated: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    language: str = "en"
+    rewriter: Rewriter | None = None
     advance: Advance = lambda clips: None
 
     @property

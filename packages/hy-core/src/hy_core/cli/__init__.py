@@ -15,6 +15,7 @@ from hy_core.errors import HyError
 
 COMMANDS = {
     "generate": ("hy_core.cli.generate:command", "Make a video from a prompt."),
+    "rewrite": ("hy_core.cli.rewrite:command", "Put a prompt into the words that a model was trained on."),
     "inspect": ("hy_core.cli.inspect:command", "Tell how a clip was made, and the command to make it again."),
     "models": ("hy_core.cli.models:command", "List, inspect, convert and fetch weights."),
     "plugins": ("hy_core.cli.plugins:command", "List, show, write and install plugins."),
@@ -42,14 +43,11 @@ def version(context: click.Context, option: click.Parameter, wanted: bool) -> No
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=version, help="Show the version."
 )
 def cli() -> None:
-    """Make videos from text, pictures and sound.
+    """Make videos from text, pictures and sound. hy COMMAND --help tells more.
 
     \b
     $ hy generate "a blue square spins on a grey floor" --seed 3 -o square.gif
     """
-
-
-cli.epilog = "hy COMMAND --help tells more; hy plugins lists what else can steer a clip."
 
 
 def main(arguments: list[str] | None = None) -> None:

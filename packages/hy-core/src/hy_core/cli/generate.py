@@ -95,6 +95,8 @@ def command(context: click.Context, /, prompt: str | None, **flags: Any) -> None
     check(jobs, selection, flags["preview"])
     if merged.where("seed") is None and not flags["batch"] and not flags["quiet"]:
         output.note(f"seed {jobs[0].request.seed}")
+    if not flags["quiet"]:
+        hint_at_rewriter(jobs)
     if flags["dry_run"]:
         show_cost(jobs, flags["as_json"])
         return
@@ -166,7 +168,22 @@ def requested(
 ) -> Request:
     chosen = {one.name: one.options for one in conditioners}
     defaults = suggested(conditioners, settings.with_rate(merged, defaults))
-    return settings.request(merged, prompt, defaults, selection.names, chosen, seed)
+    request = settings.request(merged, prompt, defaults, selection.names, chosen, seed)
+    return rewritten(request, merged.core("rewrite").value, merged.core("rewrite_mode").value)
+
+
+def rewritten(request: Request, chosen: str | None, mode: str) -> Request:
+    """The request with its prompt rewritten by the back-end that `--rewrite` names, if any, with warnings."""
+    if not chosen:
+        return request
+    from hy_core.rewrite import rewrite
+    from hy_core.rewrite.opening import open_rewriter
+
+    request.validate()
+    made = rewrite(open_rewriter(chosen, request.model), request.prompt, mode)
+    for warning in made.warnings:
+        log.warning("%s", warning)
+    return replace(request, prompt=made.text, rewrite=made.record())
 
 
 def target(chosen: str | None, request: Request) -> tuple[Path, Existing]:
@@ -257,6 +274,21 @@ def show_cost(jobs: Sequence[Job], as_json: bool) -> None:
         lines += [f"{key:<12}{output.clean(str(table))}" for key, table in tables.items()]
         lines += [f"{'clips':<12}{count}"] if count > 1 else []
         click.echo("\n".join([*lines, "", *cost.lines(), f"on          {describe(precision.device)}"]))
+
+
+def hint_at_rewriter(jobs: Sequence[Job]) -> None:
+    """Say so if a prompt is not in the words that the model knows and the model has a rewriter."""
+    from hy_core.rewrite.opening import might_need
+
+    count = sum(
+        job.request.rewrite is None and might_need(job.request.prompt, job.request.model)
+        for job in jobs[:100]
+    )
+    if count:
+        what = "the prompt has" if len(jobs) == 1 else f"{count} prompts have"
+        output.note(
+            f"{what} words that {jobs[0].request.model} may not know: --rewrite puts them into its own"
+        )
 
 
 # -- doing it --------------------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ class PluginCommand(click.Command):
     """A command that takes `settings.Core`, and the options of the plugins that its arguments select."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = with_rewriter(args)
         try:
             ctx.meta[SELECTION] = selection = select(self, ctx, args)
             refuse_collisions(selection, super().get_params(ctx))
@@ -209,6 +210,20 @@ def select(command: click.Command, ctx: click.Context, args: Sequence[str]) -> S
     return Selection(plugins, names, dict(plugins.conditioners(names)), files, skipped)
 
 
+def with_rewriter(args: Sequence[str]) -> list[str]:
+    """Write `--rewrite` with its value; a folder or an address may follow it, else it means the model's own."""
+    written, rest = list[str](), list(args)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*written, word, *rest]
+        if word == "--rewrite":
+            follows = bool(rest) and (rest[0].startswith(("http://", "https://")) or os.path.isdir(rest[0]))
+            word = f"--rewrite={rest.pop(0) if follows else 'auto'}"
+        written.append(word)
+    return written
+
+
 def unrun(path: str) -> str:
     """The note about a plugin file that a command which only looks doesn't run."""
     return f"{path} is not run to look at a configuration: add -p {shlex.quote(path)} to see and check its options"
@@ -250,7 +265,8 @@ def core_options() -> list[click.Option]:
 
 
 def core_option(one: options.Option) -> click.Option:
-    spelling = [one.name, *([SHORT[one.name]] if one.name in SHORT else []), f"--{one.name}"]
+    flag = f"--{one.name.replace('_', '-')}"
+    spelling = [one.name, *([SHORT[one.name]] if one.name in SHORT else []), flag]
     if one.kinds == (bool,):
         return click.Option(spelling, is_flag=True, help=one.help)
     kind: Any = {str: click.STRING, int: click.INT, float: click.FLOAT}[one.kinds[0]]

@@ -29,6 +29,12 @@ class Core:
     )
     cfg: float | None = option(None, minimum=0, maximum=1000, help="Classifier-free guidance; 1 is off.")
     negative: str | None = option(None, metavar="TEXT", help="Negative prompt (needs --cfg above 1).")
+    rewrite: str | None = option(
+        None, metavar="[=auto|FOLDER|URL]", help="Rewrite the prompt first: any wording, any language."
+    )
+    rewrite_mode: Literal["normal", "master"] = option(
+        "normal", help="normal keeps the intent; master adds composition, lighting and camera."
+    )
     model: str = option("pocket", metavar="NAME|FOLDER", help="The model.")
     weights: str | None = option(None, metavar="FILE", help="DiT to use in place of the model's own.")
     lora: str | None = option(
@@ -64,6 +70,6 @@ CORE = {one.name: one for one in options.fields(Core)}
 # What may differ from row to row of a batch; the rest belongs to the loaded model.
 ROW = (
     *("size", "frames", "seconds", "fps", "steps", "seed", "guidance", "cfg", "negative"),
-    *("sampler", "schedule", "shift", "output"),
+    *("sampler", "schedule", "shift", "output", "rewrite", "rewrite_mode"),
 )
 WORDS = ("prompt", "plugins", "requires")

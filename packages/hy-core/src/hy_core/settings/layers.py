@@ -49,7 +49,7 @@ class Layer:
     def label(self, key: str, table: str | None = None) -> str:
         """What an error calls a key of this layer."""
         if self.origin == "flags":
-            return options.flag(table, key) if table else f"--{key}"
+            return options.flag(table, key) if table else f"--{key.replace('_', '-')}"
         if self.text:
             return variable(key, table)
         return f"{self.origin}: [{table}] {key}" if table else f"{self.origin}: {key}"

@@ -55,7 +55,7 @@ def request(
     values["negative"] = values["negative"] or ""
     values["sampler"] = values["sampler"] or "euler"
     values["cfg"] = 1.0 if values["cfg"] is None else values["cfg"]
-    for gone in ("size", "seconds"):
+    for gone in ("size", "seconds", "rewrite", "rewrite_mode"):
         del values[gone]
     return Request(prompt=prompt, plugins=tuple(plugins), options=dict(plugin_options or {}), **values)
 
