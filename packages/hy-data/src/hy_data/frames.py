@@ -1,4 +1,4 @@
-"""Frames of a clip, or a picture file as its only frame, for the stages that look at them: one decoding, each stage's own sizes and rates.
+"""Frames of a clip, or a picture file as its only frame: decoded once, in the sizes and rates that stages want.
 
     frames = ClipFrames(record, [View(256, gray=True), View(360, count=8)])
     frames[View(360, count=8)]     uint8 [8, 360, W, 3]

@@ -49,7 +49,7 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Run a recipe on INPUT: a folder of videos and pictures, one file, or a list (.txt, .jsonl) of paths and addresses.
+    """Run a recipe on INPUT: a folder of videos and pictures, a file, or a list (.txt, .jsonl) of paths and addresses.
 
     The same command resumes a stopped run. A changed option of a stage runs that stage again and those that need it;
     changed sets run none.

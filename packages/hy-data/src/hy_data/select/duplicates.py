@@ -1,7 +1,8 @@
 """Find near-duplicates among clips by what stages stored of them; no video is read.
 
 Candidates are clips with similar vectors (`neighbours`). They are verified by the pictures of their signatures
-(`matching`). A picture file is no duplicate of a clip. Duplicates of duplicates form one group, of which the best clip is kept.
+(`matching`). A picture file is no duplicate of a clip. Duplicates of duplicates form one group, of which the best clip
+is kept.
 """
 
 from __future__ import annotations

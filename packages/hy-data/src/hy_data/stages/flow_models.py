@@ -28,8 +28,8 @@ class FlowModel(Protocol):
 def load_raft(path: Path, values: Literal["unit", "byte"] = "unit") -> FlowModel:
     """Load RAFT: an .onnx file, or a .safetensors or .pth file with the weights of torchvision's raft_small or _large.
 
-    `values`: of an ONNX file, see `Raft`. `MissingError` for a file or package that isn't there, `UsageError` for a file
-    of another kind.
+    `values`: of an ONNX file, see `Raft`. `MissingError` for a file or package that isn't there, `UsageError` for a
+    file of another kind.
     """
     if path.suffix.lower() == ".onnx":
         return Raft(path, values)

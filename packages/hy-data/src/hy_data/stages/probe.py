@@ -23,8 +23,8 @@ class Probe(Stage):
 
     Finds `width` and `height` (as shown: upright, square pixels), `fps` (mean), `frames`, `duration` in seconds,
     `has_audio`, `rotation` (degrees by which its frames are turned to be upright), `hdr` ("PQ", "HLG" or ""),
-    `variable_rate`, and `damage` (why it breaks off, or ""). Rejects files without pictures, and short and small ones. A
-    picture file has one frame, a `duration` of 0 and `is_picture`; only its size is checked.
+    `variable_rate`, and `damage` (why it breaks off, or ""). Rejects files without pictures, and short and small ones.
+    A picture file has one frame, a `duration` of 0 and `is_picture`; only its size is checked.
     """
 
     name = "probe"
