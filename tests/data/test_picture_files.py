@@ -50,7 +50,9 @@ def test_pictures_and_videos_become_sets_of_pictures_in_one_run(tmp_path: Path) 
     report = run(tmp_path / "raw", tmp_path / "out", recipes.parse(table))
     assert report.clips == {"ok": 4, "filtered": 1, "failed": 1}
     assert "1 .pdf" in report.notes[0]
-    rows = {Path(row["path"]).name: row for row in read_scores(tmp_path / "out" / "manifest.parquet").to_pylist()}
+    rows = {
+        Path(row["path"]).name: row for row in read_scores(tmp_path / "out" / "manifest.parquet").to_pylist()
+    }
     assert "not a picture" in rows["broken.jpg"]["reason"] or "cannot be read" in rows["broken.jpg"]["reason"]
     assert rows["small.png"]["reason"] == "20x20 pixels, smaller than 64"
     turned = rows["turned.jpg"]
@@ -78,7 +80,12 @@ def test_frame_stages_see_a_picture_file_as_one_frame(tmp_path: Path) -> None:
     Image.fromarray(scene(4)).save(tmp_path / "a.png")
     views = [View(48), View(48, fps=12, gray=True), View(48, count=4), View(96)]
     frames = ClipFrames(ClipRecord(tmp_path / "a.png", crop=(0, 0, 64, 96)), views)
-    assert [frames[view].shape for view in views] == [(1, 48, 32, 3), (1, 48, 32), (1, 48, 32, 3), (1, 96, 64, 3)]
+    assert [frames[view].shape for view in views] == [
+        (1, 48, 32, 3),
+        (1, 48, 32),
+        (1, 48, 32, 3),
+        (1, 96, 64, 3),
+    ]
     np.testing.assert_array_equal(frames[views[3]][0], scene(4)[:, :64])
     assert frames.duration == 0 and frames.size == (96, 64)
     with pytest.raises(HyError, match="too small for the crop"):

@@ -56,7 +56,10 @@ def row_of(clip: Clip, plan: Plan) -> dict[str, Any]:
     results = {name: one for name, one in clip.results().items() if name not in _RESERVED}
     duration = results.get("duration")
     # A picture file has no end.
-    start, stop = clip.record.span or (0.0, float(duration) if isinstance(duration, int | float) and duration else None)
+    start, stop = clip.record.span or (
+        0.0,
+        float(duration) if isinstance(duration, int | float) and duration else None,
+    )
     at = clip.dropped
     if at is not None and at >= plan.scoring:  # a finishing stage: the scores are good
         results["finish_failed"] = f"{plan.stages[at].name}: {clip.found[at].reason}"
