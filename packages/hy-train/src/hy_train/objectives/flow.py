@@ -1,4 +1,7 @@
-"""Train a DiT by flow matching on cached latents (section 4.5 of the HunyuanVideo report)."""
+"""Train a DiT by flow matching on cached latents (section 4.5 of the HunyuanVideo report).
+
+All of it is one subject: the flow objective, from its network and data to its loss and export.
+"""
 
 from __future__ import annotations
 
