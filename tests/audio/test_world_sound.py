@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hy_world.attributes import BACKGROUNDS, SHAPES, SIZES
 from hy_world.listen import TOLERANCE, listen, match_moments, score_sound
-from hy_world.scene import BACKGROUNDS, SHAPES, SIZES, Scene, Thing, sample_scene
+from hy_world.scene import Scene, Thing, sample_scene
 from hy_world.sound import AMBIENCES, RATE, impacts, pitch, ring, silent, sound
 
 pytest.importorskip("librosa")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from core.timed_clips import greys, timed_clip
 from data.onnx_graphs import dover, raft, yolox
+from data.onnx_graphs import save as save_graph
 from hy_core.data import ClipRecord
 from hy_core.errors import MissingError, UsageError
 from hy_data.stages import dover as module
 from hy_data.stages.dover import Dover, aesthetic_frames, fragment_corners, fragments, fused, technical_frames
-from hy_data.stages.flow_models import Raft
+from hy_data.stages.flow_models import Raft, load_raft
+from hy_data.stages.motion import Motion
 
 pytest.importorskip("onnxruntime")
 
@@ -86,3 +88,72 @@ def test_files_of_another_kind_are_told(tmp_path: Path) -> None:
         Dover(weights=tmp_path / "none.onnx").setup()
     with pytest.raises(UsageError, match="inputs images"):
         Raft(yolox(tmp_path / "m.onnx"))
+
+
+def test_motion_by_given_weights_is_in_diagonals_a_second(tmp_path: Path) -> None:
+    """A network that answers 6 pixels to the right everywhere, whatever the pictures are."""
+    weights = save_graph(
+        tmp_path / "m.onnx",
+        [
+            ("Sub", ["first", "first"], ["none"], {}),
+            ("Add", ["first", "second"], ["both"], {}),
+            ("Sub", ["both", "both"], ["zero"], {}),
+            ("Slice", ["zero", "0", "1", "axis"], ["y"], {}),
+            ("Add", ["y", "six"], ["x"], {}),
+            ("Concat", ["x", "y"], ["flow"], {"axis": 1}),
+        ],
+        {"first": [1, 3, "h", "w"], "second": [1, 3, "h", "w"]},
+        {"flow": [1, 2, "h", "w"], "none": [1, 3, "h", "w"]},
+        {
+            **{str(at): np.array([at], np.int64) for at in (0, 1)},
+            "axis": np.array([1], np.int64),
+            "six": np.full((1, 1, 1, 1), 6, np.float32),
+        },
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (13, 90, 160, 3), np.uint8)
+    path = timed_clip(tmp_path / "a.mp4", frames, [index / 12 for index in range(13)])
+    stage = Motion(backend="raft", weights=weights)
+    stage.setup()
+    (record,) = stage.run(ClipRecord(path))
+    assert record.results["motion_speed"] == pytest.approx(6 * 12 / np.hypot(90, 160), rel=0.01)
+    assert record.results["motion_smoothness"] == 1 and record.results["static"] == 0
+
+
+def test_raft_needs_weights_and_what_reads_them(tmp_path: Path) -> None:
+    import importlib.util
+
+    with pytest.raises(UsageError, match="with weights"):
+        Motion(backend="raft")
+    with pytest.raises(UsageError, match="with weights"):
+        Motion(weights=tmp_path / "m.onnx")
+    with pytest.raises(MissingError, match="no weights at"):
+        Motion(backend="raft", weights=tmp_path / "none.pth").setup()
+    if importlib.util.find_spec("torchvision") is None:
+        (tmp_path / "raft.pth").write_bytes(b"")
+        with pytest.raises(MissingError, match="needs torchvision"):
+            load_raft(tmp_path / "raft.pth")
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_weights_of_torchvision_give_its_flow(tmp_path: Path, size: str) -> None:
+    models = pytest.importorskip("torchvision.models.optical_flow")
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = getattr(models, f"raft_{size}")().eval()
+    save_file(model.state_dict(), tmp_path / "raft.safetensors")
+    torch.save(model.state_dict(), tmp_path / "raft.pth")
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 130, 132, 3), np.uint8)
+    found = load_raft(tmp_path / "raft.safetensors").flow(first, second)
+    assert found.shape == (130, 132, 2) and np.array_equal(
+        found, load_raft(tmp_path / "raft.pth").flow(first, second)
+    )
+    planes = [torch.from_numpy(one).permute(2, 0, 1)[None] / 127.5 - 1 for one in (first, second)]
+    padded = [torch.nn.functional.pad(one, (0, 4, 0, 6), mode="replicate") for one in planes]
+    with torch.inference_mode():
+        wanted = model(*padded)[-1][0].permute(1, 2, 0)[:130, :132].numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="no weights of torchvision"):
+        load_raft(tmp_path / "other.safetensors")

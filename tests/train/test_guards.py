@@ -123,6 +123,30 @@ def test_a_run_that_stays_bad_ends_in_one_line_with_the_last_good_checkpoint(tmp
     )
 
 
+def test_a_shard_that_cannot_be_read_ends_the_run_in_one_line_with_the_last_good_checkpoint(tmp_path):
+    def damaged(step):
+        if step == 5:
+            raise HyError("latents/a.safetensors is damaged", "remove it")
+
+    with pytest.raises(HyError, match="^latents/a.safetensors is damaged$"):
+        line(tmp_path / "parts", made(at_step=damaged))
+    assert weights(tmp_path / "parts")["global_step"] == 4
+    line(tmp_path / "parts")
+    line(tmp_path / "whole")
+    assert equal(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_without_an_average_the_weights_are_exported_and_none_is_kept(tmp_path):
+    seen = []
+    objective = made(
+        export=lambda folder: seen.append({k: v.clone() for k, v in objective.model.state_dict().items()})
+    )
+    line(tmp_path, objective, ema=0)
+    state = weights(tmp_path)
+    assert state["callbacks"]["Average"]["average"] == {}
+    assert torch.equal(seen[-1]["weight"], state["state_dict"]["model.weight"])
+
+
 def test_numbers_of_batches_pass_over_those_that_are_left_out():
     assert [batch_number(step, {2, 3, 6}) for step in range(6)] == [0, 1, 4, 5, 7, 8]
 

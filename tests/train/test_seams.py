@@ -153,3 +153,27 @@ def test_a_sharded_dit_has_the_loss_and_gradients_of_a_whole_one(tmp_path, monke
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, weight in whole.named_parameters():
         torch.testing.assert_close(gradients[name], weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_average_of_a_sharded_network_is_that_of_the_whole(tmp_path):
+    from hy_train.average import Average
+    from torch.distributed import HashStore, destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    trainer = SimpleNamespace(global_step=100, accumulate_grad_batches=1)
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        network = nn.Linear(4, 4)
+        start = network.weight.detach().clone()
+        fully_shard(network, mesh=init_device_mesh("cpu", (1,)))
+        average = Average(network, 0.5)
+        average.on_fit_start(trainer, None)
+        with torch.no_grad():
+            network.weight.add_(1.0)
+        average.on_train_batch_end(trainer, None, None, None, 0)
+        with average.in_place():
+            torch.testing.assert_close(network.weight.full_tensor(), start + 0.5)
+        torch.testing.assert_close(network.weight.full_tensor().detach(), start + 1.0)
+    finally:
+        destroy_process_group()

@@ -10,8 +10,9 @@ import torch
 from hy_core.text import TextEncoder
 from hy_train import recipe
 from hy_train.fit import run
+from hy_world.attributes import BACKGROUNDS
 from hy_world.captions import WORDINGS, caption
-from hy_world.scene import BACKGROUNDS, sample_scene
+from hy_world.scene import sample_scene
 from hy_world.text import encoders as text
 from hy_world.text.objective import TextObjective
 from hy_world.text.wordings import ATTRIBUTES, COLOUR_WORDS, PLACES, SHAPE_WORDS, SIZE_WORDS, label, write

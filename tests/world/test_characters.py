@@ -56,7 +56,7 @@ def test_mouth_landmarks_enclose_the_mouth():
 
 def test_joints_lie_on_the_body():
     """At a wrist the picture has the trousers' colour: forearms wear it."""
-    from hy_world.scene import COLOURS
+    from hy_world.attributes import COLOURS
 
     rng = np.random.default_rng(3)
     for _ in range(10):

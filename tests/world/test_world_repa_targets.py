@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hy_core.data import ClipShape
+from hy_world.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 from hy_world.render import render
 from hy_world.repa_targets import features, grouped, one_hot, repa_targets
-from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, sample_scene
+from hy_world.scene import sample_scene
 from hy_world.sources.scenes import SceneClip
 
 NUMBERS, PARTS = 8, 16  # before and after the names

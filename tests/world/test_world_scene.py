@@ -8,8 +8,9 @@ import zlib
 import numpy as np
 import pytest
 from hy_core.errors import UsageError
+from hy_world.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES
 from hy_world.render import backdrop, render
-from hy_world.scene import BACKGROUNDS, COLOURS, EXTENT, MOTIONS, SHAPES, SIZES, sample_scene
+from hy_world.scene import EXTENT, sample_scene
 from hy_world.splits import combinations, is_heldout
 from hypothesis import given, settings
 from hypothesis import strategies as st

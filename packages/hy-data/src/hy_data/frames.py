@@ -1,4 +1,4 @@
-"""Frames of a clip for the stages that look at them: one decoding, each stage's own sizes and rates.
+"""Frames of a clip, or a picture file as its only frame: decoded once, in the sizes and rates that stages want.
 
     frames = ClipFrames(record, [View(256, gray=True), View(360, count=8)])
     frames[View(360, count=8)]     uint8 [8, 360, W, 3]
@@ -21,6 +21,8 @@ from hy_core.data import JSON, ClipRecord, Stage
 from hy_core.errors import HyError
 from hy_core.media import timeline
 from hy_core.media.container import open_media, start_of, video_stream
+
+from hy_data.stills import is_still, pictures
 
 MAX_BYTES = 400 << 20
 """Bytes that the frames of a clip may have in all views; while they are stacked the largest view is held twice."""
@@ -81,13 +83,15 @@ class ClipFrames:
 
     @property
     def duration(self) -> float:
-        """Seconds of the span, or of the whole file."""
+        """Seconds of the span, or of the whole file; 0 of a picture file."""
         return self._extent[1]
 
     @cached_property
     def _extent(self) -> tuple[float, float, float]:
         """The first frame's time on the file's clock, the clip's seconds, and its frames a second."""
         file = self.record.file
+        if is_still(file):
+            return 0.0, 0.0, 1.0
         start, rate = _header(file, *_state(file))
         if self.record.span is not None and start is not None:
             return start, self.record.span[1] - self.record.span[0], rate
@@ -107,7 +111,7 @@ class ClipFrames:
         tracks = {view: _Track(view, _moments(view, duration, rate), _SLACK / rate) for view in self.views}
         held: timeline.Picture | None = None
         used = 0
-        for picture in timeline.pictures(self.record.file, (start - _CLOCK, stop - _CLOCK), origin=origin):
+        for picture in pictures(self.record.file, (start - _CLOCK, stop - _CLOCK), origin=origin):
             if held is None:
                 self._full = picture.size
                 self._check_crop()
@@ -134,7 +138,7 @@ class ClipFrames:
         """Height and width of the whole picture; set by decoding."""
         if not self.views:
             span = self.record.span or (-math.inf, math.inf)
-            for picture in timeline.pictures(self.record.file, span, origin=self._extent[0]):
+            for picture in pictures(self.record.file, span, origin=self._extent[0]):
                 return picture.size
         _ = self._decoded
         return self._full

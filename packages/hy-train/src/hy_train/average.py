@@ -14,7 +14,8 @@ from torch import nn
 class Average(pl.Callback):
     """Keep an average of a model's weights, on the device of each.
 
-    The decay grows from 0 as (1 + step) / (10 + step) up to the recipe's, so that early weights are forgotten.
+    The decay grows from 0 as (1 + step) / (10 + step) up to the recipe's, so that early weights are forgotten. With a
+    decay of 0 nothing is kept: the weights themselves take its place.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,6 +23,9 @@ class Average(pl.Callback):
         self.average: dict[str, torch.Tensor] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.decay:
+            self.average = {}
+            return
         weights = self.model.state_dict()
         if not self.average:
             self.average = {k: v.detach().clone() for k, v in weights.items()}
@@ -32,7 +36,7 @@ class Average(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not self.decay or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
         weights = self.model.state_dict()
@@ -48,13 +52,15 @@ class Average(pl.Callback):
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put the averaged weights in place for a while, for measuring and exporting."""
-        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        training = self.model.training
-        self.model.load_state_dict(self.average)
+        training, average = self.model.training, self.average
+        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()} if average else {}
+        if average:
+            self.model.load_state_dict(average)
         self.model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.model.load_state_dict(weights)
+            if average:
+                self.model.load_state_dict(weights)
             self.model.train(training)

@@ -17,7 +17,7 @@ import click
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe; repeat."
 )
 @click.option("--minutes", type=float, help="Stop after this many minutes; the same command resumes.")
-@click.option("--dry-run", is_flag=True, help="Check the recipe, count parameters, train nothing.")
+@click.option("--dry-run", is_flag=True, help="Check the recipe; tell memory, FLOPs and time; train nothing.")
 @click.option("--list", "listing", is_flag=True, help="List the shipped recipes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -53,13 +53,17 @@ def command(
     from hy_train.objectives import find
 
     objective = find(loaded)(loaded, folder)
-    parameters = sum(p.numel() for p in objective.model.parameters())
     if dry_run:
+        from hy_train.fit import check
+        from hy_train.planning import plan
+
+        check(loaded, objective)
+        found = plan(loaded, objective)
         report = {
             "recipe": loaded.name,
             "objective": loaded.objective,
-            "parameters": parameters,
             "out": str(folder),
+            **(found.to_json() if as_json else found.lines()),
         }
         if loaded.unfreeze:
             from hy_train.unfreeze import Unfreezing

@@ -27,6 +27,7 @@ from hy_train.launch import check_world, is_started, launch, lost_process_in_one
 from hy_train.loggers import make_loggers
 from hy_train.module import TrainModule
 from hy_train.monitor import Monitor
+from hy_train.planning import check_plan, plan
 from hy_train.progress import StepBar
 from hy_train.recipe import Recipe
 from hy_train.rehearsal import Rehearsal
@@ -51,6 +52,7 @@ def run(
     """
     check(recipe, objective)
     check_world(recipe)
+    check_plan(plan(recipe, objective, timed=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no greetings, no advertisements
     warnings.filterwarnings("ignore", module="lightning.*")
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,10 +94,10 @@ def run(
 
 def check(recipe: Recipe, objective: Objective[Any]) -> None:
     """Raise `UsageError` for values that can't work on this machine or with this objective."""
-    if recipe.precision not in _PRECISIONS:
-        raise UsageError(f"precision = {recipe.precision!r}: unknown", f"use {', '.join(_PRECISIONS)}")
     if objective.critic is not None and recipe.precision.startswith("16"):
         raise UsageError(f"precision = {recipe.precision!r}: not in adversarial training", "use bf16-mixed")
+    if recipe.precision not in _PRECISIONS:
+        raise UsageError(f"precision = {recipe.precision!r}: unknown", f"use {', '.join(_PRECISIONS)}")
     if objective.critic is not None and recipe.accumulate > 1:
         raise UsageError(f"accumulate = {recipe.accumulate}: not in adversarial training", "raise batch")
     if recipe.precision == "16-mixed" and not torch.cuda.is_available():

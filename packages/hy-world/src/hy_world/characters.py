@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hy_core.errors import UsageError
 
-from hy_world.scene import COLOURS, FPS, FRAMES
+from hy_world.attributes import COLOURS
+from hy_world.scene import FPS, FRAMES
 from hy_world.splits import SPLITS
 
 SKINS: dict[str, tuple[int, int, int]] = {

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hy_world import characters_geometry as geometry
+from hy_world.attributes import COLOURS
 from hy_world.characters import (
     ARM,
     EXPRESSIONS,
@@ -35,7 +36,6 @@ from hy_world.characters import (
 from hy_world.characters_render import BLACK, MOUTH, WHITE, Canvas, draw, head
 from hy_world.judge import NONE
 from hy_world.render import backdrop
-from hy_world.scene import COLOURS
 
 _NEAR = 55.0  # a pixel this close to a colour has it, of 255 * sqrt(3)
 _LEAST_FACE = 0.3  # of the expected area of skin, below which there is no face

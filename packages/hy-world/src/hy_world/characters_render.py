@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hy_world.attributes import COLOURS
 from hy_world.characters import HAIRS, HIP, SKINS, Character, Stage
 from hy_world.characters_geometry import (
     BROW_HALF,
@@ -26,7 +27,6 @@ from hy_world.characters_geometry import (
     slots,
 )
 from hy_world.render import backdrop
-from hy_world.scene import COLOURS
 
 BLACK, WHITE, MOUTH = (20, 15, 20), (255, 255, 255), (110, 12, 28)
 _LIMB, _FOOT = 0.22, 0.27  # radii, in head radii

@@ -15,8 +15,9 @@ from itertools import combinations
 
 import numpy as np
 
+from hy_world.attributes import BACKGROUNDS, COLOURS, SHAPES
 from hy_world.render import backdrop, coverage
-from hy_world.scene import BACKGROUNDS, COLOURS, EXTENT, GROW, HOP, MOVE, SHAPES, TURN, Scene
+from hy_world.scene import EXTENT, GROW, HOP, MOVE, TURN, Scene
 
 NONE = "none"  # the attribute of a thing that isn't there
 

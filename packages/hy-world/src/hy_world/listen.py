@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from hy_core.errors import MissingError
 
-from hy_world.scene import FPS, FRAMES, SHAPES, SIZES, Scene
+from hy_world.attributes import SHAPES, SIZES
+from hy_world.scene import FPS, FRAMES, Scene
 from hy_world.score import Line, Share
 from hy_world.sound import RATE, impacts, ring, silent, sound
 

@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from hy_world.scene import COLOURS, EXTENT, FRAMES, Scene
+from hy_world.attributes import COLOURS
+from hy_world.scene import EXTENT, FRAMES, Scene
 
 _PLAIN = {"white": (245, 245, 245), "black": (12, 12, 12), "gray": (128, 128, 128)}
 _GRADIENT = {  # top, bottom

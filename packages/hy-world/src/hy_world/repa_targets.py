@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hy_world.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 from hy_world.render import coverage
-from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene, Thing, Track
+from hy_world.scene import Scene, Thing, Track
 
 if TYPE_CHECKING:
     from hy_core.training import TrainingBatch

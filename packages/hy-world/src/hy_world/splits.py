@@ -7,7 +7,7 @@ from functools import cache
 
 from hy_core.errors import UsageError
 
-from hy_world.scene import COLOURS, MOTIONS, SHAPES
+from hy_world.attributes import COLOURS, MOTIONS, SHAPES
 
 SPLITS = ("train", "heldout", "all")
 _ONE_IN = 10

@@ -1,4 +1,4 @@
-"""`hy data run`: videos to scores and sets."""
+"""`hy data run`: videos and pictures to scores and sets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def command(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Run a recipe on INPUT: a folder of videos, one video, or a list (.txt, .jsonl) of paths and addresses.
+    """Run a recipe on INPUT: a folder of videos and pictures, a file, or a list (.txt, .jsonl) of paths and addresses.
 
     The same command resumes a stopped run. A changed option of a stage runs that stage again and those that need it;
     changed sets run none.

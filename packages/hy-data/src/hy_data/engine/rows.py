@@ -55,7 +55,11 @@ def row_of(clip: Clip, plan: Plan) -> dict[str, Any]:
     """Return a clip's row; its status is "pending" while stages are missing."""
     results = {name: one for name, one in clip.results().items() if name not in _RESERVED}
     duration = results.get("duration")
-    start, stop = clip.record.span or (0.0, float(duration) if isinstance(duration, int | float) else None)
+    # A picture file has no end.
+    start, stop = clip.record.span or (
+        0.0,
+        float(duration) if isinstance(duration, int | float) and duration else None,
+    )
     at = clip.dropped
     if at is not None and at >= plan.scoring:  # a finishing stage: the scores are good
         results["finish_failed"] = f"{plan.stages[at].name}: {clip.found[at].reason}"

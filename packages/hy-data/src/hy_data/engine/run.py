@@ -179,4 +179,4 @@ def _notes(listing: Listing) -> list[str]:
     if not listing.ignored:
         return []
     kinds = ", ".join(f"{count} {reason}" for reason, count in sorted(listing.ignored.items())[:6])
-    return [f"ignored {sum(listing.ignored.values())} files that are no videos ({kinds})"]
+    return [f"ignored {sum(listing.ignored.values())} files that are no videos or pictures ({kinds})"]

@@ -1,7 +1,8 @@
 """Find near-duplicates among clips by what stages stored of them; no video is read.
 
 Candidates are clips with similar vectors (`neighbours`). They are verified by the pictures of their signatures
-(`matching`). Duplicates of duplicates form one group, of which the best clip is kept.
+(`matching`). A picture file is no duplicate of a clip. Duplicates of duplicates form one group, of which the best clip
+is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from hy_core.options import option
 
 from hy_data.select.match_cache import matches
@@ -87,6 +89,8 @@ def find_duplicates(table: pa.Table, options: DuplicateOptions, folder: Path | N
     least = options.certain if options.method == "vector" else options.candidate
     pairs, cosines = near_pairs(vectors, least, options.neighbours, options.index)
     pairs = rows[pairs]
+    alike = _same_kind(table, pairs)
+    pairs, cosines = pairs[alike], cosines[alike]
     if options.method == "vector":
         links = [
             _Link(first, second, "vector", float(one))
@@ -117,6 +121,15 @@ def _links(pairs: np.ndarray, found: Sequence[Match], options: DuplicateOptions)
     for (first, second), match in zip(pairs.tolist(), found, strict=True):
         if is_duplicate(match, options):
             yield _Link(first, second, "mirrored" if match.mirrored else "frames", match.agreement)
+
+
+def _same_kind(table: pa.Table, pairs: np.ndarray) -> np.ndarray:
+    """Return which pairs of rows [N, 2] are both clips or both picture files: bool [N]."""
+    if "frames" not in table.column_names:
+        return np.ones(len(pairs), bool)
+    is_picture = np.asarray(pc.fill_null(pc.equal(table["frames"], 1), False))
+    same: np.ndarray = is_picture[pairs[:, 0]] == is_picture[pairs[:, 1]]
+    return same
 
 
 def _preference(table: pa.Table, ids: Sequence[str], quality: str) -> np.ndarray:

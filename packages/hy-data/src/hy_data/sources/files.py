@@ -14,12 +14,15 @@ from typing import Any
 from hy_core.data import ClipRecord
 from hy_core.errors import HyError, MissingError, UsageError
 from hy_core.files import open_regular
+from hy_core.media.names import PICTURES
 
 VIDEOS = frozenset(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .flv .f4v .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .ogv .ogm .gif .3gp .3g2 "
     ".y4m .ivf .apng".split()
 )
-"""Suffixes of the files that are taken from a folder; a file that is named itself, or in a list, may have any."""
+"""Suffixes of the videos that are taken from a folder; a file that is named itself, or in a list, may have any."""
+MEDIA = VIDEOS | frozenset(PICTURES)
+"""Suffixes of all files that are taken from a folder."""
 LISTS = (".txt", ".jsonl", ".lst")
 _LONGEST_LINE = 1 << 20
 _BLOCK = 1 << 20
@@ -51,8 +54,8 @@ def list_inputs(source: Path, out: Path | None = None) -> Listing:
     if not listing.entries:
         ignored = ", ".join(f"{count} {reason}" for reason, count in listing.ignored.most_common(3))
         raise UsageError(
-            f"{source} has no videos" + (f" (ignored: {ignored})" if ignored else ""),
-            f"a folder's files need one of the suffixes {' '.join(sorted(VIDEOS))}",
+            f"{source} has no videos or pictures" + (f" (ignored: {ignored})" if ignored else ""),
+            f"a folder's files need one of the suffixes {' '.join(sorted(MEDIA))}",
         )
     return listing
 
@@ -101,7 +104,7 @@ def _folder(root: Path, out: Path | None) -> Listing:
             suffix = path.suffix.lower()
             if name.startswith("."):
                 ignored["hidden"] += 1
-            elif suffix not in VIDEOS:
+            elif suffix not in MEDIA:
                 ignored[suffix or "without suffix"] += 1
             elif path.is_symlink() and not os.path.realpath(path).startswith(real + os.sep):
                 ignored["link out of the folder"] += 1

@@ -17,6 +17,7 @@ from hy_core.options import option
 
 from hy_data import onnx_models
 from hy_data.onnx_models import open_session
+from hy_data.stills import is_still, read_still
 
 LENGTH = 32
 """Frames of a clip in both views."""
@@ -69,9 +70,12 @@ class Dover(Stage):
 
     def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], None]:
         start, stop = record.span or (0.0, None)
-        extent = timeline.measure(record.file)
-        stop = extent.duration if stop is None else stop
-        count = max(1, round((stop - start) * extent.fps))
+        if is_still(record.file):
+            stop, count = 1.0, 1
+        else:
+            extent = timeline.measure(record.file)
+            stop = extent.duration if stop is None else stop
+            count = max(1, round((stop - start) * extent.fps))
         aesthetic, technical = aesthetic_frames(count), technical_frames(count)
         views = sampled(record, (start, stop), aesthetic, technical)
         outputs = onnx_models.run(self._session, *views)
@@ -140,7 +144,7 @@ def sampled(
         np.zeros((len(technical), _SIDE, _SIDE, 3), np.uint8),
     )
     corners: list[np.ndarray] = []
-    frames = timeline.frames(record.file, span, crop=record.crop)
+    frames = _frames(record, span)
     frame = None
     for number, (_, frame) in enumerate(_held(frames, int(max(aesthetic.max(), technical.max())) + 1)):
         for place in np.nonzero(aesthetic == number)[0]:
@@ -155,6 +159,14 @@ def sampled(
     if frame is None:
         raise HyError(f"{record.path} has no frames from {span[0]:g} to {span[1]:g} s")
     return _normal(whole, 1), _normal(pieces, _CLIPS)
+
+
+def _frames(record: ClipRecord, span: tuple[float, float]) -> Iterator[tuple[float, np.ndarray]]:
+    if not is_still(record.file):
+        yield from timeline.frames(record.file, span, crop=record.crop)
+        return
+    left, top, right, bottom = record.crop or (0, 0, None, None)
+    yield 0.0, read_still(record.file).to_array()[top:bottom, left:right]
 
 
 def _held(frames: Iterator[tuple[float, np.ndarray]], count: int) -> Iterator[tuple[float, np.ndarray]]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 from hy_core.data import JSON, ClipRecord, Score, Stage
+from hy_core.errors import UsageError
 from hy_core.options import option
 
 from hy_data.frames import ClipFrames, FrameStage, View
+from hy_data.stages.flow_models import FlowModel, load_raft
 from hy_data.transitions import HEIGHT, WIDTH, find_gradual
 
 VIEW = View(256, fps=12, gray=True)
+COLOURS = View(256, fps=12)
 SIDE = 256
 """Pixels of the longer side of pictures whose flow is estimated."""
 _NOISE, _CHANGED = (
@@ -26,13 +32,13 @@ _MOVED = 0.02  # pixels a pair that don't count as motion
 
 
 class Motion(FrameStage):
-    """Estimate the flow of consecutive frames at 12 a second by OpenCV's DIS (fast preset).
+    """Estimate the flow of consecutive frames at 12 a second by OpenCV's DIS (fast preset), or by RAFT.
 
     Speed is in picture diagonals a second. Smoothness is 1 for motion of constant velocity and towards 0 for motion
     that changes as much from pair to pair as it moves. `slideshow` is the share of time in pictures held for half a
     second or more before or after a change to another held picture. `scene_boundary` is the strongest sign of a
     transition inside of the clip: the part of a change that motion doesn't explain, next to what is usual around it (0
-    to 1), or 1 for a dissolve.
+    to 1), or 1 for a dissolve. A single frame has no speed, smoothness or `static`.
     """
 
     name = "motion"
@@ -46,24 +52,56 @@ class Motion(FrameStage):
 
     @dataclass(frozen=True)
     class Options(Stage.Options):
-        """What is looked at."""
+        """What is looked at, and by what."""
 
+        backend: Literal["dis", "raft"] = option("dis", help="What estimates the flow.")
+        weights: Path | None = option(
+            None,
+            help="RAFT: an .onnx file, or weights of torchvision's (.safetensors, .pth).",
+            metavar="FILE",
+        )
+        values: Literal["unit", "byte"] = option(
+            "unit", help="What an .onnx file takes: -1 to 1 (torchvision), or 0 to 255 (RAFT's repository)."
+        )
         pairs: int = option(
             600, help="Pairs of frames that are examined, spread evenly.", minimum=2, maximum=100_000
         )
 
     options: Options
 
+    def __init__(self, options: Options | None = None, /, **values: object) -> None:
+        super().__init__(options, **values)
+        if (self.options.backend == "raft") != (self.options.weights is not None):
+            raise UsageError(
+                f"[stage.motion] backend {self.options.backend} with weights {self.options.weights}",
+                "raft needs a file of weights, dis takes none",
+            )
+
+    @cached_property
+    def _network(self) -> FlowModel | None:
+        weights = self.options.weights
+        return None if weights is None else load_raft(weights, self.options.values)
+
+    def setup(self) -> None:
+        """Load RAFT, if it is the back-end; `MissingError` for a file or package that isn't there."""
+        _ = self._network
+
     def views(self) -> tuple[View, ...]:
-        return (VIEW,)
+        return (VIEW,) if self.options.weights is None else (VIEW, COLOURS)
 
     def measure(self, record: ClipRecord, frames: ClipFrames) -> tuple[Mapping[str, JSON | np.ndarray], None]:
         images, times = frames[VIEW], frames.times(VIEW)
+        if len(images) < 2:
+            nothing = dict.fromkeys(("motion_speed", "motion_smoothness", "static"))
+            return {**nothing, "slideshow": 0.0, "scene_boundary": 0.0}, None
         scale = min(1.0, SIDE / max(images.shape[1:]))
         size = (max(round(images.shape[2] * scale), 16), max(round(images.shape[1] * scale), 16))
         small = [np.ascontiguousarray(cv2.resize(one, size, interpolation=cv2.INTER_AREA)) for one in images]
         still = is_still(small)
-        flows = self._flows(small, still)
+        if self._network is None:
+            flows = self._flows(small, still)
+        else:
+            flows = self._network_flows(self._network, frames[COLOURS], size, still)
         steps = np.maximum(np.diff(times), 1e-3)
         seconds = np.array([steps[pair] for pair in flows])
         lengths = np.array([float(np.hypot(flow[..., 0], flow[..., 1]).mean()) for flow in flows.values()])
@@ -80,15 +118,31 @@ class Motion(FrameStage):
     def _flows(self, images: list[np.ndarray], still: np.ndarray) -> dict[int, np.ndarray]:
         """Return the flow of pairs of frames, float32 [H, W, 2] in pixels, by the number of the first one."""
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        count = len(images) - 1
-        chosen = (
-            range(count) if count <= self.options.pairs else np.linspace(0, count - 1, self.options.pairs)
-        )
         nothing = np.zeros((*images[0].shape, 2), np.float32)
+        return {
+            pair: nothing if still[pair] else dis.calc(images[pair], images[pair + 1], nothing.copy())
+            for pair in self._pairs(len(images) - 1)
+        }
+
+    def _network_flows(
+        self, network: FlowModel, pictures: np.ndarray, size: tuple[int, int], still: np.ndarray
+    ) -> dict[int, np.ndarray]:
+        """Return the same of pictures uint8 [T, H, W, 3], in pixels of `size` (width, height)."""
+        height, width = pictures.shape[1:3]
+        scale = np.asarray([size[0] / width, size[1] / height], np.float32)
         flows = {}
-        for pair in dict.fromkeys(int(one) for one in chosen):
-            flows[pair] = nothing if still[pair] else dis.calc(images[pair], images[pair + 1], nothing.copy())
+        for pair in self._pairs(len(pictures) - 1):
+            if still[pair]:
+                flows[pair] = np.zeros((size[1], size[0], 2), np.float32)
+            else:
+                flow = network.flow(pictures[pair], pictures[pair + 1])
+                flows[pair] = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * scale
         return flows
+
+    def _pairs(self, count: int) -> list[int]:
+        """Return the numbers of the pairs that are examined, of `count`."""
+        spread = np.linspace(0, count - 1, min(count, self.options.pairs))
+        return list(dict.fromkeys(int(one) for one in spread))
 
 
 def is_still(images: list[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from hy_core.data import JSON, ClipRecord, Score, Stage
@@ -11,6 +12,8 @@ from hy_core.errors import HyError
 from hy_core.media import timeline
 from hy_core.media.display import describe_hdr
 from hy_core.options import option
+
+from hy_data.stills import is_still, read_still
 
 _STEADY = 0.2  # of a frame that frames of an even rate may be off
 
@@ -21,6 +24,7 @@ class Probe(Stage):
     Finds `width` and `height` (as shown: upright, square pixels), `fps` (mean), `frames`, `duration` in seconds,
     `has_audio`, `rotation` (degrees by which its frames are turned to be upright), `hdr` ("PQ", "HLG" or ""),
     `variable_rate`, and `damage` (why it breaks off, or ""). Rejects files without pictures, and short and small ones.
+    A picture file has one frame, a `duration` of 0 and `is_picture`; only its size is checked.
     """
 
     name = "probe"
@@ -46,6 +50,8 @@ class Probe(Stage):
 
     def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
         file, options = record.file, self.options
+        if is_still(file):
+            return self._still(file)
         extent = timeline.measure(file)
         if not extent.frames:
             return {"has_audio": extent.sounds > 0}, "no pictures" + (", only sound" if extent.sounds else "")
@@ -74,6 +80,13 @@ class Probe(Stage):
             )
         if extent.duration < options.shortest:
             return results, f"{extent.duration:.2f} s, shorter than {options.shortest:g} s"
-        if min(height, width) < options.least_height:
-            return results, f"{width}x{height} pixels, smaller than {options.least_height}"
-        return results, None
+        return results, self._small(height, width)
+
+    def _still(self, file: Path) -> tuple[Mapping[str, JSON | np.ndarray], str | None]:
+        height, width = read_still(file).size
+        results = {"width": width, "height": height, "frames": 1, "duration": 0.0, "is_picture": True}
+        return results, self._small(height, width)
+
+    def _small(self, height: int, width: int) -> str | None:
+        least = self.options.least_height
+        return f"{width}x{height} pixels, smaller than {least}" if min(height, width) < least else None

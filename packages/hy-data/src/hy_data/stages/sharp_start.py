@@ -12,6 +12,7 @@ from hy_core.options import option
 
 from hy_data.frames import ClipFrames, View
 from hy_data.pictures import sharpness
+from hy_data.stills import is_still
 
 _VIEW = View(360, gray=True)
 
@@ -20,7 +21,7 @@ class SharpStart(Stage):
     """Start the clip at the first frame that is nearly as sharp as the sharpest one within a limit.
 
     Sharpness is the variance of the Laplacian at 360 pixels of height. Only the frames up to the limit are decoded.
-    Changes `span` and what follows from it, `duration` and `frames`.
+    A picture file stays as it is. Changes `span` and what follows from it, `duration` and `frames`.
     """
 
     name = "sharp-start"
@@ -40,6 +41,8 @@ class SharpStart(Stage):
     options: Options
 
     def found(self, record: ClipRecord) -> tuple[Mapping[str, JSON | np.ndarray], None]:
+        if is_still(record.file):
+            return {}, None
         start, stop = record.span or (0.0, timeline.measure(record.file).duration)
         limit = min(self.options.limit, self.options.share * (stop - start))
         first = ClipFrames(replace(record, span=(start, min(start + max(limit, 0.001), stop))), [_VIEW])

@@ -16,6 +16,7 @@ from hy_core.media import timeline
 from hy_core.options import option
 
 from hy_data.shot_detection import Found, Network, detect_shots
+from hy_data.stills import is_still
 
 
 class Shots(Stage):
@@ -23,7 +24,7 @@ class Shots(Stage):
 
     A span starts at the time of its first frame and stops at that of the first frame after it. Shots over `longest` are
     cut into equal pieces, shots under `shortest` are left out. Transitions within `ClipRecord.span` only are looked
-    for if there is one.
+    for if there is one. A picture file stays as it is.
     """
 
     name = "shots"
@@ -69,7 +70,7 @@ class Shots(Stage):
         return "" if self.options.crosscheck == "off" else "transnetv2"
 
     def run(self, record: ClipRecord) -> Iterable[ClipRecord]:
-        if record.rejected:
+        if record.rejected or is_still(record.file):
             return [record]
         self.setup()
         try:

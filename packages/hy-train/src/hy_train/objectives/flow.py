@@ -1,4 +1,7 @@
-"""Train a DiT by flow matching on cached latents (section 4.5 of the HunyuanVideo report)."""
+"""Train a DiT by flow matching on cached latents (section 4.5 of the HunyuanVideo report).
+
+All of it is one subject: the flow objective, from its network and data to its loss and export.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import torch.nn.functional as F
 from hy_core import models
 from hy_core.condition import Condition, EncodingContext
 from hy_core.conditioner import Conditioner
-from hy_core.data import left_out
+from hy_core.data import DataSource, SourceSpec, left_out
 from hy_core.data.keys import encoders_fingerprint
 from hy_core.dit import DiT, DiTConfig, embedded_guidance
 from hy_core.dit.ports import port_owner
@@ -24,10 +27,11 @@ from hy_core.files import write_json
 from hy_core.flow.denoise import Denoiser
 from hy_core.flow.path import interpolate, velocity
 from hy_core.flow.schedule import sample_times
-from hy_core.tables import from_table
+from hy_core.plugins import Plugins
+from hy_core.tables import from_table, read_json
 from hy_core.training import Objective, Recipe, TrainingBatch, Workload, seeded
 from hy_core.training.materialise import tensors
-from hy_core.vae import VAE
+from hy_core.vae import VAE, VAEConfig
 from hy_core.weights import load_dit, load_port_weights, load_vae, save_port_weights
 from torch import Tensor
 
@@ -38,11 +42,15 @@ from hy_train.objectives.export import check_vae, write_model
 from hy_train.objectives.feed import FlowBatch, FlowFeed, LoadEncoders
 from hy_train.objectives.flow_config import FlowData, FlowOptions
 from hy_train.objectives.vae import read_vae
+from hy_train.planning import BucketPlan
 from hy_train.sources import check_tables, open_sources, recipe_plugins
 from hy_train.texts import TextCache
 
 GUIDANCE = 6.0
 """The embedded guidance scale that a guidance-distilled network is fine-tuned at, as the released trainers do."""
+_TEXT = 32  # tokens of a caption, for estimates
+TIMES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""The times at which the loss is measured."""
 
 
 class FlowObjective(Objective[FlowBatch]):
@@ -68,6 +76,9 @@ class FlowObjective(Objective[FlowBatch]):
         ]
         self.sources = open_sources(specs, plugins)
         check_tables(self.data.sources, names)
+        self.measured = max(range(len(self.buckets)), key=lambda number: self.buckets[number].sampling_weight)
+        """The bucket that the loss is measured on: the one that is drawn most often."""
+        self.heldout = self._open_heldout(specs[self.measured], plugins)
         self.conditioners = [plugins.conditioners().pick(name).for_training() for name in recipe.conditioning]
         for name in (name for one in self.buckets for name in one.conditioning or ()):
             if name not in recipe.conditioning:
@@ -80,6 +91,16 @@ class FlowObjective(Objective[FlowBatch]):
             self.model = self.build(with_values=False)
         self.config = self.model.config
         self.targets = repa.find_targets(self.options.repa_targets) if self.options.repa_targets else None
+
+    def _open_heldout(self, spec: SourceSpec, plugins: Plugins) -> DataSource | None:
+        """Held-out clips in the shape of the measured bucket, if the source has any."""
+        count = min(self.data.heldout, len(self.sources[self.measured]))
+        if not count:
+            return None
+        try:
+            return open_sources([replace(spec, split="heldout", count=count)], plugins)[0]
+        except UsageError:  # too few files
+            return None
 
     def build(self, with_values: bool) -> DiT:
         """Return a new network with all that is attached to it.
@@ -126,7 +147,8 @@ class FlowObjective(Objective[FlowBatch]):
         """Encode the clips of every bucket and their captions, once; report the clips that are left out."""
         cache = Path(self.data.cache).expanduser() if self.data.cache else self.folder
         vae = Path(self.data.vae) / "vae.safetensors" if self.data.vae else self.base.vae
-        self.latents = LatentCache(self.sources, cache / "latents", self._load_vae, models.fingerprint(vae))
+        sources = [*self.sources, *([self.heldout] if self.heldout is not None else [])]
+        self.latents = LatentCache(sources, cache / "latents", self._load_vae, models.fingerprint(vae))
         self.latents.fill()
         kinds = models.precision(self.base.layout)
         load = LoadEncoders(self.base.folder, str(kinds.device), kinds.text)
@@ -263,10 +285,26 @@ class FlowObjective(Objective[FlowBatch]):
     def cost(self, latents: Sequence[int], text: int) -> tuple[int, float]:
         """Return the tokens of a clip with latents of this size [F, h, w], and the operations to train on it once."""
         t, h, w = (size // patch for size, patch in zip(latents, self.config.patch, strict=True))
-        passes = (
-            4 if self.model.checkpointing else 3
-        )  # the backward pass has two products for one of the forward's
+        # The backward pass has two products for one of the forward's.
+        passes = 4 if self.model.checkpointing else 3
         return t * h * w, passes * forward_flops(self.config, t * h * w, text, t)
+
+    def describe_buckets(self) -> tuple[DiTConfig, list[BucketPlan]]:
+        """Return the network's configuration and what the batches of each bucket are, before data are read."""
+        vae = self._vae_config()
+        drawn = [one.sampling_weight * (1 - one.start_fraction) for one in self.buckets]
+        found = []
+        for bucket, weight in zip(self.buckets, drawn, strict=True):
+            tokens, flops = self.cost(vae.latent_size(*bucket.shape), _TEXT)
+            shape = "x".join(map(str, bucket.shape))
+            rows = bucket.batch or self.recipe.batch
+            found.append(BucketPlan(shape, rows, tokens, flops, weight / sum(drawn)))
+        return self.config, found
+
+    def _vae_config(self) -> VAEConfig:
+        if not self.data.vae:
+            return models.configs(self.base)[1]
+        return VAEConfig.from_dict(read_json(Path(self.data.vae) / "vae.json"))
 
     def largest_batch(self) -> FlowBatch | None:
         """Return a batch of the bucket with the most tokens, if there are several."""
@@ -285,11 +323,20 @@ class FlowObjective(Objective[FlowBatch]):
         )
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
-        """Return the loss at fixed times on training clips of the first bucket: comparable within a run only."""
+        """Return the loss at times 0.1 to 0.9 on the same clips, captions and noise each time, and the mean of these.
+
+        The clips are held out (`heldout_loss_0.1`, ...), or, where the source holds none out, trained on (`loss_0.1`).
+        """
         rng = np.random.default_rng(seeded(self.recipe.seed, 4))
-        indices = rng.choice(self.latents.usable(0), rows)
-        prompts = [self.feed.caption(0, int(index), rng) for index in indices]
-        batch = self.feed.make(Rows(0, indices, prompts)).to(self.model.device)
+        source, name = self.measured, "loss"
+        if self.heldout is not None:
+            trained_on = set(self.latents.keys(source, self.latents.usable(source)))
+            held = set(self.latents.keys(len(self.sources), self.latents.usable(len(self.sources))))
+            source, name = len(self.sources), "loss" if held & trained_on else "heldout_loss"
+        indices = self.latents.usable(source)[:rows]
+        prompts = [self.feed.caption(source, int(index), rng) for index in indices]
+        made = self.feed.make(Rows(source, indices, prompts))
+        batch = replace(made, bucket=self.measured).to(self.model.device)
         batch.generator.manual_seed(0)
         data, generator = batch.latents, batch.generator
         noise = torch.randn(data.shape, generator=generator).to(data.device)
@@ -299,11 +346,11 @@ class FlowObjective(Objective[FlowBatch]):
         trained = [frame for frame in range(data.shape[2]) if frame not in cond.fixed_frames]
         denoiser, target = Denoiser(self.model, cond), velocity(data, noise)[:, :, trained]
         losses = {}
-        for time in (0.2, 0.5, 0.8, 0.95):
-            times = torch.full((rows,), time, device=data.device)
+        for time in TIMES:
+            times = torch.full((batch.rows,), time, device=data.device)
             predicted = denoiser(interpolate(data, noise, times), times)[:, :, trained]
-            losses[f"loss_{time}"] = F.mse_loss(predicted, target).item()
-        return losses
+            losses[f"{name}_{time}"] = F.mse_loss(predicted, target).item()
+        return {**losses, name: sum(losses.values()) / len(losses)}
 
     def export(self, folder: Path) -> None:
         """Write a model folder for `hy generate --model FOLDER`: the DiT in bfloat16, the other parts of the base.

@@ -75,7 +75,8 @@ class FlowData:
 
     `captions` is how many captions of a clip are encoded in advance, of which batches draw one; with 0 each row draws a
     new one, and the processes that make batches run the text encoders. `cache` is the folder of latents and text
-    features, by default the run's: several runs may share one.
+    features, by default the run's: several runs may share one. `heldout` is how many held-out clips the loss is
+    measured on, with 0 training clips are taken.
     """
 
     buckets: tuple[Bucket, ...]
@@ -85,10 +86,13 @@ class FlowData:
     sources: dict[str, Any] = field(default_factory=dict)
     captions: int = 16
     cache: str = ""
+    heldout: int = 32
 
     def __post_init__(self) -> None:
-        if self.captions < 0:
-            raise UsageError(f"data.captions = {self.captions}: must not be negative")
+        if min(self.captions, self.heldout) < 0:
+            raise UsageError(
+                f"data.captions = {self.captions}, heldout = {self.heldout}: must not be negative"
+            )
         if not self.buckets:
             raise UsageError("data.buckets is empty", "give one bucket or more")
         for one in self.buckets:

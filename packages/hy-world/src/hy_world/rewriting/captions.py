@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from hy_world.attributes import COLOURS, SHAPES, SIZES
 from hy_world.captions import caption
-from hy_world.scene import COLOURS, SHAPES, SIZES, sample_scene
+from hy_world.scene import sample_scene
 
 SCHEMA: dict[str, Any] = {
     "texts": {

@@ -11,7 +11,7 @@ from typing import Any
 from hy_core.errors import UsageError
 from hy_core.tables import read_toml
 
-from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES
+from hy_world.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES
 
 LANGUAGES = ("en", "zh", "es")
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

@@ -2,6 +2,8 @@
 
 A prompt is a list of pieces: text with the value that it states, the things of which it states it, and whether it names
 what the world can't show. Held-out prompts use words and sentences that no training prompt has.
+
+All of it is one subject: the grammar of free prompts.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from hy_core.data import Clip, SourceSpec
 from hy_core.errors import UsageError
 from hy_core.request import Sound
 
+from hy_world.attributes import COLOURS, MOTIONS, SHAPES
 from hy_world.captions import caption
 from hy_world.render import backdrop, render
-from hy_world.scene import COLOURS, FPS, FRAMES, MOTIONS, SHAPES, Scene, sample_scene
+from hy_world.scene import FPS, FRAMES, Scene, sample_scene
 from hy_world.sources.procedural import ProceduralSource
 
 

@@ -41,8 +41,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from hy_world.attributes import BACKGROUNDS
 from hy_world.captions import caption
-from hy_world.scene import BACKGROUNDS, sample_scene
+from hy_world.scene import sample_scene
 from hy_world.text.wordings import (
     ATTRIBUTES,
     COLOUR_WORDS,

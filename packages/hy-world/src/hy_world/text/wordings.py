@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from hy_world.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES
 from hy_world.captions import Caption
-from hy_world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene
+from hy_world.scene import Scene
 
 # What can be said of one thing, and of the whole: (attribute, values). Value 0 of every label is "not said".
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
