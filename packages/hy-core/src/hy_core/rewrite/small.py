@@ -107,8 +107,8 @@ class SmallRewriter(Rewriter):
         reader, lexicon, _ = self.load()
         words = tokens(prompt)
         with torch.inference_mode():
-            prompt = features(words, lexicon, reader.config)
-            reading = interpret(reader(collate([prompt])), 0, prompt, words, reader.config)
+            found = features(words, lexicon, reader.config)
+            reading = interpret(reader(collate([found])), 0, found, words, reader.config)
         for name in reader.config.scene:
             if name not in reading.scene and (value := certain(name, words, lexicon)):
                 reading.scene[name] = value
