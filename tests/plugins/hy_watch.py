@@ -57,6 +57,11 @@ def register_samplers(register):
 
 
 @hookimpl
+def register_rewriters(register):
+    CALLS.append("register_rewriters")
+
+
+@hookimpl
 def register_presets(register):
     CALLS.append("register_presets")
 

@@ -60,7 +60,7 @@ def loader(module: TrainModule) -> DataLoader[Any]:
     """Return the loader of a run, which continues at the module's step.
 
     With `workers` batches are made by that many processes, on a copy of the objective without its networks, and are
-    pinned for a GPU. `UsageError` for an objective that can't be sent to another process.
+    put into page-locked memory for a GPU. `UsageError` for an objective that can't be sent to another process.
     """
     recipe = module.recipe
     micros = [module.micro_rank(micro) for micro in range(recipe.accumulate)]

@@ -3,6 +3,8 @@ a CPU.
 
 They are what the official models have, only small, and they are run by the same classes: a Llama decoder
 whose last two layers the DiT never sees, and a CLIP text tower whose pooled vector it does.
+
+All of it is one subject: making the two encoders and their tokenizer, and measuring what they say.
 """
 
 from __future__ import annotations
