@@ -8,7 +8,7 @@ from typing import Any
 def tests_table(report: dict[str, Any], command: str, source: str) -> str:
     """Return Markdown tables of a report that `hy data camera eval --json` wrote."""
     tests: dict[str, Any] = report["tests"]
-    levels = ("0.6", "0.7")
+    levels = ("0.7", "0.8")
     heads = [f"p >= {level} | Right of those" for level in levels]
     rows = [f"| Clips | Number | Right | {' | '.join(heads)} |", "| --- |" + " ---: |" * 6]
     for name, one in tests.items():

@@ -155,7 +155,7 @@ def test_the_stage_reads_clips_and_is_unsure_below_its_confidence(tmp_path: Path
     assert stage.views() == (VIEW,)
     (record,) = stage.run(ClipRecord(path))
     assert record.results["camera_motion"] == "zoom in" and record.rejected is None
-    assert 0.7 <= record.results["camera_motion_confidence"] <= 1
+    assert 0.8 <= record.results["camera_motion_confidence"] <= 1
     (record,) = CameraMotion(confidence=1.0).run(ClipRecord(path, span=(0.0, 0.01)))  # one frame
     assert record.results == {"camera_motion": "unsure", "camera_motion_confidence": 0.0}
     with pytest.raises(MissingError, match="no such forest"):
@@ -208,11 +208,11 @@ def test_the_shipped_forest_on_held_out_photographs() -> None:
     report = measure_generated(Forest.load(SHIPPED), unseen, 280, 0)
     assert report["normal"]["accuracy"] >= 0.95
     assert report["flat scenes"]["accuracy"] >= 0.92
-    assert min(report[f"slow, H.264 crf {crf}"]["accuracy"] for crf in (30, 33)) >= 0.92
-    sure = report["normal"]["levels"]["0.7"]
-    assert sure["accuracy"] >= 0.985 and sure["kept"] >= 0.85
+    assert min(report[f"slow, H.264 crf {crf}"]["accuracy"] for crf in (30, 33)) >= 0.93
+    sure = report["normal"]["levels"]["0.8"]
+    assert sure["accuracy"] >= 0.99 and sure["kept"] >= 0.85
 
 
 def test_the_classifier_is_small_and_needs_no_scikit_learn() -> None:
-    assert SHIPPED.stat().st_size < 1.1e6
+    assert SHIPPED.stat().st_size < 2e6
     assert Classifier().classify(clip("static shot", 4))[0] == "static shot"

@@ -30,7 +30,7 @@ class CameraMotion(FrameStage):
     class Options(Stage.Options):
         """How sure an answer must be, and by what."""
 
-        confidence: float = option(0.7, help="Least probability of an answer.", minimum=0, maximum=1)
+        confidence: float = option(0.8, help="Least probability of an answer.", minimum=0, maximum=1)
         forest: Path | None = option(None, help="File of hy data camera train; the shipped one if not given.")
 
     @cached_property
