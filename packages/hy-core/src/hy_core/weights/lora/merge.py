@@ -21,8 +21,10 @@ from hy_core.weights.lora.changes import (
     check,
     rank_of,
 )
+from hy_core.weights.files import find, open_checkpoint
 from hy_core.weights.lora.names import Target, layers, resolve
 from hy_core.weights.lora.read import LoraFile, read
+from hy_core.weights.lora.trained import KIND, attach_trained
 from hy_core.weights.strict import finite
 
 
@@ -39,10 +41,13 @@ class _Step:
 def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
     """Add a LoRA file to a DiT in place, `scale` times; returns the number of layers that it changes.
 
-    Reads LoRA, DoRA, LoHa and LoKr, biases and norms, at the strength that the file or the adapter_config.json beside
+    Bottlenecks, which aren't linear, are attached instead. Reads LoRA, DoRA, LoHa and LoKr, biases and norms, at the strength that the file or the adapter_config.json beside
     it states (see `strength`). Raises HyError in one line, with the DiT unchanged, if a layer isn't this network's, a
     shape doesn't fit, or a value is NaN or infinite.
     """
+    checkpoint = open_checkpoint(find(Path(path)))
+    if KIND in checkpoint.metadata:
+        return attach_trained(dit, checkpoint, path, scale)
     file, targets = read(path), layers(dit)
     places: dict[Target, tuple[str, dict[str, Tensor]]] = {}
     for name, found in file.layers.items():
