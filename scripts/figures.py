@@ -79,12 +79,7 @@ def table(sections: list[dict[str, Any]], commands: dict[str, str]) -> str:
             rows.append(f"| {section['title']} | {attribute} | {line(groups, attribute)} | {by} |")
     rows.append("")
     for name, number in numbers.items():
-        state = (
-            "not measured again since, transcribed"
-            if reports[name].get("transcribed")
-            else "report as written"
-        )
-        source = f"[{state}](../figures/{name}.json)"
+        source = f"[report](../figures/{name}.json)"
         rows.append(f"{number}. `{commands[name]}` ({source})")
     return "\n".join(rows)
 
