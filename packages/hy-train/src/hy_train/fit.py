@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from hy_train.exclusive import exclusive
-from hy_train.module import Average, TrainModule, train_module
+from hy_train.module import Average, TrainModule, averaged_weights, train_module
 from hy_train.recipe import Recipe
 from hy_train.unfreeze import Unfreezing
 
@@ -100,6 +100,7 @@ def run(
     if not trainer.is_global_zero:
         return {}
     report: dict[str, Any] = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
+    objective.step = trainer.global_step
     with averaged(module, average):
         report |= objective.evaluate()
         objective.export(folder / "export")
@@ -131,15 +132,15 @@ def _strategy(recipe: Recipe, objective: Objective[Any]) -> DDPStrategy | str:
 @contextmanager
 def averaged(module: TrainModule, average: Average) -> Iterator[None]:
     """Put the averaged weights in place for a while."""
-    weights = {k: v.detach().clone() for k, v in module.model.state_dict().items()}
+    weights = {k: v.detach().clone() for k, v in averaged_weights(module).items()}
     training = module.model.training
-    module.model.load_state_dict(average.average)
+    module.model.load_state_dict(average.average, strict=module.strict_loading)
     module.model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        module.model.load_state_dict(weights)
+        module.model.load_state_dict(weights, strict=module.strict_loading)
         module.model.train(training)
 
 
@@ -157,6 +158,7 @@ class _Measure(pl.Callback):
             return
         if not trainer.is_global_zero:
             return
+        module.objective.step = trainer.global_step
         with averaged(module, self.average):
             measured = module.objective.evaluate()
             module.objective.export(module.objective.folder / "export")

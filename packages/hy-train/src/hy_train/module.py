@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from hy_core.errors import HyError
 from hy_core.training import Objective, seeded
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -28,7 +29,7 @@ class TrainModule(pl.LightningModule):
         super().__init__()
         self.objective, self.recipe = objective, recipe
         self.model, self.critic = objective.model, objective.critic
-        self.strict_loading = True
+        self.strict_loading = objective.trained is None  # else a checkpoint lacks what isn't trained
         # Lightning runs one optimiser by itself; two are run by hand below.
         self.automatic_optimization = self.critic is None
 
@@ -52,6 +53,18 @@ class TrainModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         self.objective.load()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = self.objective.trained
+        if names is not None:
+            state = checkpoint["state_dict"]
+            keep = {f"model.{name}" for name in names}
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if key in keep}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name in self.objective.trained or ():
+            if f"model.{name}" not in checkpoint["state_dict"]:
+                raise HyError(f"the checkpoint has no {name}", "it is another run's: choose another --out")
 
     def on_fit_start(self) -> None:
         for network in self.objective.frozen.values():
@@ -116,6 +129,12 @@ def train_module(module: pl.LightningModule) -> TrainModule:
     return module
 
 
+def averaged_weights(module: TrainModule) -> dict[str, torch.Tensor]:
+    """Return the tensors of which averages are kept, of any shape: those that are trained."""
+    names, state = module.objective.trained, module.model.state_dict()
+    return state if names is None else {name: state[name] for name in state if name in names}
+
+
 class Average(pl.Callback):
     """Keep an exponential moving average of the weights; it is what is measured and exported.
 
@@ -127,7 +146,7 @@ class Average(pl.Callback):
         self.average: dict[str, torch.Tensor] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        weights = train_module(pl_module).model.state_dict()
+        weights = averaged_weights(train_module(pl_module))
         if not self.average:
             self.average = {k: v.detach().clone() for k, v in weights.items()}
         # A checkpoint is read on the CPU.
@@ -140,7 +159,7 @@ class Average(pl.Callback):
         if (batch_idx + 1) % train_module(pl_module).recipe.accumulate:
             return
         decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
-        weights = train_module(pl_module).model.state_dict()
+        weights = averaged_weights(train_module(pl_module))
         names = [k for k, v in weights.items() if v.is_floating_point()]
         torch._foreach_lerp_([self.average[k] for k in names], [weights[k] for k in names], 1 - decay)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -51,11 +51,13 @@ class FlowObjective(Objective[FlowBatch]):
     """
 
     model: DiT
+    options_type: ClassVar[type[FlowOptions]] = FlowOptions
+    options: FlowOptions
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
         self.data = from_table(FlowData, recipe.data, "data")
-        self.options = from_table(FlowOptions, recipe.options, "options")
+        self.options = from_table(self.options_type, recipe.options, "options")
         self.base = models.find(self.data.model or recipe.init_from or "pocket")
         check_vae(self.base, self.data.vae)
         self.buckets = self.data.buckets
@@ -255,10 +257,14 @@ class FlowObjective(Objective[FlowBatch]):
 
     def evaluate(self, rows: int = 64) -> dict[str, float]:
         """Return the loss at fixed times on training clips of the first bucket: comparable within a run only."""
+        return self.losses(self.feed, rows)
+
+    def losses(self, feed: FlowFeed, rows: int) -> dict[str, float]:
+        """Return the loss at fixed times on clips of the first bucket of a feed."""
         rng = np.random.default_rng(seeded(self.recipe.seed, 4))
-        indices = rng.choice(self.latents.usable(0), rows)
-        prompts = [self.feed.caption(0, int(index), rng) for index in indices]
-        batch = self.feed.make(Rows(0, indices, prompts)).to(self.model.device)
+        indices = rng.choice(feed.latents.usable(0), rows)
+        prompts = [feed.caption(0, int(index), rng) for index in indices]
+        batch = feed.make(Rows(0, indices, prompts)).to(self.model.device)
         batch.generator.manual_seed(0)
         data, generator = batch.latents, batch.generator
         noise = torch.randn(data.shape, generator=generator).to(data.device)
