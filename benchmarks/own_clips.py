@@ -32,6 +32,7 @@ from hy_world.text_to_video import evaluate
 
 HEART, _LIKE = "heart", "square"
 _FINE = 4  # samples of a pixel's side
+_CENTRE = 0.2935  # of the outline's mass, above its origin
 
 
 def heart_coverage(dx: np.ndarray, dy: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -43,7 +44,7 @@ def heart_coverage(dx: np.ndarray, dy: np.ndarray, radius: np.ndarray, angle: np
         for down in offsets:
             x, y = dx + right, dy + down
             x, y = (x * cos + y * sin) / radius, (y * cos - x * sin) / radius
-            x, y = x / 1.02, 0.11 - y / 1.02
+            x, y = x, _CENTRE - y
             total = total + ((x * x + y * y - 1) ** 3 < x * x * y**3)
     return np.asarray(total / _FINE**2, np.float32)
 

@@ -55,7 +55,11 @@ def attach(dit: DiT, config: AdapterConfig) -> list[str]:
 
 
 def _attach_blocks(dit: DiT, kind: type[Bottleneck], config: AdapterConfig) -> list[str]:
-    blocks = [f"{stack}.{i}" for stack in ("double_blocks", "single_blocks") for i in range(len(getattr(dit, stack)))]
+    blocks = [
+        f"{stack}.{i}"
+        for stack in ("double_blocks", "single_blocks")
+        for i in range(len(getattr(dit, stack)))
+    ]
     patterns = [one for target in config.targets for one in (("*",) if target in TARGETS else (target,))]
     chosen = [name for name in blocks if any(fnmatchcase(name, one) for one in patterns)]
     if not chosen:

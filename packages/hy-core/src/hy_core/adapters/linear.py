@@ -133,8 +133,8 @@ class LoKr(LinearAdapter):
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return y [..., rows] with the change for x [..., inputs]; weight and bias are not read."""
-        (a, b), w2 = self.w1.shape, self._inner()
-        inner = x.to(w2.dtype).unflatten(-1, (b, w2.shape[1])) @ w2.T  # [..., b, rows / a]
+        w2 = self._inner()
+        inner = x.to(w2.dtype).unflatten(-1, (self.w1.shape[1], w2.shape[1])) @ w2.T  # [..., b, rows / a]
         change = torch.einsum("...bi,ab->...ai", inner, self.w1).flatten(-2)
         return y + (change * self.scale).to(y.dtype)
 

@@ -32,7 +32,9 @@ def select_layers(dit: nn.Module, targets: Sequence[str]) -> list[str]:
     """
     from hy_core.dit.layers import Linear
 
-    names = [name for name, module in dit.named_modules() if type(module) is Linear and ".adapter." not in name]
+    names = [
+        name for name, module in dit.named_modules() if type(module) is Linear and ".adapter." not in name
+    ]
     chosen: set[str] = set()
     for target in targets:
         found = [
@@ -45,7 +47,9 @@ def select_layers(dit: nn.Module, targets: Sequence[str]) -> list[str]:
             near = nearest(target, [*TARGETS, *names])
             raise UsageError(
                 f"targets: {target!r} matches no linear layer of the network",
-                f"did you mean {near}?" if near else f"use {', '.join(TARGETS)}, or a layer such as {names[0]}",
+                f"did you mean {near}?"
+                if near
+                else f"use {', '.join(TARGETS)}, or a layer such as {names[0]}",
             )
         chosen.update(found)
     return [name for name in names if name in chosen]

@@ -18,8 +18,8 @@ class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
     Modules are called in the order of attachment as `module(x, adapter_inputs[name])` and return a tensor of x's shape
-    and dtype; modules of a plugin without adapter inputs are skipped, unless they are `unconditional` and take None. Their parameters are saved under the port's key
-    and the plugin's name.
+    and dtype; modules of a plugin without adapter inputs are skipped, unless they are `unconditional`: then
+    they get None. Their parameters are saved under the port's key and the plugin's name.
     """
 
     def attach(self, name: str, module: nn.Module) -> None:

@@ -10,7 +10,6 @@ import torch
 from hy_core import models
 from hy_core.adapters import AdapterConfig, attach, is_adapter_key, parts_of
 from hy_core.dit import DiT
-from hy_core.dit.ports import port_owner
 from hy_core.errors import HyError, UsageError
 from hy_core.training import Recipe
 from hy_core.weights import load_dit
@@ -44,7 +43,10 @@ class FinetuneOptions(FlowOptions):
 
 
 class FinetuneObjective(FlowObjective):
-    """Flow matching on one's own clips. With an adapter the DiT is frozen, and checkpoints hold the adapter alone."""
+    """Flow matching on one's own clips.
+
+    With an adapter the DiT and the modules of plugins are frozen, and checkpoints hold the adapter alone.
+    """
 
     options_type: ClassVar[type[FlowOptions]] = FinetuneOptions
     options: FinetuneOptions
@@ -58,15 +60,8 @@ class FinetuneObjective(FlowObjective):
         dit = super().build(with_values)
         dit.checkpointing = self.options.checkpointing
         if self.options.adapter:
-            owned = [key for key in dict(dit.named_parameters()) if port_owner(key) is not None]
             attach(dit, self._config())
             self.trained = {key for key in dit.state_dict() if is_adapter_key(key)}
-            if owned:
-                raise UsageError(
-                    f"options.adapter = {self.options.adapter!r}: a plugin's modules are trained with it "
-                    f"({owned[0]})",
-                    "use adapter = \"\", or a plugin without modules of its own",
-                )
         return dit
 
     def _config(self) -> AdapterConfig:

@@ -31,13 +31,23 @@ class Size(click.ParamType[tuple[int, int]]):
 _COMMON = [
     click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path)),
     click.option("--model", default="pocket", show_default=True, help="Name or folder of the base model."),
-    click.option("-p", "--plugin", "plugins", multiple=True, metavar="NAME", help="Plugin that conditions it (i2v)."),
-    click.option("--prompt", "prompts", multiple=True, help="Preview prompt; repeatable [captions of two clips]."),
+    click.option(
+        "-p", "--plugin", "plugins", multiple=True, metavar="NAME", help="Plugin that conditions it (i2v)."
+    ),
+    click.option(
+        "--prompt", "prompts", multiple=True, help="Preview prompt; repeatable [captions of two clips]."
+    ),
     click.option("--steps", type=click.IntRange(1), help="Training steps [600, of large models 2000]."),
-    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate [by the model's width]."),
+    click.option(
+        "--lr", type=click.FloatRange(0, min_open=True), help="Learning rate [by the model's width]."
+    ),
     click.option("--batch", type=click.IntRange(1), help="Clips of a step [8, or as many as fit]."),
-    click.option("--resolution", "size", type=Size(), help="Size of the clips [the model's, in the clips' shapes]."),
-    click.option("--frames", type=click.IntRange(1), help="Frames of the clips, 4k+1 [the model's and the clips']."),
+    click.option(
+        "--resolution", "size", type=Size(), help="Size of the clips [the model's, in the clips' shapes]."
+    ),
+    click.option(
+        "--frames", type=click.IntRange(1), help="Frames of the clips, 4k+1 [the model's and the clips']."
+    ),
     click.option(
         "--prior",
         default="auto",
@@ -46,8 +56,12 @@ _COMMON = [
         help="Clips that keep what the model knew: a folder, a data source, or none.",
     ),
     click.option("--every", type=click.IntRange(1), help="Steps between previews [a quarter of all]."),
-    click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the training."),
-    click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME]."),
+    click.option(
+        "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the training."
+    ),
+    click.option(
+        "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME]."
+    ),
     click.option("--minutes", type=float, help="Stop after this many minutes; the same command resumes."),
     click.option("--dry-run", is_flag=True, help="Print the plan, train nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
@@ -63,10 +77,14 @@ def _common(function: Any) -> Any:
 
 @click.command("lora")
 @_common
-@click.option("--kind", default="lora", show_default=True, help="lora, dora, lokr, bottleneck, or a plugin's.")
+@click.option(
+    "--kind", default="lora", show_default=True, help="lora, dora, lokr, bottleneck, or a plugin's."
+)
 @click.option("--rank", type=click.IntRange(1), help="Rank of the adapters [32].")
 @click.option("--alpha", type=click.FloatRange(0), default=0.0, help="Strength at this rank [the rank].")
-@click.option("--target", "targets", multiple=True, help="attention, blocks, all, or a layer's pattern; repeatable.")
+@click.option(
+    "--target", "targets", multiple=True, help="attention, blocks, all, or a layer's pattern; repeatable."
+)
 def lora(**options: Any) -> None:
     """Train an adapter on the clips of FOLDER.
 
@@ -116,7 +134,9 @@ def _run(options: dict[str, Any]) -> None:
     for key, value in report.items():
         click.echo(f"{key}: {value}", err=True)
     if not done:
-        click.echo(f"stopped at step {report['step']} of {plan.table['steps']}; the same command resumes", err=True)
+        click.echo(
+            f"stopped at step {report['step']} of {plan.table['steps']}; the same command resumes", err=True
+        )
     click.echo(_generate(plan.table, result, bool(options["kind"]), options["model"]))
 
 

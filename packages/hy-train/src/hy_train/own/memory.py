@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from hy_core.dit.config import DiTConfig
     from hy_core.vae.config import VAEConfig
 
-# Multiples of the width that a block keeps for its backward pass, per token: its input and normalised inputs, q, k and v
-# before and after their norms and rotation, the attention's output, and the MLP before and after its activation.
+# Multiples of the width that a block keeps for its backward pass, per token: its input and normalised inputs, q, k and
+# v before and after their norms and rotation, the attention's output, and the MLP before and after its activation.
 _KEPT = 34
 _TRAINED = 20  # bytes: the value, its gradient, two moments of AdamW and the average, all float32
 

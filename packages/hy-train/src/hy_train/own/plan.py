@@ -65,7 +65,10 @@ class Plan:
         what = f"{options['adapter']} of rank {options['rank']}" if options["adapter"] else "the whole DiT"
         found = [
             f"clips      {videos} videos and {len(self.scanned.files) - videos} pictures in {self.scanned.folder}",
-            *(f"bucket     {one.files} clips as {one.frames}x{one.height}x{one.width}" for one in self.shapes),
+            *(
+                f"bucket     {one.files} clips as {one.frames}x{one.height}x{one.width}"
+                for one in self.shapes
+            ),
             f"training   {what}: {self.trained:,} parameters, {self.table['steps']} steps of "
             f"{self.table['batch']} clips",
             self.memory.line(self.free),
@@ -121,7 +124,9 @@ def make(folder: Path, wishes: Wishes) -> Plan:
     if not heldout:
         notes.append("no clips are held out: the measured loss is that of training clips")
     notes += found.broken[:3]
-    table = _table(name, folder, wishes, spec, found, buckets, rate, rows, rank, targets, heldout, small, dit.width)
+    table = _table(
+        name, folder, wishes, spec, found, buckets, rate, rows, rank, targets, heldout, small, dit.width
+    )
     notes += _add_prior(table, wishes, spec, buckets)
     return Plan(name, table, found, tuple(buckets), plan, free, trained, tuple(notes))
 
@@ -210,7 +215,12 @@ def _heldout(found: Scanned, bucket: Shape, rate: float) -> tuple[float, list[st
         for split in ("train", "heldout"):
             options = {"path": str(found.folder), "fps": rate, "heldout": share}
             spec = SourceSpec(
-                "folder", split, frames=bucket.frames, height=bucket.height, width=bucket.width, options=options
+                "folder",
+                split,
+                frames=bucket.frames,
+                height=bucket.height,
+                width=bucket.width,
+                options=options,
             )
             try:
                 sizes.append(len(open_source(spec, plugins)))
@@ -253,7 +263,9 @@ def _add_prior(table: dict[str, Any], wishes: Wishes, spec: ModelSpec, buckets: 
             **({"options": options} if options else {}),
         }
     )
-    return [f"half of the rows are prior clips of {prior if options else source!r}, which keep what the model knew"]
+    return [
+        f"half of the rows are prior clips of {prior if options else source!r}, which keep what the model knew"
+    ]
 
 
 def _owner(source: str) -> str:

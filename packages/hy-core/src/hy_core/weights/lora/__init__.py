@@ -1,4 +1,4 @@
-"""Low-rank weights (LoRA and its relatives): read a file in any usual spelling, add it to a DiT's weights, and write them."""
+"""Low-rank weights (LoRA and its relatives): read a file in any usual spelling, add it to a DiT, write it."""
 
 from __future__ import annotations
 

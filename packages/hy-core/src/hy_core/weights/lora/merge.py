@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hy_core.dit import DiT
 from hy_core.errors import HyError
+from hy_core.weights.files import find, open_checkpoint
 from hy_core.weights.lora.changes import (
     MisfitError,
     alpha_of,
@@ -21,7 +22,6 @@ from hy_core.weights.lora.changes import (
     check,
     rank_of,
 )
-from hy_core.weights.files import find, open_checkpoint
 from hy_core.weights.lora.names import Target, layers, resolve
 from hy_core.weights.lora.read import LoraFile, read
 from hy_core.weights.lora.trained import KIND, attach_trained
@@ -41,9 +41,9 @@ class _Step:
 def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
     """Add a LoRA file to a DiT in place, `scale` times; returns the number of layers that it changes.
 
-    Bottlenecks, which aren't linear, are attached instead. Reads LoRA, DoRA, LoHa and LoKr, biases and norms, at the strength that the file or the adapter_config.json beside
-    it states (see `strength`). Raises HyError in one line, with the DiT unchanged, if a layer isn't this network's, a
-    shape doesn't fit, or a value is NaN or infinite.
+    Reads LoRA, DoRA, LoHa and LoKr, biases and norms, at the strength that the file or the adapter_config.json beside
+    it states (see `strength`). Bottlenecks, which aren't linear, are attached. Raises HyError in one line, with the DiT
+    unchanged, if a layer isn't this network's, a shape doesn't fit, or a value is NaN or infinite.
     """
     checkpoint = open_checkpoint(find(Path(path)))
     if KIND in checkpoint.metadata:

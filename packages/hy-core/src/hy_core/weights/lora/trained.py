@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 #: The metadata key that names the kind of a file's adapters.
 KIND = "hy.adapter"
-_BLOCK = re.compile(r"((?:double|single)_blocks\.\d{1,4})\.(down\.weight|down\.bias|up\.weight|up\.bias|gate)")
+_BLOCK = re.compile(
+    r"((?:double|single)_blocks\.\d{1,4})\.(down\.weight|down\.bias|up\.weight|up\.bias|gate)"
+)
 _PARTS = {"down.weight", "down.bias", "up.weight", "up.bias", "gate"}
 
 
@@ -62,18 +64,23 @@ def attach_trained(dit: DiT, checkpoint: Checkpoint, path: str | Path, scale: fl
     name = checkpoint.metadata[KIND]
     kind = find_kind(name)
     if not issubclass(kind, Bottleneck):
-        raise HyError(f"{path}: adapters of the kind {name!r} aren't attached to blocks", "the file was saved broken")
+        raise HyError(
+            f"{path}: adapters of the kind {name!r} aren't attached to blocks", "the file was saved broken"
+        )
     blocks: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in checkpoint.tensors.items():
         if (found := _BLOCK.fullmatch(key)) is None:
-            raise HyError(f"{path} has {key[:100]}, which is no part of a {name}", "the file was saved broken")
+            raise HyError(
+                f"{path} has {key[:100]}, which is no part of a {name}", "the file was saved broken"
+            )
         blocks.setdefault(found[1], {})[found[2]] = tensor
     made = {}
     for place, parts in blocks.items():
         stack, _, number = place.partition(".")
         if int(number) >= len(getattr(dit, stack)):
             raise HyError(
-                f"{path} is for a layer that this network doesn't have: {place}", "it is another model's adapter"
+                f"{path} is for a layer that this network doesn't have: {place}",
+                "it is another model's adapter",
             )
         if parts.keys() != _PARTS:
             raise HyError(f"{path}: {place}: only part of it is there", "the file was saved broken")
@@ -81,7 +88,11 @@ def attach_trained(dit: DiT, checkpoint: Checkpoint, path: str | Path, scale: fl
         with torch.device("meta"):
             module = kind(dit.width, rank)
         for key, wanted in module.state_dict().items():
-            if parts[key].shape != wanted.shape or not parts[key].is_floating_point() or not finite(parts[key]):
+            if (
+                parts[key].shape != wanted.shape
+                or not parts[key].is_floating_point()
+                or not finite(parts[key])
+            ):
                 raise HyError(
                     f"{path}: {place}: its {key} is {list(parts[key].shape)} where {list(wanted.shape)} finite "
                     "numbers belong",

@@ -110,4 +110,3 @@ def spelled(layers: Mapping[str, Parts], width: int, spelling: Spelling) -> Iter
             if spelling.alpha:
                 rank = len(parts["down"]) if "down" in parts else 1
                 yield f"{name}.alpha", torch.tensor(float(rank))
-
