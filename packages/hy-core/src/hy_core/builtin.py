@@ -16,6 +16,15 @@ def register_samplers(register: Register) -> None:
 
 
 @hookimpl
+def register_adapters(register: Register) -> None:
+    """LoRA, DoRA and LoKr of linear layers, and bottlenecks behind blocks."""
+    register("lora", "hy_core.adapters.linear:LoRA")
+    register("dora", "hy_core.adapters.linear:DoRA")
+    register("lokr", "hy_core.adapters.linear:LoKr")
+    register("bottleneck", "hy_core.adapters.bottleneck:Bottleneck")
+
+
+@hookimpl
 def register_presets(register: Register) -> None:
     """The files in `presets/`."""
     for path in sorted(Path(__file__).with_name("presets").glob("*.toml")):

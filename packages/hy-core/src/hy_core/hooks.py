@@ -51,6 +51,11 @@ def register_samplers(register: Register) -> None:
 
 
 @hookspec
+def register_adapters(register: Register) -> None:
+    """`register(name, target)`: a kind of adapter for `--kind NAME`, a subclass of one in `hy_core.adapters`."""
+
+
+@hookspec
 def register_presets(register: Register) -> None:
     """`register(name, path)`: a TOML file of defaults for `--preset NAME`."""
 

@@ -270,6 +270,10 @@ class Plugins:
         """Samplers by name."""
         return Registered("sampler", self._collect("register_samplers"), guarded)
 
+    def adapters(self) -> Registered[Any]:
+        """Kinds of adapters by name."""
+        return Registered("adapter", self._collect("register_adapters"))
+
     def presets(self) -> Registered[Path]:
         """Preset files by name."""
         return Registered("preset", self._collect("register_presets"))

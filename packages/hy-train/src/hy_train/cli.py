@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 
-@click.command("train")
+class Train(click.Command):
+    """The command of recipes, of which `hy train lora` and `hy train full` are commands of their own."""
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> click.Context:
+        if args and args[0] in ("lora", "full"):
+            from hy_train.own import command as own
+
+            found: click.Command = getattr(own, args[0])
+            return found.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command("train", cls=Train)
 @click.argument("recipe", required=False)
 @click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run [runs/NAME]."
@@ -33,11 +46,13 @@ def command(
 ) -> None:
     """Train by RECIPE: a TOML file, or the name of a shipped one.
 
-    The same command resumes a stopped run.
+    The same command resumes a stopped run. `hy train lora FOLDER` and `hy train full FOLDER` train on your own clips:
+    see `hy train lora --help`.
 
     \b
     $ hy train --list
     $ hy train pocket-vae --out runs/vae --minutes 30
+    $ hy train lora my-clips/
     """
     from hy_train import recipe as recipes
 

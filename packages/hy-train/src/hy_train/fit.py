@@ -65,7 +65,7 @@ def run(
     if recipe.devices > 1 and not is_started():
         return {"stopped": "signal"} if launch(recipe.devices) else {}
     module = TrainModule(objective, recipe)
-    average = Average(objective.model, recipe.ema)
+    average = Average(objective.model, recipe.ema, objective.trained)
     saver = Saver(recipe, folder, minutes)
     callbacks = [
         *([StepBar(recipe.steps)] if not quiet else []),
@@ -85,6 +85,7 @@ def run(
         report: dict[str, Any] = {"step": trainer.global_step, "seconds": round(time.monotonic() - began, 1)}
         if saver.signal is not None:
             return {**report, "stopped": saver.signal.name}
+        objective.step = trainer.global_step
         with average.in_place():
             report |= objective.evaluate()
             objective.export(folder / "export")
@@ -201,6 +202,7 @@ class Measure(pl.Callback):
             return
         if not trainer.is_global_zero:
             return
+        self.objective.step = trainer.global_step
         with self.average.in_place():
             measured = self.objective.evaluate()
             self.objective.export(self.objective.folder / "export")

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from hy_core.errors import UsageError
+from hy_core.errors import HyError, UsageError
 from hy_core.training import Objective, seeded
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -35,7 +35,7 @@ class TrainModule(pl.LightningModule):
         super().__init__()
         self.objective, self.recipe = objective, recipe
         self.model, self.critic = objective.model, objective.critic
-        self.strict_loading = True
+        self.strict_loading = objective.trained is None  # else a checkpoint lacks what isn't trained
         self.skipped: set[int] = set()
         self.history = LossHistory(recipe.spike)
         # Lightning runs one optimiser by itself; two are run by hand below.
@@ -139,6 +139,10 @@ class TrainModule(pl.LightningModule):
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if (names := self.objective.trained) is not None:
+            keep = {f"model.{name}" for name in names}
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if key in keep}
         for name, weight in self.model.named_parameters():
             if not bool(weight.detach().sum(dtype=torch.float32).isfinite()) and not weight.isfinite().all():
                 number = batch_number(max(self.global_step - 1, 0), self.skipped)
@@ -150,6 +154,9 @@ class TrainModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name in self.objective.trained or ():
+            if f"model.{name}" not in checkpoint["state_dict"]:
+                raise HyError(f"the checkpoint has no {name}", "it is another run's: choose another --out")
         own = checkpoint.get(_OWN, {})
         ranks, before = self.data_ranks * self.recipe.accumulate, own.get("ranks")
         if before not in (None, ranks):

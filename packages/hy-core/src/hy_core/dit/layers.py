@@ -57,11 +57,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear map with bias."""
+    """A linear map with bias. A module at `adapter` changes what it returns (see `hy_core.adapters`)."""
+
+    adapter: nn.Module | None
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.register_module("adapter", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
-        return linear(x, self.weight, self.bias)
+        y = linear(x, self.weight, self.bias)
+        if self.adapter is None:
+            return y
+        adapted: Tensor = self.adapter(x, y, self.weight, self.bias)
+        return adapted
 
 
 def by_frames(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:

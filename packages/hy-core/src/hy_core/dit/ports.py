@@ -18,8 +18,8 @@ class Port(nn.ModuleDict):
     """A named place where plugins attach modules. Empty, it is the identity.
 
     Modules are called in the order of attachment as `module(x, adapter_inputs[name])` and return a tensor of x's shape
-    and dtype; modules of a plugin without adapter inputs are skipped. Their parameters are saved under the port's key
-    and the plugin's name.
+    and dtype; modules of a plugin without adapter inputs are skipped, unless they are `unconditional`: then
+    they get None. Their parameters are saved under the port's key and the plugin's name.
     """
 
     def attach(self, name: str, module: nn.Module) -> None:
@@ -40,8 +40,8 @@ class Port(nn.ModuleDict):
     def forward(self, x: Tensor, adapter_inputs: Mapping[str, Any]) -> Tensor:
         """Call the attached modules in order on x, [B, F, S, D] or [B, F, D]. Returns the same shape."""
         for name, module in tuple(self.items()):  # another thread may attach modules meanwhile
-            if name in adapter_inputs:
-                x = called(name, module, x, adapter_inputs[name])
+            if name in adapter_inputs or getattr(module, "unconditional", False):
+                x = called(name, module, x, adapter_inputs.get(name))
         return x
 
 

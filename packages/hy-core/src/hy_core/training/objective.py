@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     import torch
@@ -44,6 +44,10 @@ class Objective(Generic[BatchT]):
 
     model: nn.Module
     critic: nn.Module | None = None
+    step: int = 0
+    """The step at which `evaluate` and `export` are called."""
+    trained: Collection[str] | None = None
+    """Names of the tensors of the model that are trained, averaged and in checkpoints; None for all."""
     frozen: Mapping[str, nn.Module]
     """Networks by name that take part without being trained: moved to the device, in no checkpoint."""
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -60,11 +60,13 @@ class FlowObjective(Objective[FlowBatch]):
     """
 
     model: DiT
+    options_type: ClassVar[type[FlowOptions]] = FlowOptions
+    options: FlowOptions
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe, folder)
         self.data = from_table(FlowData, recipe.data, "data")
-        self.options = from_table(FlowOptions, recipe.options, "options")
+        self.options = from_table(self.options_type, recipe.options, "options")
         self.base = models.find(self.data.model or recipe.init_from or "pocket")
         check_vae(self.base, self.data.vae)
         self.buckets = self.data.buckets
@@ -76,8 +78,7 @@ class FlowObjective(Objective[FlowBatch]):
         ]
         self.sources = open_sources(specs, plugins)
         check_tables(self.data.sources, names)
-        self.measured = max(range(len(self.buckets)), key=lambda number: self.buckets[number].sampling_weight)
-        """The bucket that the loss is measured on: the one that is drawn most often."""
+        self.measured = self.measured_bucket()
         self.heldout = self._open_heldout(specs[self.measured], plugins)
         self.conditioners = [plugins.conditioners().pick(name).for_training() for name in recipe.conditioning]
         for name in (name for one in self.buckets for name in one.conditioning or ()):
@@ -91,6 +92,10 @@ class FlowObjective(Objective[FlowBatch]):
             self.model = self.build(with_values=False)
         self.config = self.model.config
         self.targets = repa.find_targets(self.options.repa_targets) if self.options.repa_targets else None
+
+    def measured_bucket(self) -> int:
+        """Return the number of the bucket that the loss is measured on: the one that is drawn most often."""
+        return max(range(len(self.buckets)), key=lambda number: self.buckets[number].sampling_weight)
 
     def _open_heldout(self, spec: SourceSpec, plugins: Plugins) -> DataSource | None:
         """Held-out clips in the shape of the measured bucket, if the source has any."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hy_core.dit import DiT
 from hy_core.errors import HyError
+from hy_core.weights.files import find, open_checkpoint
 from hy_core.weights.lora.changes import (
     MisfitError,
     alpha_of,
@@ -23,6 +24,7 @@ from hy_core.weights.lora.changes import (
 )
 from hy_core.weights.lora.names import Target, layers, resolve
 from hy_core.weights.lora.read import LoraFile, read
+from hy_core.weights.lora.trained import KIND, attach_trained
 from hy_core.weights.strict import finite
 
 
@@ -40,9 +42,12 @@ def merge(dit: DiT, path: str | Path, scale: float = 1.0) -> int:
     """Add a LoRA file to a DiT in place, `scale` times; returns the number of layers that it changes.
 
     Reads LoRA, DoRA, LoHa and LoKr, biases and norms, at the strength that the file or the adapter_config.json beside
-    it states (see `strength`). Raises HyError in one line, with the DiT unchanged, if a layer isn't this network's, a
-    shape doesn't fit, or a value is NaN or infinite.
+    it states (see `strength`). Bottlenecks, which aren't linear, are attached. Raises HyError in one line, with the DiT
+    unchanged, if a layer isn't this network's, a shape doesn't fit, or a value is NaN or infinite.
     """
+    checkpoint = open_checkpoint(find(Path(path)))
+    if KIND in checkpoint.metadata:
+        return attach_trained(dit, checkpoint, path, scale)
     file, targets = read(path), layers(dit)
     places: dict[Target, tuple[str, dict[str, Tensor]]] = {}
     for name, found in file.layers.items():

@@ -1,0 +1,1 @@
+"""`hy train lora` and `hy train full`: from a folder of clips to a recipe, and to weights."""
