@@ -88,7 +88,10 @@ def adapters(dit: nn.Module) -> dict[str, LinearAdapter]:
 
 
 def parts_of(dit: nn.Module) -> Mapping[str, Mapping[str, Tensor]]:
-    """Return the tensors of the adapters of linear layers, by layer and part (see `LinearAdapter.parts`)."""
+    """Return the tensors of the adapters of linear layers, by layer and part (see `LinearAdapter.parts`).
+
+    Tensors are those of `LinearAdapter.parts`: down [rank, inputs], up [rows, rank], ...
+    """
     return {name: adapter.parts() for name, adapter in adapters(dit).items()}
 
 
