@@ -92,6 +92,11 @@ def test_hook_register_stages():
     assert taking("register_stages", "night", "math:sqrt").stages()["night"](4) == 2
 
 
+def test_hook_register_adapters():
+    found = taking("register_adapters", "night", "hy_core.adapters:LoRA").adapters()
+    assert {"lora", "dora", "lokr", "bottleneck"} < set(found) and found["night"] is found["lora"]
+
+
 def test_hook_register_rewriters():
     assert taking("register_rewriters", "night", "math:sqrt").rewriters()["night"](4) == 2
 

@@ -57,6 +57,11 @@ def register_samplers(register):
 
 
 @hookimpl
+def register_adapters(register):
+    CALLS.append("register_adapters")
+
+
+@hookimpl
 def register_rewriters(register):
     CALLS.append("register_rewriters")
 
