@@ -169,7 +169,7 @@ def test_a_failing_observer_is_logged_with_its_name_and_the_others_are_still_tol
     with caplog.at_level(logging.ERROR, "hy"):
         some.run_start("request")
     assert told == [{"request": "request"}, "request"]
-    expected = "plugin 'bad', on_run_start (test_hooks.py:162): ZeroDivisionError: division by zero"
+    expected = "plugin 'bad', on_run_start (test_hooks.py:167): ZeroDivisionError: division by zero"
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 
