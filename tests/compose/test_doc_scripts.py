@@ -79,7 +79,7 @@ def test_counts_of_several_reports_are_added(figures):
 
 
 def test_the_report_of_a_classifier_is_a_table_with_its_confusion_matrix(figures):
-    levels = {"0.6": {"kept": 0.8, "accuracy": 1.0}, "0.7": {"kept": 0.0, "accuracy": None}}
+    levels = {"0.7": {"kept": 0.8, "accuracy": 1.0}, "0.8": {"kept": 0.0, "accuracy": None}}
     scenes = {"flat": {"right": 1, "total": 2}, "room": {"right": 3, "total": 3}}
     test = {"total": 5, "accuracy": 0.8, "levels": levels, "scenes": scenes, "confusion": [[3, 1], [0, 1]]}
     report = {"classes": ["zoom in", "static shot"], "tests": {"normal": test}}

@@ -1,1 +1,3 @@
 """`hy train lora` and `hy train full`: from a folder of clips to a recipe, and to weights."""
+
+from __future__ import annotations
