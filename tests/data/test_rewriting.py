@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -182,3 +183,55 @@ def test_a_language_model_in_a_folder_is_asked_by_its_chat_template(tmp_path: Pa
 def test_a_folder_without_chat_template_is_one_warning(tmp_path: Path) -> None:
     made = rewrite(open_rewriter(str(tiny_model(tmp_path / "lm", template=False))), "a red ball")
     assert "chat template" in made.warnings[0]
+
+
+def pairs_file(folder: Path) -> Path:
+    from hy_data.captions import StructuredCaption
+    from hy_data.rewriting.pairs import make_pairs, to_json
+
+    captions = [
+        StructuredCaption(short_description=f"A {colour} {thing} rolls over the floor.", style="animation")
+        for colour in ("red", "blue", "green")
+        for thing in ("ball", "box", "cone", "ring")
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(to_json, make_pairs(captions))), encoding="utf-8")
+    return path
+
+
+def test_pairs_are_read_as_they_were_made_and_a_wrong_line_is_named(tmp_path: Path) -> None:
+    from hy_core.errors import UsageError
+    from hy_data.rewriting.pairs import read_pairs
+
+    pairs = read_pairs(pairs_file(tmp_path))
+    assert len(pairs) == 12 and all("rolls over the floor" in pair.prompt for pair in pairs)
+    assert pairs[0].caption.short_description == "A red ball rolls over the floor."
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "x", "caption": {"colour": "red"}}\n')
+    with pytest.raises(UsageError, match="line 1 is no pair"):
+        read_pairs(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_language_model_is_a_rewriter_that_learnt(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="hy-data[rewriter] isn't installed")
+    from click.testing import CliRunner
+    from hy_core.cli import cli
+
+    pairs, base = pairs_file(tmp_path), tiny_model(tmp_path / "lm")
+    values = {
+        "init_from": base, "data.pairs": pairs, "steps": 25, "batch": 1, "optim.lr": 0.1, "optim.warmup": 1, "options.alpha": 64,
+        "options.most_tokens": 4000, "eval_every": 1000, "data.heldout": 0.3,
+    }  # fmt: skip
+    words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    out = ["--out", str(tmp_path / "run"), "-q", "--json"]
+    before = CliRunner().invoke(cli, ["train", "rewriter-lora", *words, "--set", "steps=1", *out])
+    assert before.exit_code == 0, before.output
+    after = CliRunner().invoke(cli, ["train", "rewriter-lora", *words, *out])
+    assert after.exit_code == 0, after.output
+    first, last = (json.loads(run.stdout.strip().splitlines()[-1]) for run in (before, after))
+    uniform = math.log(258)  # of the tokenizer's bytes
+    assert last["heldout_loss"] < uniform - 0.1 < first["heldout_loss"]
+    opened = open_rewriter(str(tmp_path / "run" / "export"))
+    assert isinstance(opened, LanguageModelRewriter)
+    opened.max_tokens = 4
+    assert isinstance(opened.chat("system", "user"), str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from hy_core import hookimpl
 
@@ -34,6 +35,19 @@ def register_rewriters(register: Callable[..., None]) -> None:
     """Register the back-ends of --rewrite for addresses and for folders of language models."""
     register("endpoint", "hy_data.rewriting.endpoint:EndpointRewriter")
     register("language-model", "hy_data.rewriting.language_model:LanguageModelRewriter")
+
+
+@hookimpl
+def register_objectives(register: Callable[..., None]) -> None:
+    """Register the fine-tuning of a language model as a rewriter."""
+    register("rewriter-lora", "hy_data.rewriting.objective:RewriterTuning")
+
+
+@hookimpl
+def register_recipes(register: Callable[..., None]) -> None:
+    """Register the recipes of hy-train in `training_recipes`."""
+    for path in sorted(Path(__file__).with_name("training_recipes").glob("*.toml")):
+        register(path.stem, path)
 
 
 @hookimpl

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("hy_data.cli.decide:report", "Show what each set keeps and drops, and write report.html."),
     "import": ("hy_data.cli.formats:read", "Read a data set of another tool as a manifest."),
     "export": ("hy_data.cli.formats:write", "Write a set as WebDataset shards, a folder of clips or a list."),
+    "pairs": ("hy_data.cli.pairs:command", "Make pairs of prompts and captions for a rewriter."),
     "camera": ("hy_data.cli.camera:command", "Train or measure the classifier of camera motion."),
     "cache": (
         "hy_data.cli.cache:command",

@@ -13,7 +13,7 @@ import click
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(folder: Path, as_json: bool) -> None:
-    """Show counts of clips by stage, and how fast the stages were, in a run that goes on or is over.
+    """Show counts of clips by stage, and how fast the stages were, in a running or finished run.
 
     A real-time factor is seconds of video for a second of one worker.
     """
