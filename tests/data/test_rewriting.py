@@ -219,7 +219,8 @@ def test_a_fine_tuned_language_model_is_a_rewriter_that_learnt(tmp_path: Path) -
 
     pairs, base = pairs_file(tmp_path), tiny_model(tmp_path / "lm")
     values = {
-        "init_from": base, "data.pairs": pairs, "steps": 25, "batch": 1, "optim.lr": 0.1, "optim.warmup": 1, "options.alpha": 64,
+        "init_from": base, "data.pairs": pairs, "steps": 25, "batch": 1, "optim.lr": 0.1, "optim.warmup": 1,
+        "options.alpha": 64,
         "options.most_tokens": 4000, "eval_every": 1000, "data.heldout": 0.3,
     }  # fmt: skip
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
