@@ -98,6 +98,16 @@ def test_a_stopped_run_resumes_exactly(clips, tmp_path, kind):
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_a_run_that_a_signal_ended_names_no_result(clips, tmp_path, monkeypatch):
+    from hy_train.own import command
+
+    monkeypatch.setattr(command, "_train", lambda *_: {"step": 2, "seconds": 1.0, "stopped": "SIGINT"})
+    result, text = hy("train", "lora", clips, "-o", tmp_path, "--steps", 3, *SMALL)
+    assert result.exit_code == 0 and "the same command resumes" in text and "hy generate" not in text
+    result, text = hy("train", "lora", clips, "-o", tmp_path, "--steps", 3, *SMALL, "--json")
+    assert json.loads(result.stdout)["result"] is None
+
+
 def test_the_whole_dit_becomes_a_model_folder(clips, tmp_path):
     train(table_of(clips, kind=""), tmp_path, steps=1)
     found = models.find(str(tmp_path / "export"))

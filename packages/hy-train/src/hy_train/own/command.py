@@ -129,7 +129,8 @@ def _run(options: dict[str, Any]) -> None:
     done = report["step"] >= plan.table["steps"]
     result = folder / "export" / (f"{plan.name}.safetensors" if options["kind"] else "")
     if options["as_json"]:
-        click.echo(json.dumps({**report, "result": str(result), "finished": done}))
+        found = str(result) if "stopped" not in report else None  # nothing is exported after a signal
+        click.echo(json.dumps({**report, "result": found, "finished": done}))
         return
     for key, value in report.items():
         click.echo(f"{key}: {value}", err=True)
@@ -137,7 +138,8 @@ def _run(options: dict[str, Any]) -> None:
         click.echo(
             f"stopped at step {report['step']} of {plan.table['steps']}; the same command resumes", err=True
         )
-    click.echo(_generate(plan.table, result, bool(options["kind"]), options["model"]))
+    if "stopped" not in report:
+        click.echo(_generate(plan.table, result, bool(options["kind"]), options["model"]))
 
 
 def _generate(table: Any, result: Path, is_adapter: bool, model: str) -> str:
